@@ -1,0 +1,284 @@
+//! Connections: their bytes, the table that finds them, their timers.
+
+mod index;
+mod slab;
+mod slots;
+mod table;
+
+pub use index::{Bucket, WAYS};
+pub use slots::{SLOT_COUNT, SlotChunk};
+pub use table::{ConnTable, HeapMemory, MemorySource, TableFull, TableMemory, TableSizes};
+
+pub(crate) use index::Candidates;
+pub(crate) use slab::Slab;
+
+use bytemuck::{Pod, Zeroable};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::proto::ConnState;
+use crate::service::{RealServerId, ServiceId};
+use crate::tuple::{Direction, Family, L4Proto, Tuple};
+
+/// Conns of one slab at most: a `ConnRef` has 30 bits for the place, and its value 0 is "none".
+pub const CONN_COUNT_MAX: u32 = (1 << 30) - 2;
+
+/// A conn of a worker: slab and place. Places are used again; who keeps one over time compares the tuple
+/// or [`ConnView::generation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(u32);
+
+impl ConnId {
+    pub(crate) const fn v4(place: u32) -> Self {
+        ConnId(place << 1)
+    }
+
+    pub(crate) const fn v6(place: u32) -> Self {
+        ConnId(place << 1 | 1)
+    }
+
+    /// Whether it lies in the slab of 128-byte conns.
+    #[inline]
+    pub(crate) const fn is_v6(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Place in its slab.
+    #[inline]
+    pub(crate) const fn place(self) -> u32 {
+        self.0 >> 1
+    }
+
+    /// As a number that is not 0, for links.
+    pub(crate) const fn link(self) -> u32 {
+        self.0 + 1
+    }
+
+    /// From [`ConnId::link`].
+    pub(crate) const fn from_link(link: u32) -> Option<Self> {
+        match link.checked_sub(1) {
+            Some(bits) => Some(ConnId(bits)),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn with(self, direction: Direction) -> ConnRef {
+        ConnRef((self.0 + 1) << 1 | direction as u32)
+    }
+}
+
+/// A conn and the direction in which a tuple runs: what the index leads to. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnRef(u32);
+
+impl ConnRef {
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        ConnRef(bits)
+    }
+
+    #[inline]
+    pub(crate) const fn id(self) -> ConnId {
+        ConnId((self.0 >> 1).wrapping_sub(1))
+    }
+
+    #[inline]
+    pub(crate) const fn direction(self) -> Direction {
+        if self.0 & 1 == 0 {
+            Direction::Inbound
+        } else {
+            Direction::Outbound
+        }
+    }
+}
+
+/// What both sizes of conn have beside their addresses: 40 bytes, 24 of them replication's.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ConnMeta {
+    pub(crate) proto: u8,
+    pub(crate) state: u8,
+    pub(crate) flags: u8,
+    /// Counts the uses of this place.
+    pub(crate) generation: u8,
+    /// Tick at which it expires without another packet, low 32 bits.
+    pub(crate) deadline: u32,
+    pub(crate) service: u16,
+    pub(crate) server: u16,
+    /// Place of rarer state in the side slab, plus one; 0 is none.
+    pub(crate) ext: u32,
+    /// Replication: epoch as a 16-bit index, LSN of 48 bits.
+    pub(crate) version: u64,
+    /// Replication: what this session adds to its slot's digest.
+    pub(crate) digest: u64,
+    /// Replication: next in the worker's dirty queue.
+    pub(crate) dirty_link: u32,
+    /// Replication: place in its slot.
+    pub(crate) slot_link: u32,
+}
+
+/// Bytes of a conn that belong to replication: version 8, digest 8, dirty link 4, slot link 4.
+const REPLICATION_BYTES: usize = 24;
+
+const _: () = assert!(size_of::<ConnMeta>() == 40);
+const _: () = assert!(size_of::<ConnMeta>() - core::mem::offset_of!(ConnMeta, version) == REPLICATION_BYTES);
+const _: () =
+    assert!(core::mem::offset_of!(ConnMeta, digest) - core::mem::offset_of!(ConnMeta, version) == 8);
+const _: () =
+    assert!(core::mem::offset_of!(ConnMeta, dirty_link) - core::mem::offset_of!(ConnMeta, digest) == 8);
+const _: () =
+    assert!(core::mem::offset_of!(ConnMeta, slot_link) - core::mem::offset_of!(ConnMeta, dirty_link) == 4);
+
+/// Flags of a conn.
+pub(crate) mod flag {
+    /// It was ESTABLISHED once, and counted.
+    pub(crate) const ESTABLISHED: u8 = 1;
+    /// It was closed, and counted.
+    pub(crate) const CLOSED: u8 = 2;
+    /// The client's side is IPv4 (in the slab of IPv6 conns: NAT46).
+    pub(crate) const CLIENT_V4: u8 = 4;
+    /// The real server's side is IPv4 (in the slab of IPv6 conns: NAT64).
+    pub(crate) const SERVER_V4: u8 = 8;
+    /// The real server's packets do not pass here.
+    pub(crate) const INBOUND_ONLY: u8 = 16;
+}
+
+/// A conn whose both sides are IPv4. One cache line. Addresses and ports as on the wire.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct Conn4 {
+    pub(crate) client: [u8; 4],
+    pub(crate) vip: [u8; 4],
+    pub(crate) server: [u8; 4],
+    pub(crate) local: [u8; 4],
+    pub(crate) ports: ConnPorts,
+    pub(crate) meta: ConnMeta,
+}
+
+/// A conn with an IPv6 side. Two cache lines. An IPv4 side stands as an IPv4-mapped address.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub struct Conn6 {
+    pub(crate) client: [u8; 16],
+    pub(crate) vip: [u8; 16],
+    pub(crate) server: [u8; 16],
+    pub(crate) local: [u8; 16],
+    pub(crate) ports: ConnPorts,
+    pub(crate) meta: ConnMeta,
+    reserved: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Conn4>() == 64 && align_of::<Conn4>() == 64);
+const _: () = assert!(size_of::<Conn6>() == 128 && align_of::<Conn6>() == 64);
+
+/// The four ports of a conn, as on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ConnPorts {
+    pub(crate) client: [u8; 2],
+    pub(crate) vip: [u8; 2],
+    pub(crate) server: [u8; 2],
+    pub(crate) local: [u8; 2],
+}
+
+/// Rarer state of a conn, in a side slab.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ConnExt {
+    /// Added to sequence numbers of the client, modulo 2^32.
+    pub(crate) inbound_delta: u32,
+    /// Added to sequence numbers of the real server, modulo 2^32.
+    pub(crate) outbound_delta: u32,
+    pub(crate) client_isn: u32,
+    pub(crate) server_isn: u32,
+    /// Window scales, plus one; 0 is unknown.
+    pub(crate) client_wscale: u8,
+    pub(crate) server_wscale: u8,
+    pub(crate) flags: u8,
+    reserved: u8,
+    /// Link of the free list.
+    pub(crate) free_link: u32,
+}
+
+/// Flags of [`ConnExt`]: which of its fields mean something.
+pub(crate) mod ext_flag {
+    pub(crate) const DELTAS: u8 = 1;
+    pub(crate) const CLIENT_ISN: u8 = 2;
+    pub(crate) const SERVER_ISN: u8 = 4;
+}
+
+/// Everything that decides a new conn, before it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnInit {
+    /// Transport protocol.
+    pub proto: L4Proto,
+    /// The client's end.
+    pub client: SocketAddr,
+    /// The end that the client uses: VIP and port.
+    pub vip: SocketAddr,
+    /// The real server's end.
+    pub server: SocketAddr,
+    /// The end that the real server sees: LIP and local port.
+    pub local: SocketAddr,
+    /// Service.
+    pub service: ServiceId,
+    /// Real server.
+    pub server_id: RealServerId,
+    /// State to begin in.
+    pub state: ConnState,
+}
+
+impl ConnInit {
+    /// The tuple of the client's packets.
+    pub const fn inbound(&self) -> Tuple {
+        Tuple {
+            proto: self.proto,
+            src: self.client,
+            dst: self.vip,
+        }
+    }
+
+    /// The tuple of the real server's packets.
+    pub const fn outbound(&self) -> Tuple {
+        Tuple {
+            proto: self.proto,
+            src: self.server,
+            dst: self.local,
+        }
+    }
+}
+
+/// A conn, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnView {
+    /// Where it is.
+    pub id: ConnId,
+    /// Ends, service, server, state.
+    pub init: ConnInit,
+    /// Counts the uses of its place, modulo 256.
+    pub generation: u8,
+    /// Milliseconds until it expires without another packet.
+    pub remaining_ms: u64,
+    /// It was ESTABLISHED once.
+    pub was_established: bool,
+    /// It was closed by FINs or a RST.
+    pub was_closed: bool,
+}
+
+/// The 16 bytes in which the slab of IPv6 conns holds `addr`.
+pub(crate) fn wide(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+        IpAddr::V6(a) => a.octets(),
+    }
+}
+
+/// The reverse of [`wide`], given the family.
+pub(crate) fn narrow(bytes: [u8; 16], family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(bytes[12], bytes[13], bytes[14], bytes[15])),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(bytes)),
+    }
+}

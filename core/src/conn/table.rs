@@ -1,0 +1,618 @@
+//! The conn table of a worker: index, slabs, timers and slots, kept in step.
+
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::index::{Index, WAYS};
+use super::slots::Slots;
+use super::{
+    Bucket, CONN_COUNT_MAX, Candidates, Conn4, Conn6, ConnExt, ConnId, ConnInit, ConnMeta, ConnPorts,
+    ConnRef, ConnView, SLOT_COUNT, Slab, SlotChunk, flag, narrow, wide,
+};
+use crate::hash::TupleHasher;
+use crate::lport::Steering;
+use crate::memory::Region;
+use crate::parse::Key;
+use crate::prefetch::prefetch;
+use crate::proto::ConnState;
+use crate::service::{RealServerId, ServiceId};
+use crate::timer::{TimerLink, Wheel};
+use crate::tuple::{Direction, Family, L4Proto, Tuple};
+
+/// Share of the index that full slabs use, in 32nds: the index refuses only above 95 %, and lookups end in
+/// the first bucket more often the emptier it is.
+const INDEX_LOAD_32NDS: usize = 27;
+
+/// Sizes of a table, all fixed at construction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Conns with both sides IPv4.
+    pub conns_v4: u32,
+    /// Conns with an IPv6 side.
+    pub conns_v6: u32,
+    /// Conns with rarer state (sequence deltas).
+    pub exts: u32,
+}
+
+impl TableSizes {
+    const fn conns(&self) -> usize {
+        self.conns_v4 as usize + self.conns_v6 as usize
+    }
+
+    const fn buckets(&self) -> usize {
+        let entries = 2 * self.conns();
+        let buckets = (entries * 32).div_ceil(INDEX_LOAD_32NDS * WAYS);
+        if buckets == 0 { 1 } else { buckets }
+    }
+
+    /// Bytes of index, conns, timers and slots.
+    pub const fn bytes(&self) -> usize {
+        self.buckets() * size_of::<Bucket>()
+            + self.conns_v4 as usize * size_of::<Conn4>()
+            + self.conns_v6 as usize * size_of::<Conn6>()
+            + self.exts as usize * size_of::<ConnExt>()
+            + self.conns() * size_of::<TimerLink>()
+            + Slots::chunks_for(self.conns()) * size_of::<SlotChunk>()
+    }
+
+    /// Whether conn numbers suffice for it.
+    pub const fn is_valid(&self) -> bool {
+        self.conns_v4 <= CONN_COUNT_MAX && self.conns_v6 <= CONN_COUNT_MAX && self.exts <= CONN_COUNT_MAX
+    }
+}
+
+// What a session costs, with index, conn, timer and its place in a slot: at most 96 bytes for IPv4, 160 for IPv6.
+const MANY: usize = 1_000_000;
+const ONE_MILLION_V4: TableSizes = TableSizes {
+    conns_v4: MANY as u32,
+    conns_v6: 0,
+    exts: 0,
+};
+const ONE_MILLION_V6: TableSizes = TableSizes {
+    conns_v4: 0,
+    conns_v6: MANY as u32,
+    exts: 0,
+};
+const SLOT_ROUNDING: usize = SLOT_COUNT * size_of::<SlotChunk>();
+const _: () = assert!(ONE_MILLION_V4.bytes() - SLOT_ROUNDING <= 96 * MANY);
+const _: () = assert!(ONE_MILLION_V6.bytes() - SLOT_ROUNDING <= 160 * MANY);
+
+/// Gives zeroed memory, faulted in if the giver can.
+pub trait MemorySource {
+    /// `len` zeroed elements.
+    fn region<T: Pod>(&mut self, len: usize) -> Region<T>;
+}
+
+/// The memory of a table.
+#[derive(Debug)]
+pub struct TableMemory {
+    sizes: TableSizes,
+    buckets: Region<Bucket>,
+    v4: Region<Conn4>,
+    v6: Region<Conn6>,
+    exts: Region<ConnExt>,
+    timers: Region<TimerLink>,
+    chunks: Region<SlotChunk>,
+}
+
+/// Memory from the heap, its pages untouched until they are used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeapMemory;
+
+impl MemorySource for HeapMemory {
+    fn region<T: Pod>(&mut self, len: usize) -> Region<T> {
+        Region::zeroed(len)
+    }
+}
+
+impl TableMemory {
+    /// Takes memory for a table of `sizes` (which are valid) from `source`.
+    pub fn new(sizes: TableSizes, source: &mut impl MemorySource) -> Self {
+        assert!(sizes.is_valid(), "conns of a table are numbered with 30 bits");
+        TableMemory {
+            sizes,
+            buckets: source.region(sizes.buckets()),
+            v4: source.region(sizes.conns_v4 as usize),
+            v6: source.region(sizes.conns_v6 as usize),
+            exts: source.region(sizes.exts as usize),
+            timers: source.region(sizes.conns()),
+            chunks: source.region(Slots::chunks_for(sizes.conns())),
+        }
+    }
+}
+
+/// Why a conn cannot be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFull {
+    /// Every place of the slab is taken.
+    Slab,
+    /// The index has no place for it: more than 95 % of it are used.
+    Index,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ConnTable {
+    sizes: TableSizes,
+    hasher: TupleHasher,
+    steering: Arc<Steering>,
+    index: Index,
+    pub(crate) v4: Slab<Conn4>,
+    pub(crate) v6: Slab<Conn6>,
+    pub(crate) exts: Slab<ConnExt>,
+    wheel: Wheel,
+    slots: Slots,
+}
+
+impl ConnTable {
+    /// A table over `memory`, whose hash is keyed with `seed`.
+    pub fn new(memory: TableMemory, steering: Arc<Steering>, seed: u64) -> Self {
+        ConnTable {
+            sizes: memory.sizes,
+            hasher: TupleHasher::new(seed),
+            steering,
+            index: Index::new(memory.buckets),
+            v4: Slab::new(memory.v4),
+            v6: Slab::new(memory.v6),
+            exts: Slab::new(memory.exts),
+            wheel: Wheel::new(memory.timers),
+            slots: Slots::new(memory.chunks),
+        }
+    }
+
+    /// Conns in the table.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entries of the index: two a conn.
+    pub fn index_len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Places of the index.
+    pub fn index_capacity(&self) -> usize {
+        self.index.capacity()
+    }
+
+    /// Sizes that it was made with.
+    pub fn sizes(&self) -> TableSizes {
+        self.sizes
+    }
+
+    /// First tick at which [`ConnTable::pop_due`] has something to do.
+    pub(crate) fn next_tick(&self) -> Option<u64> {
+        self.wheel.next_tick()
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &Key) -> u64 {
+        key.hash(&self.hasher)
+    }
+
+    #[inline]
+    pub(crate) fn candidates(&self, hash: u64) -> Candidates {
+        self.index.candidates(hash)
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_first(&self, at: Candidates) {
+        self.index.prefetch(at.first);
+    }
+
+    /// First stage of a lookup done ahead: a conn whose signature stands in the first bucket. If there is
+    /// none, the second bucket's line is asked for.
+    #[inline]
+    pub(crate) fn hint_first(&self, at: Candidates) -> Option<ConnRef> {
+        let hint = self.index.matches(at.first, at.signature).next();
+        match hint {
+            Some(conn) => self.prefetch_conn(conn.id()),
+            None => self.index.prefetch(self.index.other(at.first, at.signature)),
+        }
+        hint
+    }
+
+    /// Second stage: a conn whose signature stands in the second bucket.
+    #[inline]
+    pub(crate) fn hint_second(&self, at: Candidates) -> Option<ConnRef> {
+        let hint = self
+            .index
+            .matches(self.index.other(at.first, at.signature), at.signature)
+            .next();
+        if let Some(conn) = hint {
+            self.prefetch_conn(conn.id());
+        }
+        hint
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_conn(&self, id: ConnId) {
+        if id.is_v6() {
+            if let Some(conn) = self.v6.at(id.place()) {
+                prefetch(conn);
+                prefetch(&conn.meta);
+            }
+        } else if let Some(conn) = self.v4.at(id.place()) {
+            prefetch(conn);
+        }
+    }
+
+    /// Whether `conn` is what packets with this key belong to.
+    #[inline]
+    pub(crate) fn is(&self, conn: ConnRef, key: &Key) -> bool {
+        let id = conn.id();
+        if id.is_v6() {
+            self.v6.at(id.place()).is_some_and(|c| {
+                c.meta.proto == key.proto
+                    && match conn.direction() {
+                        Direction::Inbound => {
+                            (c.client, c.vip) == (key.src, key.dst)
+                                && (c.ports.client, c.ports.vip) == (key.sport, key.dport)
+                        }
+                        Direction::Outbound => {
+                            (c.server, c.local) == (key.src, key.dst)
+                                && (c.ports.server, c.ports.local) == (key.sport, key.dport)
+                        }
+                    }
+            })
+        } else {
+            key.family == Family::V4
+                && self.v4.at(id.place()).is_some_and(|c| {
+                    c.meta.proto == key.proto
+                        && match conn.direction() {
+                            Direction::Inbound => {
+                                (c.client, c.vip) == (key.src4(), key.dst4())
+                                    && (c.ports.client, c.ports.vip) == (key.sport, key.dport)
+                            }
+                            Direction::Outbound => {
+                                (c.server, c.local) == (key.src4(), key.dst4())
+                                    && (c.ports.server, c.ports.local) == (key.sport, key.dport)
+                            }
+                        }
+                })
+        }
+    }
+
+    /// The conn that packets with this key belong to, and their direction.
+    #[inline]
+    pub(crate) fn find(&self, key: &Key, at: Candidates) -> Option<ConnRef> {
+        self.index.find(at).find(|&conn| self.is(conn, key))
+    }
+
+    /// The conn of `tuple` and the direction in which the tuple runs.
+    pub fn lookup(&self, tuple: &Tuple) -> Option<(ConnId, Direction)> {
+        let key = Key::from_tuple(tuple);
+        let conn = self.find(&key, self.candidates(self.hash(&key)))?;
+        Some((conn.id(), conn.direction()))
+    }
+
+    /// Adds a conn that expires at `deadline` (a tick). Neither of its tuples is in the table. Every failure
+    /// leaves the table as it was.
+    pub(crate) fn insert(&mut self, init: &ConnInit, deadline: u64) -> Result<ConnId, TableFull> {
+        let client_family = Family::of(&init.client.ip());
+        let server_family = Family::of(&init.server.ip());
+        let narrow_conn = (client_family, server_family) == (Family::V4, Family::V4);
+        let place = if narrow_conn {
+            self.v4.next_free()
+        } else {
+            self.v6.next_free()
+        }
+        .ok_or(TableFull::Slab)?;
+        let id = if narrow_conn {
+            ConnId::v4(place)
+        } else {
+            ConnId::v6(place)
+        };
+
+        let inbound = self.candidates(self.hash(&Key::from_tuple(&init.inbound())));
+        let outbound = self.candidates(self.hash(&Key::from_tuple(&init.outbound())));
+        self.index
+            .insert(inbound, id.with(Direction::Inbound))
+            .map_err(|_| TableFull::Index)?;
+        if self.index.insert(outbound, id.with(Direction::Outbound)).is_err() {
+            self.index.remove(inbound, id.with(Direction::Inbound));
+            return Err(TableFull::Index);
+        }
+
+        let ports = ConnPorts {
+            client: init.client.port().to_be_bytes(),
+            vip: init.vip.port().to_be_bytes(),
+            server: init.server.port().to_be_bytes(),
+            local: init.local.port().to_be_bytes(),
+        };
+        let mut meta = ConnMeta {
+            proto: init.proto.ip_proto(),
+            state: init.state as u8,
+            deadline: deadline as u32,
+            service: init.service.0,
+            server: init.server_id.0,
+            slot_link: self.slots.add(self.slot_of(&init.inbound()), id),
+            ..ConnMeta::zeroed()
+        };
+        if narrow_conn {
+            self.v4.take();
+            if let Some(conn) = self.v4.at_mut(place) {
+                meta.generation = conn.meta.generation.wrapping_add(1);
+                let v4 = |a: SocketAddr| -> [u8; 4] {
+                    let w = wide(a.ip());
+                    [w[12], w[13], w[14], w[15]]
+                };
+                *conn = Conn4 {
+                    client: v4(init.client),
+                    vip: v4(init.vip),
+                    server: v4(init.server),
+                    local: v4(init.local),
+                    ports,
+                    meta,
+                };
+            }
+        } else {
+            self.v6.take();
+            if client_family == Family::V4 {
+                meta.flags |= flag::CLIENT_V4;
+            }
+            if server_family == Family::V4 {
+                meta.flags |= flag::SERVER_V4;
+            }
+            if let Some(conn) = self.v6.at_mut(place) {
+                meta.generation = conn.meta.generation.wrapping_add(1);
+                *conn = Conn6 {
+                    client: wide(init.client.ip()),
+                    vip: wide(init.vip.ip()),
+                    server: wide(init.server.ip()),
+                    local: wide(init.local.ip()),
+                    ports,
+                    meta,
+                    ..Conn6::zeroed()
+                };
+            }
+        }
+        self.wheel.arm(self.node(id), deadline);
+        Ok(id)
+    }
+
+    /// Takes a conn out, with all that belongs to it. `false` if there is none.
+    pub(crate) fn remove(&mut self, id: ConnId) -> bool {
+        let Some(view) = self.view(id) else { return false };
+        let inbound = self.candidates(self.hash(&Key::from_tuple(&view.init.inbound())));
+        let outbound = self.candidates(self.hash(&Key::from_tuple(&view.init.outbound())));
+        let both = self.index.remove(inbound, id.with(Direction::Inbound))
+            & self.index.remove(outbound, id.with(Direction::Outbound));
+        debug_assert!(both, "both directions of a conn are in the index");
+        self.wheel.disarm(self.node(id));
+        let slot = self.slot_of(&view.init.inbound());
+        let Some(meta) = self.meta_mut(id) else {
+            return false;
+        };
+        meta.proto = 0;
+        let (ext, slot_link) = (meta.ext, meta.slot_link);
+        if let Some(moved) = self.slots.remove(slot, slot_link)
+            && let Some(meta) = self.meta_mut(moved)
+        {
+            meta.slot_link = slot_link;
+        }
+        if let Some(place) = ext.checked_sub(1) {
+            self.exts.give_back(place);
+        }
+        if id.is_v6() {
+            self.v6.give_back(id.place())
+        } else {
+            self.v4.give_back(id.place())
+        }
+        true
+    }
+
+    /// Gives a conn the deadline `when`, nearer or farther. Only a nearer one touches the wheel.
+    #[inline]
+    pub(crate) fn set_deadline(&mut self, id: ConnId, when: u64) {
+        let Some(meta) = self.meta_mut(id) else { return };
+        let nearer = (when as u32).wrapping_sub(meta.deadline) as i32 <= 0;
+        meta.deadline = when as u32;
+        if nearer {
+            let node = self.node(id);
+            self.wheel.disarm(node);
+            self.wheel.arm(node, when);
+        }
+    }
+
+    /// Takes out of the wheel one conn whose deadline has come by the tick `now`: the caller removes it or
+    /// gives it another deadline with [`ConnTable::rearm`]. Looks at `budget` conns at most and lowers it by
+    /// as many.
+    pub(crate) fn pop_due(&mut self, now: u64, budget: &mut usize) -> Option<ConnId> {
+        while *budget > 0 {
+            let node = self.wheel.pop(now)?;
+            *budget -= 1;
+            if let Some(next) = self.wheel.peek(now) {
+                // Nodes of a slot lie all over memory: look two ahead.
+                self.prefetch_conn(self.conn_of(next));
+                if let Some(after) = self.wheel.after(next) {
+                    self.prefetch_conn(self.conn_of(after));
+                }
+            }
+            let id = self.conn_of(node);
+            let Some(deadline) = self.meta(id).map(|m| m.deadline) else {
+                continue;
+            };
+            let when = self.wheel.widen(deadline);
+            if when <= now {
+                return Some(id);
+            }
+            self.wheel.arm(node, when);
+        }
+        None
+    }
+
+    /// Arms a conn that [`ConnTable::pop_due`] returned for the tick `when`.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "replicas re-arm what only the holder expires")
+    )]
+    pub(crate) fn rearm(&mut self, id: ConnId, when: u64) {
+        if let Some(meta) = self.meta_mut(id) {
+            meta.deadline = when as u32;
+            let node = self.node(id);
+            self.wheel.disarm(node);
+            self.wheel.arm(node, when);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn meta(&self, id: ConnId) -> Option<&ConnMeta> {
+        if id.is_v6() {
+            self.v6.at(id.place()).map(|c| &c.meta)
+        } else {
+            self.v4.at(id.place()).map(|c| &c.meta)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn meta_mut(&mut self, id: ConnId) -> Option<&mut ConnMeta> {
+        if id.is_v6() {
+            self.v6.at_mut(id.place()).map(|c| &mut c.meta)
+        } else {
+            self.v4.at_mut(id.place()).map(|c| &mut c.meta)
+        }
+    }
+
+    /// The rarer state of a conn.
+    pub(crate) fn ext(&self, id: ConnId) -> Option<&ConnExt> {
+        self.exts.at(self.meta(id)?.ext.checked_sub(1)?)
+    }
+
+    /// Gives a conn rarer state, in place of what it had. `false`: the side slab is full, nothing changed.
+    pub(crate) fn set_ext(&mut self, id: ConnId, ext: ConnExt) -> bool {
+        let Some(have) = self.meta(id).map(|m| m.ext) else {
+            return false;
+        };
+        let Some(place) = have.checked_sub(1).or_else(|| self.exts.take()) else {
+            return false;
+        };
+        if let Some(at) = self.exts.at_mut(place) {
+            *at = ext;
+        }
+        if let Some(meta) = self.meta_mut(id) {
+            meta.ext = place + 1;
+        }
+        true
+    }
+
+    /// Reads a conn; `None` if its place is free.
+    pub fn view(&self, id: ConnId) -> Option<ConnView> {
+        let meta = *self.meta(id)?;
+        let proto = L4Proto::from_ip_proto(meta.proto)?;
+        let (ends, ports) = if id.is_v6() {
+            let c = self.v6.at(id.place())?;
+            let family = |v4_flag| {
+                if meta.flags & v4_flag != 0 {
+                    Family::V4
+                } else {
+                    Family::V6
+                }
+            };
+            let (client, server) = (family(flag::CLIENT_V4), family(flag::SERVER_V4));
+            let ends = [
+                narrow(c.client, client),
+                narrow(c.vip, client),
+                narrow(c.server, server),
+                narrow(c.local, server),
+            ];
+            (ends, c.ports)
+        } else {
+            let c = self.v4.at(id.place())?;
+            (
+                [c.client.into(), c.vip.into(), c.server.into(), c.local.into()],
+                c.ports,
+            )
+        };
+        let end = |i: usize, port: [u8; 2]| SocketAddr::new(ends[i], u16::from_be_bytes(port));
+        Some(ConnView {
+            id,
+            init: ConnInit {
+                proto,
+                client: end(0, ports.client),
+                vip: end(1, ports.vip),
+                server: end(2, ports.server),
+                local: end(3, ports.local),
+                service: ServiceId(meta.service),
+                server_id: RealServerId(meta.server),
+                state: ConnState::from_u8(meta.state)?,
+            },
+            generation: meta.generation,
+            remaining_ms: self
+                .wheel
+                .widen(meta.deadline)
+                .saturating_sub(self.wheel.elapsed()),
+            was_established: meta.flags & flag::ESTABLISHED != 0,
+            was_closed: meta.flags & flag::CLOSED != 0,
+        })
+    }
+
+    /// The conns of a slot (the low 12 bits of the canonical hash of their inbound tuple), in O(slot).
+    pub fn slot(&self, slot: u16) -> impl Iterator<Item = ConnView> + '_ {
+        self.slots.iter(slot).filter_map(|id| self.view(id))
+    }
+
+    /// All conns, slot by slot.
+    pub fn iter(&self) -> impl Iterator<Item = ConnView> + '_ {
+        (0..SLOT_COUNT as u16).flat_map(|slot| self.slot(slot))
+    }
+
+    fn slot_of(&self, inbound: &Tuple) -> u16 {
+        self.steering.toeplitz().hash_tuple(inbound) as u16 & (SLOT_COUNT as u16 - 1)
+    }
+
+    /// The number of a conn in the wheel: IPv4's first.
+    #[inline]
+    fn node(&self, id: ConnId) -> u32 {
+        if id.is_v6() {
+            self.sizes.conns_v4 + id.place()
+        } else {
+            id.place()
+        }
+    }
+
+    #[inline]
+    fn conn_of(&self, node: u32) -> ConnId {
+        match node.checked_sub(self.sizes.conns_v4) {
+            Some(place) => ConnId::v6(place),
+            None => ConnId::v4(node),
+        }
+    }
+
+    /// Checks that index, slabs, wheel and slots agree; for tests. Panics with what does not hold.
+    #[doc(hidden)]
+    pub fn audit(&self) {
+        assert_eq!(self.index.len(), 2 * self.len(), "two entries a conn");
+        assert_eq!(self.wheel.len(), self.len(), "every conn is armed");
+        assert_eq!(self.iter().count(), self.len(), "every conn is in its slot");
+        for view in self.iter() {
+            for (tuple, direction) in [
+                (view.init.inbound(), Direction::Inbound),
+                (view.init.outbound(), Direction::Outbound),
+            ] {
+                assert_eq!(
+                    self.lookup(&tuple),
+                    Some((view.id, direction)),
+                    "{tuple} leads to its conn"
+                );
+            }
+        }
+        let live = |high, v6| {
+            (0..high)
+                .filter(|&p| {
+                    self.meta(if v6 { ConnId::v6(p) } else { ConnId::v4(p) })
+                        .is_some_and(|m| m.proto != 0)
+                })
+                .count()
+        };
+        assert_eq!(live(self.v4.high_water(), false), self.v4.len());
+        assert_eq!(live(self.v6.high_water(), true), self.v6.len());
+    }
+}

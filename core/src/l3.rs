@@ -1,0 +1,349 @@
+//! What the node itself answers: ARP and neighbour discovery for owned addresses, and their echo requests.
+
+use alloc::boxed::Box;
+use core::net::{IpAddr, Ipv6Addr};
+
+use crate::parse::{IPV6_LEN, L2_LEN_MAX, Parsed};
+use crate::port::{Frame, PortId, RxChecksum};
+use crate::service::{OwnedAddr, Snapshot, is_unicast};
+use crate::stats::DropReason;
+use crate::tuple::Family;
+use crate::wire::{
+    ArpOperation, ArpRepr, ArpView, Delta, EthernetView, Icmpv4Class, Icmpv4View, Icmpv6Class, Icmpv6View,
+    IpProto, Ipv4View, Ipv6Repr, Ipv6View, MacAddr, NdpRepr, NdpView, NeighbourFlags, Pseudo, icmpv6, ndp,
+};
+
+/// Frames that the engine originated and that wait to be sent, at most.
+pub(crate) const ORIGINATED_COUNT_MAX: usize = 64;
+
+/// Longest frame that the engine originates: a neighbour advertisement behind the longest link-layer header.
+const ORIGINATED_LEN_MAX: usize = L2_LEN_MAX + IPV6_LEN + ndp::HEADER_LEN + 8;
+
+/// Initial time to live of what the engine originates (RFC 1700, "recommended").
+const TTL: u8 = 64;
+
+/// A frame that the engine originates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Originated {
+    port: PortId,
+    len: u16,
+    data: [u8; ORIGINATED_LEN_MAX],
+}
+
+impl Originated {
+    const NONE: Originated = Originated {
+        port: PortId(0),
+        len: 0,
+        data: [0; ORIGINATED_LEN_MAX],
+    };
+
+    /// A frame with the link-layer header of `request`, turned around, and room for `len` bytes behind it.
+    fn answer_to(request: &[u8], l3: usize, len: usize, port: PortId, mac: MacAddr) -> Option<Self> {
+        let mut frame = Originated {
+            port,
+            len: u16::try_from(l3 + len).ok()?,
+            ..Originated::NONE
+        };
+        frame.data.get(..l3 + len)?;
+        frame.data.get_mut(..l3)?.copy_from_slice(request.get(..l3)?);
+        let mut ethernet = EthernetView::new_checked(&mut frame.data[..l3]).ok()?;
+        let to = ethernet.src();
+        ethernet.set_dst(to);
+        ethernet.set_src(mac);
+        Some(frame)
+    }
+}
+
+/// The bounded queue of what the engine originates.
+#[derive(Debug)]
+pub(crate) struct Originator {
+    ring: Box<[Originated]>,
+    first: usize,
+    len: usize,
+}
+
+impl Originator {
+    pub(crate) fn new() -> Self {
+        Originator {
+            ring: alloc::vec![Originated::NONE; ORIGINATED_COUNT_MAX].into_boxed_slice(),
+            first: 0,
+            len: 0,
+        }
+    }
+
+    /// `false`: full.
+    pub(crate) fn push(&mut self, frame: Originated) -> bool {
+        if self.len == self.ring.len() {
+            return false;
+        }
+        let at = (self.first + self.len) % self.ring.len();
+        self.ring[at] = frame;
+        self.len += 1;
+        true
+    }
+
+    pub(crate) fn peek(&self) -> Option<(PortId, &[u8])> {
+        if self.len == 0 {
+            return None;
+        }
+        let frame = &self.ring[self.first];
+        Some((frame.port, &frame.data[..usize::from(frame.len)]))
+    }
+
+    pub(crate) fn pop(&mut self) {
+        if self.len > 0 {
+            self.first = (self.first + 1) % self.ring.len();
+            self.len -= 1;
+        }
+    }
+}
+
+/// Whether this node answers for `addr` on `port`: VIPs and LIPs anywhere, an interface's address there only.
+fn answers_for(snapshot: &Snapshot, addr: IpAddr, port: PortId) -> bool {
+    match snapshot.owned(addr) {
+        Some(OwnedAddr::Virtual | OwnedAddr::Local) => true,
+        Some(OwnedAddr::Port(p)) => p == port,
+        None => false,
+    }
+}
+
+fn port_mac(snapshot: &Snapshot, port: PortId) -> Result<MacAddr, DropReason> {
+    snapshot
+        .ports()
+        .get(usize::from(port.0))
+        .map(|p| p.mac)
+        .ok_or(DropReason::NeighbourNotOurs)
+}
+
+/// The answer to an ARP request (RFC 826).
+pub(crate) fn arp(
+    data: &[u8],
+    l3: usize,
+    snapshot: &Snapshot,
+    ingress: PortId,
+) -> Result<Originated, DropReason> {
+    let bad = |_| DropReason::BadNeighbourMessage;
+    let packet = data.get(l3..).ok_or(DropReason::Truncated)?;
+    let request = ArpRepr::parse(&ArpView::new_checked(packet).map_err(bad)?).map_err(bad)?;
+    if request.operation != ArpOperation::Request || !answers_for(snapshot, request.target_ip.into(), ingress)
+    {
+        return Err(DropReason::NeighbourNotOurs);
+    }
+    let sender = IpAddr::V4(request.sender_ip);
+    // A probe (RFC 5227) has no sender address yet; one of ours as the sender is somebody's mistake.
+    if !(request.sender_ip.is_unspecified() || is_unicast(sender)) || snapshot.owned(sender).is_some() {
+        return Err(DropReason::BadNeighbourMessage);
+    }
+    let mac = port_mac(snapshot, ingress)?;
+    let reply = request.reply_from(mac);
+    let mut frame = Originated::answer_to(data, l3, reply.buffer_len(), ingress, mac)
+        .ok_or(DropReason::BadNeighbourMessage)?;
+    reply.emit(&mut ArpView::new_unchecked(&mut frame.data[l3..]));
+    Ok(frame)
+}
+
+/// What becomes of an ICMP message.
+pub(crate) enum Icmp {
+    /// The frame became the echo reply; it goes out where it came in.
+    EchoReply,
+    /// A neighbour advertisement is to be sent.
+    Answer(Originated),
+    /// For the kernel.
+    Punt,
+}
+
+/// Handles an ICMP message of either family.
+pub(crate) fn icmp<F: Frame>(
+    frame: &mut F,
+    parsed: &Parsed,
+    snapshot: &Snapshot,
+) -> Result<Icmp, DropReason> {
+    let (l4, end) = (usize::from(parsed.l4), parsed.end as usize);
+    let dst = parsed.key.dst_addr();
+    let whole = frame.data().len() >= end;
+    let message = frame
+        .data()
+        .get(l4..end.min(frame.data().len()))
+        .ok_or(DropReason::Truncated)?;
+    let unverified = whole && frame.rx_checksum() == RxChecksum::Unknown;
+    let (right, echo, error) = match (parsed.key.src_addr(), dst) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let view = Icmpv4View::new_checked(message).map_err(|_| DropReason::BadLength)?;
+            let class = view.class();
+            (
+                !unverified || view.verify_checksum(),
+                class == Icmpv4Class::EchoRequest,
+                class == Icmpv4Class::Error,
+            )
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let view = Icmpv6View::new_checked(message).map_err(|_| DropReason::BadLength)?;
+            let class = view.class();
+            let right = !unverified || view.verify_checksum(&Pseudo::v6(src, dst));
+            (
+                right,
+                class == Icmpv6Class::EchoRequest,
+                class == Icmpv6Class::Error,
+            )
+        }
+        _ => return Err(DropReason::BadVersion),
+    };
+    if !right {
+        return Err(DropReason::BadChecksum);
+    }
+    if error {
+        return Err(DropReason::IcmpError);
+    }
+    if let IpAddr::V6(dst) = dst
+        && matches!(
+            parsed.flags,
+            icmpv6::msg::NEIGHBOUR_SOLICITATION | icmpv6::msg::NEIGHBOUR_ADVERTISEMENT
+        )
+    {
+        return neighbour_discovery(frame.data(), parsed, dst, snapshot, frame.ingress()).map(Icmp::Answer);
+    }
+    if !is_unicast(dst) {
+        return Ok(Icmp::Punt);
+    }
+    if snapshot.owned(dst).is_none() {
+        return Err(DropReason::NotOurs);
+    }
+    if !echo {
+        return Err(DropReason::IcmpOther);
+    }
+    echo_reply(frame, parsed, snapshot)?;
+    Ok(Icmp::EchoReply)
+}
+
+/// Turns an echo request into its reply, in place (RFC 792; RFC 4443, 4.2).
+fn echo_reply<F: Frame>(frame: &mut F, parsed: &Parsed, snapshot: &Snapshot) -> Result<(), DropReason> {
+    let src = parsed.key.src_addr();
+    if !is_unicast(src) || snapshot.owned(src).is_some() {
+        return Err(DropReason::BadSource);
+    }
+    let mac = port_mac(snapshot, frame.ingress()).map_err(|_| DropReason::NotOurs)?;
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let data = frame.data_mut();
+    if data.len() < l4 + icmpv6::HEADER_LEN {
+        return Err(DropReason::Truncated);
+    }
+    let mut ethernet = EthernetView::new_unchecked(&mut data[..l3]);
+    let to = ethernet.src();
+    ethernet.set_dst(to);
+    ethernet.set_src(mac);
+    let (network, message) = data[l3..].split_at_mut(l4 - l3);
+    // Swapped addresses leave every checksum as it was.
+    match parsed.key.family {
+        Family::V4 => {
+            let mut ip = Ipv4View::new_unchecked(network);
+            let (src, dst, proto) = (ip.src(), ip.dst(), u16::from(parsed.key.proto));
+            ip.set_src(dst);
+            ip.set_dst(src);
+            ip.set_ttl(TTL);
+            let delta =
+                Delta::ZERO.replace_u16(u16::from(parsed.ttl) << 8 | proto, u16::from(TTL) << 8 | proto);
+            let sum = delta.apply(ip.checksum());
+            ip.set_checksum(sum);
+            let mut icmp = Icmpv4View::new_unchecked(message);
+            let code = u16::from(icmp.code());
+            let delta = Delta::ZERO.replace_u16(u16::from(parsed.flags) << 8 | code, code);
+            let sum = delta.apply_icmpv4(icmp.checksum());
+            icmp.set_type_and_code(0, code as u8);
+            icmp.set_checksum(sum);
+        }
+        Family::V6 => {
+            let mut ip = Ipv6View::new_unchecked(network);
+            let (src, dst) = (ip.src(), ip.dst());
+            ip.set_src(dst);
+            ip.set_dst(src);
+            ip.set_hop_limit(TTL);
+            let mut icmp = Icmpv6View::new_unchecked(message);
+            let code = u16::from(icmp.code());
+            let reply = icmpv6::msg::ECHO_REPLY;
+            let delta =
+                Delta::ZERO.replace_u16(u16::from(parsed.flags) << 8 | code, u16::from(reply) << 8 | code);
+            let sum = delta.apply(icmp.checksum());
+            icmp.set_type_and_code(reply, code as u8);
+            icmp.set_checksum(sum);
+        }
+    }
+    Ok(())
+}
+
+/// The answer to a neighbour solicitation (RFC 4861, 7.2.4).
+fn neighbour_discovery(
+    data: &[u8],
+    parsed: &Parsed,
+    dst: Ipv6Addr,
+    snapshot: &Snapshot,
+    ingress: PortId,
+) -> Result<Originated, DropReason> {
+    let bad = |_| DropReason::BadNeighbourMessage;
+    let l3 = usize::from(parsed.l3);
+    let message = data
+        .get(usize::from(parsed.l4)..parsed.end as usize)
+        .ok_or(DropReason::BadNeighbourMessage)?;
+    let IpAddr::V6(src) = parsed.key.src_addr() else {
+        return Err(DropReason::BadVersion);
+    };
+    let header = Ipv6Repr {
+        src,
+        dst,
+        next_header: IpProto::ICMPV6,
+        payload_len: 0,
+        hop_limit: parsed.ttl,
+        traffic_class: 0,
+        flow_label: 0,
+    };
+    let ndp = NdpRepr::parse(&NdpView::new_checked(message).map_err(bad)?, &header).map_err(bad)?;
+    let NdpRepr::Solicitation { target, source_mac } = ndp else {
+        return Err(DropReason::NeighbourNotOurs);
+    };
+    if !answers_for(snapshot, target.into(), ingress) {
+        return Err(DropReason::NeighbourNotOurs);
+    }
+    if !(src.is_unspecified() || is_unicast(src.into())) || snapshot.owned(src.into()).is_some() {
+        return Err(DropReason::BadNeighbourMessage);
+    }
+    let mac = port_mac(snapshot, ingress)?;
+    // Who asks without an address (duplicate address detection) is answered at all nodes.
+    let probe = src.is_unspecified();
+    let to = if probe { ALL_NODES } else { src };
+    let answer = NdpRepr::Advertisement {
+        flags: NeighbourFlags {
+            router: false,
+            solicited: !probe,
+            override_cached: true,
+        },
+        target,
+        target_mac: Some(mac),
+    };
+    let len = answer.buffer_len();
+    let mut frame = Originated::answer_to(data, l3, IPV6_LEN + len, ingress, mac)
+        .ok_or(DropReason::BadNeighbourMessage)?;
+    let to_mac = if probe {
+        Some(MacAddr::from_ipv6_multicast(to))
+    } else {
+        source_mac
+    };
+    if let Some(to_mac) = to_mac {
+        EthernetView::new_unchecked(&mut frame.data[..l3]).set_dst(to_mac);
+    }
+    let ip = Ipv6Repr {
+        src: target,
+        dst: to,
+        next_header: IpProto::ICMPV6,
+        payload_len: len as u16,
+        hop_limit: ndp::HOP_LIMIT,
+        traffic_class: 0,
+        flow_label: 0,
+    };
+    ip.emit(&mut Ipv6View::new_unchecked(&mut frame.data[l3..l3 + IPV6_LEN]));
+    let mut view = NdpView::new_unchecked(&mut frame.data[l3 + IPV6_LEN..l3 + IPV6_LEN + len]);
+    answer.emit(&mut view);
+    view.fill_checksum(&Pseudo::v6(target, to));
+    Ok(frame)
+}
+
+/// ff02::1.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

@@ -1,0 +1,219 @@
+//! Counters of a worker: by verdict, by drop reason, and of conns.
+
+use core::fmt;
+
+use crate::proto::ConnState;
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $text:literal,)+) => {
+        /// Why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+
+            /// Name in counters, summaries and comments of captures.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends before the headers that it announces.
+    Truncated => "truncated",
+    /// A length field contradicts another one, or the frame (RFC 791, 8200, 9293, 768).
+    BadLength => "bad-length",
+    /// The version of the IP header is not that of the EtherType.
+    BadVersion => "bad-version",
+    /// More VLAN tags or IPv6 extension headers than the engine follows, or headers longer than the head.
+    TooManyHeaders => "too-many-headers",
+    /// A checksum is wrong.
+    BadChecksum => "bad-checksum",
+    /// UDP without checksum where there must be one: IPv6 (RFC 8200, 8.1), or on the way from IPv4 to IPv6
+    /// when the datagram lies in several segments.
+    UdpZeroChecksum => "udp-zero-checksum",
+    /// A fragment.
+    Fragment => "fragment",
+    /// An ICMP error message.
+    IcmpError => "icmp-error",
+    /// An ICMP message that is neither an error nor answered here.
+    IcmpOther => "icmp-other",
+    /// A source route that is not used up (RFC 5095, RFC 7126).
+    SourceRoute => "source-route",
+    /// TCP flags that no TCP sends.
+    BadTcpFlags => "bad-tcp-flags",
+    /// A source that no host can have, or that is our own.
+    BadSource => "bad-source",
+    /// An ARP or NDP message that contradicts itself.
+    BadNeighbourMessage => "bad-neighbour-message",
+    /// ARP or NDP for somebody else.
+    NeighbourNotOurs => "neighbour-not-ours",
+    /// The destination is no address of ours.
+    NotOurs => "not-ours",
+    /// The destination is a VIP, but no service is at this port.
+    NoService => "no-service",
+    /// The service has no real server that takes conns.
+    NoServer => "no-server",
+    /// Not the beginning of a connection, and no conn knows it.
+    NoConn => "no-conn",
+    /// No free local port among those probed.
+    NoLocalPort => "no-local-port",
+    /// Every conn of the family's slab is in use.
+    ConnTableFull => "conn-table-full",
+    /// The index has no place.
+    IndexFull => "index-full",
+    /// Time to live, or hop limit, used up.
+    TtlExpired => "ttl-expired",
+    /// No route to where it should go.
+    NoRoute => "no-route",
+    /// A route, but no neighbour entry.
+    NoNeighbour => "no-neighbour",
+    /// Longer than the MTU of the way out, or than the other family can say.
+    TooBig => "too-big",
+    /// No headroom for a longer header.
+    NoHeadroom => "no-headroom",
+    /// Answering it would need more buffers than the engine has for what it originates.
+    OriginateFull => "originate-full",
+    /// Handed over between workers too often.
+    TooManyHops => "too-many-hops",
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a worker counts. All only grow, but for [`Counters::by_state`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames handed in.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames to be sent: forwarded, or answered in place.
+    pub tx_packets: u64,
+    /// Their bytes, as they leave.
+    pub tx_bytes: u64,
+    /// Of these: client to real server.
+    pub inbound_packets: u64,
+    /// Of these: real server to client.
+    pub outbound_packets: u64,
+    /// Of these: echo replies.
+    pub echo_replies: u64,
+    /// Frames that were consumed and are answered by one that the engine originates.
+    pub answered: u64,
+    /// Frames that the engine originated.
+    pub originated: u64,
+    /// Frames for the kernel.
+    pub punted: u64,
+    /// Frames for another worker.
+    pub handed_off: u64,
+    /// Dropped frames, by reason.
+    pub drops: [u64; DropReason::COUNT],
+    /// Conns opened.
+    pub opened: u64,
+    /// Conns that became ESTABLISHED (UDP: that were answered), once each.
+    pub established: u64,
+    /// Conns closed by FINs of both sides or by a RST, once each.
+    pub closed: u64,
+    /// Conns that were removed by their timer without having been closed.
+    pub expired: u64,
+    /// Closed conns removed, by their timer or by a new connection in their place.
+    pub removed: u64,
+    /// Local ports that were probed and found in use.
+    pub port_probes_taken: u64,
+    /// Conns in the table, by state.
+    pub by_state: [u64; ConnState::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            inbound_packets: 0,
+            outbound_packets: 0,
+            echo_replies: 0,
+            answered: 0,
+            originated: 0,
+            punted: 0,
+            handed_off: 0,
+            drops: [0; DropReason::COUNT],
+            opened: 0,
+            established: 0,
+            closed: 0,
+            expired: 0,
+            removed: 0,
+            port_probes_taken: 0,
+            by_state: [0; ConnState::COUNT],
+        }
+    }
+}
+
+impl Counters {
+    /// Dropped frames in all.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// Adds those of another worker.
+    pub fn add(&mut self, other: &Counters) {
+        for (a, b) in [
+            (&mut self.rx_packets, other.rx_packets),
+            (&mut self.rx_bytes, other.rx_bytes),
+            (&mut self.tx_packets, other.tx_packets),
+            (&mut self.tx_bytes, other.tx_bytes),
+            (&mut self.inbound_packets, other.inbound_packets),
+            (&mut self.outbound_packets, other.outbound_packets),
+            (&mut self.echo_replies, other.echo_replies),
+            (&mut self.answered, other.answered),
+            (&mut self.originated, other.originated),
+            (&mut self.punted, other.punted),
+            (&mut self.handed_off, other.handed_off),
+            (&mut self.opened, other.opened),
+            (&mut self.established, other.established),
+            (&mut self.closed, other.closed),
+            (&mut self.expired, other.expired),
+            (&mut self.removed, other.removed),
+            (&mut self.port_probes_taken, other.port_probes_taken),
+        ] {
+            *a += b;
+        }
+        for (a, b) in self.drops.iter_mut().zip(&other.drops) {
+            *a += b;
+        }
+        for (a, b) in self.by_state.iter_mut().zip(&other.by_state) {
+            *a += b;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn names_are_distinct_and_numbers_are_places() {
+        let names: BTreeSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        assert!(DropReason::ALL.iter().enumerate().all(|(i, &r)| r as usize == i));
+    }
+}

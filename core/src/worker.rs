@@ -1,0 +1,857 @@
+//! A worker: all control flow of a packet.
+//!
+//! Methods come in the groups of sans-IO code: `handle_*` says that something happened, `poll_*` asks what
+//! to do next, the rest reads.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+
+use crate::conn::{
+    Candidates, ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory,
+    TableSizes, flag,
+};
+use crate::hash::SplitMix;
+use crate::l3::{self, Originated, Originator};
+use crate::lport::{BUCKET_COUNT_MAX, Steering};
+use crate::parse::{Kind, Parsed, parse, tcp_flag};
+use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
+use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, tcp_transition, udp_transition};
+use crate::sched;
+use crate::service::{NoHop, OwnedAddr, RealServer, Snapshot, VirtualService, is_unicast};
+use crate::stats::{Counters, DropReason};
+use crate::sync::{InstallError, SessionRecord};
+use crate::time::Instant;
+use crate::tuple::{Direction, Family, L4Proto, Tuple};
+use crate::xmit::{Egress, SeqShift, Target, rewrite};
+
+/// Conns that one call of [`Worker::handle_timeout`] looks at, at most.
+pub const TIMER_BUDGET: usize = 256;
+/// Local ports that are probed on one LIP, at most.
+pub const PORT_PROBES_PER_ADDR: u32 = 8;
+/// LIPs on which local ports are probed for one conn, at most.
+pub const PORT_PROBE_ADDRS: usize = 4;
+/// Ports below the configured minimum that are passed over on one LIP, at most.
+const PORT_SKIPS_MAX: u32 = 64;
+/// Snapshots that may wait for their owner to take them back, at most.
+const EVENT_COUNT_MAX: usize = 8;
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it out of this interface: it was rewritten in place.
+    Tx(PortId),
+    /// Drop it.
+    Drop(DropReason),
+    /// Give it to the kernel.
+    Punt,
+    /// Give it to another worker of this node.
+    Handoff(WorkerId, HandoffTag),
+    /// It was copied and will come out of [`Worker::poll_transmit`]; its buffer is free.
+    Held,
+    /// It asked something, and the answer comes out of [`Worker::poll_transmit`]; its buffer is free.
+    Answered,
+}
+
+/// Verdicts of a burst, in the order of its frames.
+#[derive(Clone, Debug)]
+pub struct Verdicts {
+    verdicts: Vec<Verdict>,
+}
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Verdicts {
+            verdicts: Vec::with_capacity(BURST),
+        }
+    }
+}
+
+impl Verdicts {
+    /// The verdicts.
+    pub fn as_slice(&self) -> &[Verdict] {
+        &self.verdicts
+    }
+}
+
+/// Which worker of a node serves which bucket; fixed for one incarnation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketMap {
+    worker_of: [u8; BUCKET_COUNT_MAX as usize],
+}
+
+impl BucketMap {
+    /// Buckets dealt to `workers` (1 to 256) in turn.
+    pub fn dealt(workers: u16) -> Self {
+        let workers = usize::from(workers.clamp(1, BUCKET_COUNT_MAX));
+        BucketMap {
+            worker_of: core::array::from_fn(|bucket| (bucket % workers) as u8),
+        }
+    }
+
+    /// The worker of a bucket.
+    #[inline]
+    pub fn worker(&self, bucket: u16) -> WorkerId {
+        WorkerId(self.worker_of[usize::from(bucket % BUCKET_COUNT_MAX)])
+    }
+}
+
+/// What a worker is made with; fixed for one incarnation.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Which worker it is.
+    pub id: WorkerId,
+    /// The workers of the node.
+    pub buckets: BucketMap,
+    /// Key, number of buckets, port classes.
+    pub steering: Arc<Steering>,
+    /// Sizes of its table.
+    pub sizes: TableSizes,
+    /// Lowest local port that is used.
+    pub local_port_min: u16,
+    /// Where all its randomness comes from. Workers of one node have the same.
+    pub seed: u64,
+}
+
+/// Something that a worker is told to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Serve by this snapshot from now on. The old one comes back as an event.
+    SetSnapshot(Arc<Snapshot>),
+    /// Take in a session that another node created.
+    Install(Box<SessionRecord>),
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// Events wait to be polled; nothing was changed.
+    EventsFull,
+    /// The session does not fit.
+    Install(InstallError),
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EventsFull => f.write_str("events wait to be polled"),
+            Self::Install(e) => write!(f, "the session does not fit: {e:?}"),
+        }
+    }
+}
+
+impl core::error::Error for CommandError {}
+
+/// Something that a worker tells.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A snapshot that it no longer reads: who polls frees it, the fast path does not.
+    SnapshotReleased(Arc<Snapshot>),
+}
+
+/// Where scheduling and port choice of a (service, bucket) stand.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    /// Position in the service's cycle, plus one; 0 is not begun.
+    sched: u32,
+    /// Next local port to probe.
+    port: u32,
+}
+
+/// What is known of a frame before its turn comes.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    parsed: Result<Parsed, DropReason>,
+    at: Candidates,
+    hint: Option<ConnRef>,
+}
+
+impl Staged {
+    /// Whether it is looked up in the conn table.
+    fn is_transport(&self) -> bool {
+        matches!(&self.parsed, Ok(p) if matches!(p.kind, Kind::Tcp | Kind::Udp))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Worker {
+    id: WorkerId,
+    buckets: BucketMap,
+    steering: Arc<Steering>,
+    local_port_min: u16,
+    seed: u64,
+    table: ConnTable,
+    snapshot: Arc<Snapshot>,
+    /// By service id and bucket.
+    cursors: Vec<Cursor>,
+    egress: Vec<PortEgress>,
+    counters: Counters,
+    originator: Originator,
+    events: VecDeque<Event>,
+    now: Instant,
+    staged: Box<[Staged; BURST]>,
+}
+
+/// What of a port is read for every packet that leaves it.
+#[derive(Clone, Copy, Debug)]
+struct PortEgress {
+    mac: crate::wire::MacAddr,
+    mtu: u32,
+}
+
+impl Worker {
+    /// A worker that serves nothing yet, over memory from `source`.
+    pub fn new(config: WorkerConfig, source: &mut impl MemorySource) -> Self {
+        let memory = TableMemory::new(config.sizes, source);
+        let none = Staged {
+            parsed: Err(DropReason::Truncated),
+            at: Candidates::default(),
+            hint: None,
+        };
+        Worker {
+            id: config.id,
+            buckets: config.buckets,
+            table: ConnTable::new(memory, config.steering.clone(), config.seed),
+            steering: config.steering,
+            local_port_min: config.local_port_min,
+            seed: config.seed,
+            snapshot: Arc::new(Snapshot::default()),
+            cursors: Vec::new(),
+            egress: Vec::new(),
+            counters: Counters::default(),
+            originator: Originator::new(),
+            events: VecDeque::with_capacity(EVENT_COUNT_MAX),
+            now: Instant::ZERO,
+            staged: Box::new([none; BURST]),
+        }
+    }
+
+    /// Its number in the node.
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// What it counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Its conns.
+    pub fn table(&self) -> &ConnTable {
+        &self.table
+    }
+
+    /// What it serves.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The conn of a tuple, and the direction in which the tuple runs.
+    pub fn conn(&self, tuple: &Tuple) -> Option<(ConnView, Direction)> {
+        let (id, direction) = self.table.lookup(tuple)?;
+        Some((self.table.view(id)?, direction))
+    }
+
+    /// All that another node needs to take over a conn.
+    pub fn session(&self, id: ConnId) -> Option<SessionRecord> {
+        SessionRecord::of(&self.table, id)
+    }
+
+    /// Takes frames in, [`BURST`] at most at a time inside, and says for each what to do with it. Frames are
+    /// rewritten in place. Equal to handing them in one by one.
+    pub fn handle_burst<F: Frame>(&mut self, now: Instant, frames: &mut [F], out: &mut Verdicts) {
+        self.now = self.now.max(now);
+        out.verdicts.clear();
+        for burst in frames.chunks_mut(BURST) {
+            self.stage(burst);
+            for (i, frame) in burst.iter_mut().enumerate() {
+                let staged = self.staged[i];
+                let verdict = self.act(frame, &staged).unwrap_or_else(Verdict::Drop);
+                self.count(verdict, frame);
+                out.verdicts.push(verdict);
+            }
+        }
+    }
+
+    /// Parses all and asks for the lines of the index; looks all up and asks for the lines of their conns.
+    /// What is found here is a hint: acting on an earlier frame may change the table.
+    fn stage<F: Frame>(&mut self, frames: &[F]) {
+        let Worker {
+            staged,
+            table,
+            counters,
+            ..
+        } = self;
+        for (frame, staged) in frames.iter().zip(staged.iter_mut()) {
+            counters.rx_packets += 1;
+            counters.rx_bytes += frame.len() as u64;
+            staged.parsed = parse(frame.data(), frame.len(), frame.rx_checksum());
+            if let (true, Ok(parsed)) = (staged.is_transport(), &staged.parsed) {
+                staged.at = table.candidates(table.hash(&parsed.key));
+                table.prefetch_first(staged.at);
+            }
+        }
+        let staged = &mut staged[..frames.len()];
+        for staged in staged.iter_mut() {
+            staged.hint = if staged.is_transport() {
+                table.hint_first(staged.at)
+            } else {
+                None
+            };
+        }
+        for staged in staged.iter_mut() {
+            if staged.hint.is_none() && staged.is_transport() {
+                staged.hint = table.hint_second(staged.at);
+            }
+        }
+    }
+
+    /// The turn of one frame.
+    #[inline]
+    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Result<Verdict, DropReason> {
+        let parsed = staged.parsed?;
+        match parsed.kind {
+            Kind::Tcp | Kind::Udp => self.transport(frame, &parsed, staged),
+            Kind::Icmp => self.icmp(frame, &parsed),
+            Kind::Arp => {
+                let query = l3::arp(
+                    frame.data(),
+                    usize::from(parsed.l3),
+                    &self.snapshot,
+                    frame.ingress(),
+                )?;
+                self.originate(query)
+            }
+            Kind::OtherIp => match self.snapshot.owned(parsed.key.dst_addr()) {
+                Some(OwnedAddr::Virtual | OwnedAddr::Local) => Err(DropReason::NoService),
+                Some(OwnedAddr::Port(_)) => Ok(Verdict::Punt),
+                None if is_unicast(parsed.key.dst_addr()) => Err(DropReason::NotOurs),
+                None => Ok(Verdict::Punt),
+            },
+            Kind::OtherEther => Ok(Verdict::Punt),
+        }
+    }
+
+    #[inline]
+    fn transport<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        parsed: &Parsed,
+        staged: &Staged,
+    ) -> Result<Verdict, DropReason> {
+        if parsed.kind == Kind::Tcp {
+            check_tcp_flags(parsed.flags)?;
+        }
+        let conn = match staged.hint {
+            Some(hint) if self.table.is(hint, &parsed.key) => Some(hint),
+            // The hint was of another conn, or an earlier frame of the burst changed the table.
+            _ => self.table.find(&parsed.key, staged.at),
+        };
+        match conn {
+            Some(conn) if self.begins_anew(conn, parsed) => {
+                self.remove(conn.id(), Removal::Replaced);
+                self.open(frame, parsed)
+            }
+            Some(conn) => self.forward(frame, parsed, conn),
+            None => self.open(frame, parsed),
+        }
+    }
+
+    /// A client's SYN for a conn that is over: the client uses its port again.
+    #[inline]
+    fn begins_anew(&self, conn: ConnRef, parsed: &Parsed) -> bool {
+        parsed.kind == Kind::Tcp
+            && is_pure_syn(parsed.flags)
+            && conn.direction() == Direction::Inbound
+            && self
+                .table
+                .meta(conn.id())
+                .and_then(|m| ConnState::from_u8(m.state))
+                .is_some_and(ConnState::is_closed)
+    }
+
+    /// A packet of a known conn: rewritten to its other side, and the state follows.
+    #[inline]
+    fn forward<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        parsed: &Parsed,
+        conn: ConnRef,
+    ) -> Result<Verdict, DropReason> {
+        let (id, direction) = (conn.id(), conn.direction());
+        let (to, ext) = self.target(id, direction).ok_or(DropReason::NoConn)?;
+        let out = self.egress(id, direction, &to)?;
+        let shift = if ext == 0 { None } else { self.shift(id, direction) };
+        rewrite(frame, parsed, &to, shift, &out)?;
+        self.advance(id, direction, parsed);
+        match direction {
+            Direction::Inbound => self.counters.inbound_packets += 1,
+            Direction::Outbound => self.counters.outbound_packets += 1,
+        }
+        Ok(Verdict::Tx(out.port()))
+    }
+
+    /// What a conn's packet becomes, and the place of its rarer state.
+    #[inline]
+    fn target(&self, id: ConnId, direction: Direction) -> Option<(Target, u32)> {
+        if id.is_v6() {
+            let c = self.table.v6.at(id.place())?;
+            let family = |v4_flag: u8| {
+                if c.meta.flags & v4_flag != 0 {
+                    Family::V4
+                } else {
+                    Family::V6
+                }
+            };
+            let to = match direction {
+                Direction::Inbound => Target {
+                    family: family(flag::SERVER_V4),
+                    src: c.local,
+                    dst: c.server,
+                    sport: c.ports.local,
+                    dport: c.ports.server,
+                },
+                Direction::Outbound => Target {
+                    family: family(flag::CLIENT_V4),
+                    src: c.vip,
+                    dst: c.client,
+                    sport: c.ports.vip,
+                    dport: c.ports.client,
+                },
+            };
+            Some((to, c.meta.ext))
+        } else {
+            let c = self.table.v4.at(id.place())?;
+            let mapped = |a: [u8; 4]| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]];
+            let (src, dst, sport, dport) = match direction {
+                Direction::Inbound => (c.local, c.server, c.ports.local, c.ports.server),
+                Direction::Outbound => (c.vip, c.client, c.ports.vip, c.ports.client),
+            };
+            Some((
+                Target {
+                    family: Family::V4,
+                    src: mapped(src),
+                    dst: mapped(dst),
+                    sport,
+                    dport,
+                },
+                c.meta.ext,
+            ))
+        }
+    }
+
+    #[cold]
+    fn shift(&self, id: ConnId, direction: Direction) -> Option<SeqShift> {
+        let (inbound, outbound) = self.table.ext(id)?.shifts()?;
+        Some(match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        })
+    }
+
+    /// The way to the target. That to a real server was resolved with the snapshot, unless the server has
+    /// left the config since.
+    #[inline]
+    fn egress(&self, id: ConnId, direction: Direction, to: &Target) -> Result<Egress, DropReason> {
+        let dst = crate::conn::narrow(to.dst, to.family);
+        let known = match direction {
+            Direction::Inbound => {
+                let server = self
+                    .table
+                    .meta(id)
+                    .map(|m| crate::service::RealServerId(m.server));
+                server
+                    .and_then(|s| self.snapshot.server(s))
+                    .filter(|s| s.addr == dst)
+                    .and_then(|s| s.next_hop)
+            }
+            Direction::Outbound => None,
+        };
+        let hop = match known {
+            Some(hop) => hop,
+            None => self.snapshot.next_hop(dst).map_err(|e| match e {
+                NoHop::Route => DropReason::NoRoute,
+                NoHop::Neighbour => DropReason::NoNeighbour,
+            })?,
+        };
+        let port = self
+            .egress
+            .get(usize::from(hop.port.0))
+            .ok_or(DropReason::NoRoute)?;
+        Ok(Egress {
+            hop,
+            src_mac: port.mac,
+            mtu: port.mtu,
+        })
+    }
+
+    /// State and deadline after a packet that was forwarded.
+    #[inline]
+    fn advance(&mut self, id: ConnId, direction: Direction, parsed: &Parsed) {
+        let tick = self.now.tick();
+        let Some(meta) = self.table.meta_mut(id) else {
+            return;
+        };
+        let Some(state) = ConnState::from_u8(meta.state) else {
+            return;
+        };
+        let next = match parsed.kind {
+            Kind::Tcp => {
+                let side = match direction {
+                    Direction::Outbound => TcpSide::Outbound,
+                    Direction::Inbound if meta.flags & flag::INBOUND_ONLY != 0 => TcpSide::InboundOnly,
+                    Direction::Inbound => TcpSide::Inbound,
+                };
+                tcp_transition(state, side, tcp_event(parsed.flags))
+            }
+            _ => udp_transition(state, direction),
+        };
+        let timeout = match self.snapshot.service(crate::service::ServiceId(meta.service)) {
+            Some(service) => service.timeouts.ms(next),
+            // The service has left the config: its conns live on by the defaults.
+            None => crate::proto::Timeouts::default().ms(next),
+        };
+        let deadline = tick + u64::from(timeout);
+        if next == state {
+            // Prolonged: the wheel finds out when it looks.
+            meta.deadline = deadline as u32;
+        } else {
+            self.change_state(id, state, next, deadline);
+        }
+    }
+
+    #[cold]
+    fn change_state(&mut self, id: ConnId, from: ConnState, to: ConnState, deadline: u64) {
+        self.table.set_deadline(id, deadline);
+        let Some(meta) = self.table.meta_mut(id) else {
+            return;
+        };
+        meta.state = to as u8;
+        self.counters.by_state[from as usize] -= 1;
+        self.counters.by_state[to as usize] += 1;
+        if matches!(to, ConnState::Established | ConnState::UdpNormal) && meta.flags & flag::ESTABLISHED == 0
+        {
+            meta.flags |= flag::ESTABLISHED;
+            self.counters.established += 1;
+        }
+        if to.is_closed() && meta.flags & flag::CLOSED == 0 {
+            meta.flags |= flag::CLOSED;
+            self.counters.closed += 1;
+        }
+    }
+
+    /// A packet that no conn knows: perhaps the first of a new one.
+    #[cold]
+    fn open<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Result<Verdict, DropReason> {
+        let tuple = parsed.key.tuple().ok_or(DropReason::NotOurs)?;
+        let snapshot = self.snapshot.clone();
+        let service = snapshot.service_at(tuple.dst.ip(), tuple.dst.port(), tuple.proto);
+        if service.is_none() {
+            match snapshot.owned(tuple.dst.ip()) {
+                Some(OwnedAddr::Virtual) => return Err(DropReason::NoService),
+                // Perhaps the reply of a conn that another worker has.
+                Some(OwnedAddr::Local) => {}
+                Some(OwnedAddr::Port(_)) => return Ok(Verdict::Punt),
+                None if is_unicast(tuple.dst.ip()) => return Err(DropReason::NotOurs),
+                None => return Ok(Verdict::Punt),
+            }
+        }
+        let hash = frame
+            .rss()
+            .unwrap_or_else(|| parsed.key.toeplitz(self.steering.toeplitz()));
+        let bucket = self.steering.bucket(hash);
+        let worker = self.buckets.worker(bucket);
+        if worker != self.id {
+            let hops = frame.tag().map_or(0, |t| t.hops) + 1;
+            if hops > HandoffTag::HOPS_MAX {
+                return Err(DropReason::TooManyHops);
+            }
+            let tag = HandoffTag {
+                reason: HandoffReason::Bucket,
+                stage: 0,
+                hops,
+                reserved: 0,
+                bucket,
+                reserved2: [0; 5],
+            };
+            return Ok(Verdict::Handoff(worker, tag));
+        }
+        let Some(service) = service else {
+            return Err(DropReason::NoConn);
+        };
+        if parsed.kind == Kind::Tcp && !is_pure_syn(parsed.flags) {
+            return Err(DropReason::NoConn);
+        }
+        if !is_client(&tuple, &snapshot) {
+            return Err(DropReason::BadSource);
+        }
+        let id = self.create(service, &tuple, bucket)?;
+        let forwarded = self.forward(frame, parsed, id.with(Direction::Inbound));
+        if forwarded.is_err() {
+            // Its first packet went nowhere: nobody will answer, and a client's next try schedules anew.
+            self.remove(id, Removal::Undone);
+        }
+        forwarded
+    }
+
+    /// Makes a conn for `tuple`, a client's: chooses the real server and the local end.
+    fn create(&mut self, service: &VirtualService, tuple: &Tuple, bucket: u16) -> Result<ConnId, DropReason> {
+        let at = usize::from(service.id.0) * usize::from(self.steering.buckets()) + usize::from(bucket);
+        let mut cursor = *self.cursors.get(at).ok_or(DropReason::NoService)?;
+        if cursor.sched == 0 {
+            // Begun anew at every start: ports of sessions that died with the last one are still in use at
+            // the servers.
+            let random = SplitMix::new(self.seed ^ ((at as u64) << 32)).next();
+            cursor.sched = sched::start_position(bucket, self.steering.buckets(), service.cycle.len()) + 1;
+            cursor.port = random as u32;
+        }
+        let mut position = cursor.sched - 1;
+        let place = sched::pick(&service.cycle, &mut position).ok_or(DropReason::NoServer)?;
+        let server = service
+            .servers
+            .get(usize::from(place))
+            .ok_or(DropReason::NoServer)?;
+        let local = self.local_end(service, server, tuple.proto, bucket, &mut cursor.port);
+        // The position moves on though a conn could not be made: the next one shall try another server.
+        cursor.sched = position + 1;
+        self.cursors[at] = cursor;
+        let state = match tuple.proto {
+            L4Proto::Tcp => ConnState::None,
+            L4Proto::Udp => ConnState::UdpOneWay,
+        };
+        let init = ConnInit {
+            proto: tuple.proto,
+            client: tuple.src,
+            vip: tuple.dst,
+            server: SocketAddr::new(server.addr, server.port),
+            local: local?,
+            service: service.id,
+            server_id: server.id,
+            state,
+        };
+        let deadline = self.now.tick() + u64::from(service.timeouts.ms(state));
+        let id = self.table.insert(&init, deadline).map_err(|e| match e {
+            TableFull::Slab => DropReason::ConnTableFull,
+            TableFull::Index => DropReason::IndexFull,
+        })?;
+        self.counters.opened += 1;
+        self.counters.by_state[state as usize] += 1;
+        Ok(id)
+    }
+
+    /// A free local end whose replies from `server` come to this worker: the table is the pool of ports.
+    fn local_end(
+        &mut self,
+        service: &VirtualService,
+        server: &RealServer,
+        proto: L4Proto,
+        bucket: u16,
+        cursor: &mut u32,
+    ) -> Result<SocketAddr, DropReason> {
+        let addrs = service.local_addrs(Family::of(&server.addr));
+        if addrs.is_empty() {
+            return Err(DropReason::NoLocalPort);
+        }
+        let src = SocketAddr::new(server.addr, server.port);
+        let first = *cursor as usize % addrs.len();
+        for addr in addrs
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(addrs.len().min(PORT_PROBE_ADDRS))
+        {
+            let class = self.steering.class_for(src, *addr, bucket);
+            let (mut probes, mut skips) = (0, 0);
+            while probes < PORT_PROBES_PER_ADDR && skips < PORT_SKIPS_MAX {
+                let port = class.port(*cursor / addrs.len() as u32);
+                *cursor = cursor.wrapping_add(addrs.len() as u32);
+                if port < self.local_port_min {
+                    skips += 1;
+                    continue;
+                }
+                let dst = SocketAddr::new(*addr, port);
+                if self.table.lookup(&Tuple { proto, src, dst }).is_none() {
+                    // The next conn begins at the next LIP.
+                    *cursor = cursor.wrapping_add(1);
+                    return Ok(dst);
+                }
+                probes += 1;
+                self.counters.port_probes_taken += 1;
+            }
+        }
+        Err(DropReason::NoLocalPort)
+    }
+
+    fn icmp<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Result<Verdict, DropReason> {
+        match l3::icmp(frame, parsed, &self.snapshot)? {
+            l3::Icmp::EchoReply => {
+                self.counters.echo_replies += 1;
+                Ok(Verdict::Tx(frame.ingress()))
+            }
+            l3::Icmp::Answer(answer) => self.originate(answer),
+            l3::Icmp::Punt => Ok(Verdict::Punt),
+        }
+    }
+
+    fn originate(&mut self, answer: Originated) -> Result<Verdict, DropReason> {
+        if self.originator.push(answer) {
+            Ok(Verdict::Answered)
+        } else {
+            Err(DropReason::OriginateFull)
+        }
+    }
+
+    #[inline]
+    fn count<F: Frame>(&mut self, verdict: Verdict, frame: &F) {
+        match verdict {
+            Verdict::Tx(_) => {
+                self.counters.tx_packets += 1;
+                self.counters.tx_bytes += frame.len() as u64;
+            }
+            Verdict::Drop(reason) => self.counters.drops[reason as usize] += 1,
+            Verdict::Punt => self.counters.punted += 1,
+            Verdict::Handoff(..) => self.counters.handed_off += 1,
+            Verdict::Held | Verdict::Answered => self.counters.answered += 1,
+        }
+    }
+
+    fn remove(&mut self, id: ConnId, why: Removal) {
+        let Some(meta) = self.table.meta(id) else { return };
+        let (state, flags) = (meta.state, meta.flags);
+        if !self.table.remove(id) {
+            return;
+        }
+        self.counters.by_state[usize::from(state)] -= 1;
+        match why {
+            Removal::Undone => self.counters.opened -= 1,
+            Removal::Expired if flags & flag::CLOSED == 0 => self.counters.expired += 1,
+            Removal::Expired | Removal::Replaced => self.counters.removed += 1,
+        }
+    }
+
+    /// Lets conns expire whose deadline has come; looks at [`TIMER_BUDGET`] at most a call. More may be due
+    /// then: [`Worker::poll_timeout`] says so.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        let mut budget = TIMER_BUDGET;
+        while let Some(id) = self.table.pop_due(self.now.tick(), &mut budget) {
+            self.remove(id, Removal::Expired);
+        }
+    }
+
+    /// When [`Worker::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.table.next_tick().map(Instant::from_tick)
+    }
+
+    /// Carries out a command, or says why not; then nothing has changed.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
+        self.now = self.now.max(now);
+        match command {
+            Command::SetSnapshot(snapshot) => {
+                if self.events.len() == EVENT_COUNT_MAX {
+                    return Err(CommandError::EventsFull);
+                }
+                let cursors = snapshot.service_slots() * usize::from(self.steering.buckets());
+                if self.cursors.len() < cursors {
+                    self.cursors.resize(cursors, Cursor::default());
+                }
+                self.egress = snapshot
+                    .ports()
+                    .iter()
+                    .map(|p| PortEgress {
+                        mac: p.mac,
+                        mtu: p.mtu.map_or(u32::MAX, u32::from),
+                    })
+                    .collect();
+                let old = core::mem::replace(&mut self.snapshot, snapshot);
+                self.events.push_back(Event::SnapshotReleased(old));
+                Ok(())
+            }
+            Command::Install(record) => {
+                let ttl_max_ms = TIMEOUT_MAX.as_millis() as u64;
+                record
+                    .install(&mut self.table, self.now.tick(), ttl_max_ms)
+                    .map_err(CommandError::Install)?;
+                self.counters.opened += 1;
+                self.counters.by_state[record.conn.state as usize] += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// A frame that the engine originates. `alloc` gives a frame of the length asked for; if it has none, the
+    /// engine keeps what it has to send.
+    pub fn poll_transmit<F: Frame>(&mut self, alloc: impl FnOnce(usize) -> Option<F>) -> Option<(PortId, F)> {
+        let (port, data) = self.originator.peek()?;
+        let mut frame = alloc(data.len())?;
+        let room = frame.data_mut();
+        if room.len() < data.len() {
+            return None;
+        }
+        room[..data.len()].copy_from_slice(data);
+        self.originator.pop();
+        self.counters.originated += 1;
+        Some((port, frame))
+    }
+
+    /// Something that the worker tells.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}
+
+/// Why a conn leaves the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    /// Its time is up.
+    Expired,
+    /// A new connection of the same client takes its tuple.
+    Replaced,
+    /// Its first packet could not be forwarded: it never was.
+    Undone,
+}
+
+/// SYN alone; ECN's flags (RFC 3168, 6.1.1) and PSH or URG may be with it.
+#[inline]
+fn is_pure_syn(flags: u8) -> bool {
+    flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN) == tcp_flag::SYN
+}
+
+/// Segments that no TCP sends are not let near a state machine: none of the four flags, or a SYN together
+/// with FIN or RST.
+#[inline]
+fn check_tcp_flags(flags: u8) -> Result<(), DropReason> {
+    let main = flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN);
+    let syn_and = main & tcp_flag::SYN != 0 && main & (tcp_flag::FIN | tcp_flag::RST) != 0;
+    if main == 0 || syn_and {
+        Err(DropReason::BadTcpFlags)
+    } else {
+        Ok(())
+    }
+}
+
+/// Precedence as in LVS: RST, SYN, FIN, ACK.
+#[inline]
+fn tcp_event(flags: u8) -> TcpEvent {
+    if flags & tcp_flag::RST != 0 {
+        TcpEvent::Rst
+    } else if flags & tcp_flag::SYN != 0 {
+        TcpEvent::Syn
+    } else if flags & tcp_flag::FIN != 0 {
+        TcpEvent::Fin
+    } else {
+        TcpEvent::Ack
+    }
+}
+
+/// Whether the sender can be a client: a host, none of our own addresses, with a port to answer to.
+fn is_client(tuple: &Tuple, snapshot: &Snapshot) -> bool {
+    let addr = tuple.src.ip();
+    let mapped = matches!(addr, core::net::IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
+    is_unicast(addr) && !mapped && tuple.src.port() != 0 && snapshot.owned(addr).is_none()
+}

@@ -1,0 +1,1 @@
+//! The discrete-event world of the simulator.

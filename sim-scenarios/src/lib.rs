@@ -1,0 +1,1 @@
+//! Scenario language, workloads and oracles of the simulator.
