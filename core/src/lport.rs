@@ -89,6 +89,16 @@ impl Steering {
         hash as u16 & (self.buckets - 1)
     }
 
+    /// Ports from `min` on in the smallest class of either family: 0 means that some connections never find one.
+    pub fn usable_ports(&self, min: u16) -> u32 {
+        let smallest = |classes: &PortClasses| {
+            let class = |particular: &u16| PortClass { classes, particular: *particular };
+            let usable = |c: PortClass<'_>| (0..c.len()).filter(|&i| c.port(i) >= min).count() as u32;
+            classes.particular.iter().map(|p| usable(class(p))).min().unwrap_or(0)
+        };
+        smallest(&self.v4).min(smallest(&self.v6))
+    }
+
     /// The class of local ports that brings the replies of `server` to `local` into `bucket`.
     pub fn class_for(&self, server: SocketAddr, local: IpAddr, bucket: u16) -> PortClass<'_> {
         let classes = match Family::of(&local) {
@@ -181,6 +191,9 @@ impl PortClasses {
                 image.push((value, port))
             }
         }
+        // Highest bits first: neighbouring indices then differ in the high bits of the port, and ports below the
+        // configured minimum do not stand in long runs.
+        reduce(&mut kernel);
         let rank = image.len() as u32;
         if rank < needed {
             return Err(PortClassError::Rank { family, rank, needed });
@@ -237,6 +250,19 @@ impl PortClasses {
         PortClass {
             classes: self,
             particular: self.particular[usize::from(class)],
+        }
+    }
+}
+
+/// Brings a basis into reduced echelon form, highest leading bit first.
+fn reduce(basis: &mut [u16]) {
+    for i in 0..basis.len() {
+        basis[i..].sort_unstable_by(|a, b| b.cmp(a));
+        let pivot = basis[i];
+        for (j, v) in basis.iter_mut().enumerate() {
+            if j != i && *v & leading(pivot) != 0 {
+                *v ^= pivot;
+            }
         }
     }
 }
@@ -356,6 +382,31 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn low_ports_do_not_stand_in_long_runs() {
+        for buckets in [1, 64, 256] {
+            let steering = Steering::new(&MICROSOFT_KEY, buckets).expect("full rank");
+            for bucket in 0..buckets {
+                let class = steering.class_for("198.51.100.9:80".parse().expect("address"), "10.0.0.1".parse().expect("address"), bucket);
+                let (mut run, mut longest) = (0, 0);
+                for i in 0..2 * class.len() {
+                    run = if class.port(i) < 1024 { run + 1 } else { 0 };
+                    longest = longest.max(run);
+                }
+                assert!(longest <= 2, "{longest} ports in a row below 1024, {buckets} buckets, bucket {bucket}");
+            }
+        }
+    }
+
+    #[test]
+    fn usable_ports_counts_the_smallest_class() {
+        let steering = Steering::new(&MICROSOFT_KEY, 64).expect("full rank");
+        assert_eq!(steering.usable_ports(0), 1024);
+        assert_eq!(steering.usable_ports(65_535), 0, "one port is in one class only");
+        let usable = steering.usable_ports(1024);
+        assert!((900..=1008).contains(&usable), "{usable}");
     }
 
     fn format_of(e: &SteeringError) -> alloc::string::String {

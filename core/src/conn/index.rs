@@ -311,9 +311,9 @@ mod tests {
             let mut twin: BTreeMap<u64, ConnRef> = BTreeMap::new();
             for (n, (add, key)) in (0u32..).zip(steps) {
                 // Few distinct signatures and buckets: collisions are the point.
-                let hash = (key % 13) << 32 | (key / 13) << 60 | key % 7;
+                let hash = (key % 13) << 32 | (key / 13) << 60 | (key % 7);
                 let at = index.candidates(hash);
-                let key = u64::from(at.first) << 32 | u64::from(at.signature) | key << 48;
+                let key = (u64::from(at.first) << 32) | u64::from(at.signature) | (key << 48);
                 if add && !twin.contains_key(&key) {
                     if index.insert(at, conn(n)).is_ok() {
                         twin.insert(key, conn(n));

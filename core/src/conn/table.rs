@@ -422,9 +422,8 @@ impl ConnTable {
         }
     }
 
-    /// Takes out of the wheel one conn whose deadline has come by the tick `now`: the caller removes it or
-    /// gives it another deadline with [`ConnTable::rearm`]. Looks at `budget` conns at most and lowers it by
-    /// as many.
+    /// Takes out of the wheel one conn whose deadline has come by the tick `now`; the caller removes it. Looks
+    /// at `budget` conns at most and lowers it by as many.
     pub(crate) fn pop_due(&mut self, now: u64, budget: &mut usize) -> Option<ConnId> {
         while *budget > 0 {
             let node = self.wheel.pop(now)?;
@@ -447,20 +446,6 @@ impl ConnTable {
             self.wheel.arm(node, when);
         }
         None
-    }
-
-    /// Arms a conn that [`ConnTable::pop_due`] returned for the tick `when`.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "replicas re-arm what only the holder expires")
-    )]
-    pub(crate) fn rearm(&mut self, id: ConnId, when: u64) {
-        if let Some(meta) = self.meta_mut(id) {
-            meta.deadline = when as u32;
-            let node = self.node(id);
-            self.wheel.disarm(node);
-            self.wheel.arm(node, when);
-        }
     }
 
     #[inline]

@@ -209,3 +209,65 @@ impl ArpRepr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: [u8; 28] = [
+        0x00, 0x01, 0x08, 0x00, 0x06, 0x04, 0x00, 0x01, // Ethernet, IPv4, request
+        0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 192, 0, 2, 1, // sender
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 192, 0, 2, 9, // target
+    ];
+
+    fn request() -> ArpRepr {
+        ArpRepr {
+            operation: ArpOperation::Request,
+            sender_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            sender_ip: Ipv4Addr::new(192, 0, 2, 1),
+            target_mac: MacAddr::ZERO,
+            target_ip: Ipv4Addr::new(192, 0, 2, 9),
+        }
+    }
+
+    #[test]
+    fn both_ways() {
+        let view = ArpView::new_checked(&REQUEST).expect("a request");
+        assert_eq!(ArpRepr::parse(&view), Ok(request()));
+        let mut bytes = [0xa5; 28];
+        request().emit(&mut ArpView::new_unchecked(&mut bytes));
+        assert_eq!(bytes, REQUEST);
+    }
+
+    #[test]
+    fn the_owner_answers() {
+        let owner = MacAddr([2, 0, 0, 0, 0, 9]);
+        let reply = request().reply_from(owner);
+        let mut bytes = [0; 28];
+        reply.emit(&mut ArpView::new_unchecked(&mut bytes));
+        assert_eq!(bytes[7], 2);
+        assert_eq!(bytes[8..18], [2, 0, 0, 0, 0, 9, 192, 0, 2, 9]);
+        assert_eq!(bytes[18..28], REQUEST[8..18]);
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(
+            ArpView::new_checked(&REQUEST[..27]).err(),
+            Some(WireError::Truncated)
+        );
+        for at in [0, 1, 2, 3, 4, 5] {
+            let mut other = REQUEST;
+            other[at] ^= 0x10;
+            assert_eq!(
+                ArpView::new_checked(&other).err(),
+                Some(WireError::BadValue),
+                "byte {at}"
+            );
+        }
+        let mut group = REQUEST;
+        group[8] |= 1;
+        let view = ArpView::new_checked(&group).expect("fields fit");
+        assert_eq!(ArpRepr::parse(&view), Err(WireError::BadValue));
+    }
+}

@@ -95,13 +95,18 @@ pub const fn pseudo_v6(src: Ipv6Addr, dst: Ipv6Addr, proto: IpProto, len: u32) -
     )
 }
 
+/// Sum of the four 32-bit words of an IPv6 address.
+#[inline(always)]
+const fn words_u128(n: u128) -> u64 {
+    let (high, low) = ((n >> 64) as u64, n as u64);
+    (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
+}
+
 /// Partial sum of an IPv6 address.
 #[inline(always)]
 const fn sum_u128(n: u128) -> u32 {
-    combine(
-        combine((n >> 96) as u32, (n >> 64) as u32),
-        combine((n >> 32) as u32, n as u32),
-    )
+    let n = words_u128(n);
+    combine(n as u32, (n >> 32) as u32)
 }
 
 /// The addresses that a transport checksum covers, besides protocol and length.
@@ -159,7 +164,7 @@ impl Pseudo {
 /// Eight bytes; a delta that is kept in a table folds to two ([`Delta::to_u16`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "a delta changes nothing until it is applied"]
-// A sum of 32-bit values in 64 bits: overflow would take 2^31 replacements.
+// A sum of 32-bit values in 64 bits: overflow would take 2^28 replacements.
 pub struct Delta(u64);
 
 impl Delta {
@@ -187,8 +192,7 @@ impl Delta {
     /// A 16-byte field (an IPv6 address) went from `old` to `new`.
     #[inline(always)]
     pub const fn replace_bytes16(self, old: [u8; 16], new: [u8; 16]) -> Self {
-        self.remove(sum_u128(u128::from_be_bytes(old)))
-            .add(sum_u128(u128::from_be_bytes(new)))
+        Delta(self.0 + words_u128(!u128::from_be_bytes(old)) + words_u128(u128::from_be_bytes(new)))
     }
 
     /// Words with this partial sum came in: a header that was inserted, or a new pseudo-header.

@@ -131,3 +131,51 @@ impl EthernetRepr {
         view.set_ethertype(self.ethertype);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: [u8; 16] = [
+        0x02, 0, 0, 0, 0, 0x01, // to
+        0x02, 0, 0, 0, 0, 0x02, // from
+        0x86, 0xdd, // IPv6
+        0xaa, 0xbb,
+    ];
+
+    fn repr() -> EthernetRepr {
+        EthernetRepr {
+            dst: MacAddr([2, 0, 0, 0, 0, 1]),
+            src: MacAddr([2, 0, 0, 0, 0, 2]),
+            ethertype: EtherType::IPV6,
+        }
+    }
+
+    #[test]
+    fn parse() {
+        let view = EthernetView::new_checked(&BYTES).expect("a frame");
+        assert_eq!(EthernetRepr::parse(&view), Ok(repr()));
+        assert_eq!(view.payload(), [0xaa, 0xbb]);
+    }
+
+    #[test]
+    fn emit() {
+        let mut bytes = [0xa5; 16];
+        let mut view = EthernetView::new_unchecked(&mut bytes);
+        repr().emit(&mut view);
+        view.payload_mut().copy_from_slice(&[0xaa, 0xbb]);
+        assert_eq!(bytes, BYTES);
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(
+            EthernetView::new_checked(&BYTES[..13]).err(),
+            Some(WireError::Truncated)
+        );
+        let mut llc = BYTES;
+        llc[12..14].copy_from_slice(&[0, 3]);
+        let view = EthernetView::new_checked(&llc).expect("long enough");
+        assert_eq!(EthernetRepr::parse(&view), Err(WireError::BadValue));
+    }
+}

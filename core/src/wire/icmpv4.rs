@@ -287,3 +287,79 @@ impl<'a> Icmpv4Repr<'a> {
         view.fill_checksum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: [u8; 12] = [8, 0, 0x08, 0x1c, 0x11, 0x11, 0x00, 0x02, b'p', b'i', b'n', b'g'];
+
+    #[test]
+    fn echo_both_ways() {
+        let repr = Icmpv4Repr::EchoRequest {
+            ident: 0x1111,
+            seq: 2,
+            data: b"ping",
+        };
+        let view = Icmpv4View::new_checked(&REQUEST).expect("a message");
+        assert_eq!(Icmpv4Repr::parse(&view), Ok(repr));
+        assert!(view.verify_checksum());
+        let mut bytes = [0xa5; 12];
+        repr.emit(&mut Icmpv4View::new_unchecked(&mut bytes));
+        assert_eq!(bytes, REQUEST);
+    }
+
+    #[test]
+    fn classes() {
+        let class = |msg_type| {
+            let mut bytes = REQUEST;
+            bytes[0] = msg_type;
+            Icmpv4View::new_unchecked(bytes).class()
+        };
+        let mut errors = 0;
+        for msg_type in 0..=255 {
+            let want = match msg_type {
+                0 => Icmpv4Class::EchoReply,
+                8 => Icmpv4Class::EchoRequest,
+                3 | 4 | 5 | 11 | 12 => Icmpv4Class::Error,
+                _ => Icmpv4Class::Other,
+            };
+            assert_eq!(class(msg_type), want, "type {msg_type}");
+            errors += u32::from(want == Icmpv4Class::Error);
+        }
+        assert_eq!(errors, 5);
+    }
+
+    #[test]
+    fn fragmentation_needed() {
+        let repr = Icmpv4Repr::Error {
+            msg_type: msg::DEST_UNREACHABLE,
+            code: CODE_FRAGMENTATION_NEEDED,
+            rest: 1400,
+            packet: &[0x45, 0x00],
+        };
+        let mut bytes = [0xa5; 10];
+        repr.emit(&mut Icmpv4View::new_unchecked(&mut bytes));
+        assert_eq!(bytes, [3, 4, 0xb2, 0x83, 0x00, 0x00, 0x05, 0x78, 0x45, 0x00]);
+        let view = Icmpv4View::new_checked(&bytes).expect("a message");
+        assert_eq!(Icmpv4Repr::parse(&view), Ok(repr));
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(
+            Icmpv4View::new_checked(&REQUEST[..7]).err(),
+            Some(WireError::Truncated)
+        );
+        for (at, value) in [(0, 13), (1, 1)] {
+            let mut bytes = REQUEST;
+            bytes[at] = value;
+            let view = Icmpv4View::new_checked(&bytes).expect("long enough");
+            assert_eq!(Icmpv4Repr::parse(&view), Err(WireError::BadValue));
+        }
+        let mut reply = REQUEST;
+        reply[..2].copy_from_slice(&[0, 1]);
+        let view = Icmpv4View::new_checked(&reply).expect("long enough");
+        assert_eq!(Icmpv4Repr::parse(&view), Err(WireError::BadValue));
+    }
+}

@@ -285,3 +285,65 @@ impl<'a> Icmpv6Repr<'a> {
         view.payload_mut().copy_from_slice(self.body());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv6Addr;
+
+    const REQUEST: [u8; 12] = [128, 0, 0x34, 0x60, 0x11, 0x11, 0x00, 0x02, b'p', b'i', b'n', b'g'];
+    const PSEUDO: Pseudo = Pseudo::v6(
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+    );
+
+    #[test]
+    fn echo_both_ways() {
+        let repr = Icmpv6Repr::EchoRequest {
+            ident: 0x1111,
+            seq: 2,
+            data: b"ping",
+        };
+        let view = Icmpv6View::new_checked(&REQUEST).expect("a message");
+        assert_eq!(Icmpv6Repr::parse(&view), Ok(repr));
+        assert!(view.verify_checksum(&PSEUDO));
+        let mut bytes = [0xa5; 12];
+        let mut view = Icmpv6View::new_unchecked(&mut bytes);
+        repr.emit(&mut view);
+        view.fill_checksum(&PSEUDO);
+        assert_eq!(bytes, REQUEST);
+    }
+
+    #[test]
+    fn classes() {
+        for msg_type in 0..=255 {
+            let mut bytes = REQUEST;
+            bytes[0] = msg_type;
+            let want = match msg_type {
+                129 => Icmpv6Class::EchoReply,
+                128 => Icmpv6Class::EchoRequest,
+                1..=4 => Icmpv6Class::Error,
+                _ => Icmpv6Class::Other,
+            };
+            assert_eq!(Icmpv6View::new_unchecked(bytes).class(), want, "type {msg_type}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(
+            Icmpv6View::new_checked(&REQUEST[..7]).err(),
+            Some(WireError::Truncated)
+        );
+        for (at, value) in [(0, msg::NEIGHBOUR_SOLICITATION), (0, 5), (1, 1)] {
+            let mut bytes = REQUEST;
+            bytes[at] = value;
+            let view = Icmpv6View::new_checked(&bytes).expect("long enough");
+            assert_eq!(Icmpv6Repr::parse(&view), Err(WireError::BadValue));
+        }
+        let mut reply = REQUEST;
+        reply[..2].copy_from_slice(&[129, 1]);
+        let view = Icmpv6View::new_checked(&reply).expect("long enough");
+        assert_eq!(Icmpv6Repr::parse(&view), Err(WireError::BadValue));
+    }
+}

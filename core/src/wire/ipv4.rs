@@ -352,3 +352,128 @@ impl Ipv4Repr {
         view.fill_checksum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: [u8; 20] = [
+        0x45, 0x10, 0x00, 0x1c, 0x12, 0x34, 0x40, 0x00, 0x40, 0x11, 0x3c, 0x51, 0xc0, 0x00, 0x02, 0x01, 0xc6,
+        0x33, 0x64, 0x07,
+    ];
+
+    fn repr() -> Ipv4Repr {
+        Ipv4Repr {
+            src: Ipv4Addr::new(192, 0, 2, 1),
+            dst: Ipv4Addr::new(198, 51, 100, 7),
+            proto: IpProto::UDP,
+            payload_len: 8,
+            ttl: 64,
+            tos: 0x10,
+            ident: 0x1234,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+        }
+    }
+
+    /// The header, 8 bytes of payload and 6 of padding.
+    fn packet() -> [u8; 34] {
+        let mut bytes = [0xee; 34];
+        bytes[..20].copy_from_slice(&HEADER);
+        bytes
+    }
+
+    #[test]
+    fn both_ways() {
+        let bytes = packet();
+        let view = Ipv4View::new_checked(&bytes).expect("a packet");
+        assert_eq!(Ipv4Repr::parse(&view), Ok(repr()));
+        assert!(view.verify_checksum() && !view.is_fragment());
+        assert_eq!(view.payload().len(), 8, "padding is not payload");
+        let mut bytes = [0xa5; 20];
+        repr().emit(&mut Ipv4View::new_unchecked(&mut bytes));
+        assert_eq!(bytes, HEADER);
+    }
+
+    #[test]
+    fn options_are_part_of_the_header() {
+        let mut bytes = packet();
+        let mut view = Ipv4View::new_unchecked(&mut bytes);
+        view.set_header_len(24);
+        view.fill_checksum();
+        let view = Ipv4View::new_checked(&bytes).expect("a packet");
+        assert!(view.verify_checksum());
+        assert_eq!(
+            (view.options().len(), view.payload().len(), view.payload_len()),
+            (4, 4, 4)
+        );
+        assert_eq!(Ipv4Repr::parse(&view).map(|r| r.payload_len), Ok(4));
+    }
+
+    #[test]
+    fn fragments() {
+        let mut bytes = packet();
+        for (more, offset, is) in [
+            (true, 0, true),
+            (true, 8, true),
+            (false, 65_528, true),
+            (false, 0, false),
+        ] {
+            let mut view = Ipv4View::new_unchecked(&mut bytes);
+            view.set_fragmentation(false, more, offset);
+            assert_eq!(
+                (view.more_fragments(), view.fragment_offset(), view.is_fragment()),
+                (more, offset, is)
+            );
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_the_header_fails_the_checksum() {
+        for bit in 0..160 {
+            let mut bytes = HEADER;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(view) = Ipv4View::new_header_checked(&bytes) {
+                assert!(!view.verify_checksum(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        let with = |at: usize, value: u8| {
+            let mut bytes = packet();
+            bytes[at] = value;
+            Ipv4View::new_checked(bytes).err()
+        };
+        assert_eq!(with(0, 0x65), Some(WireError::BadVersion));
+        assert_eq!(with(0, 0x44), Some(WireError::BadLength), "a header of 16 bytes");
+        assert_eq!(
+            with(3, 19),
+            Some(WireError::BadLength),
+            "total length below the header's"
+        );
+        assert_eq!(
+            with(0, 0x4f),
+            Some(WireError::BadLength),
+            "a header longer than the packet"
+        );
+        assert_eq!(with(3, 34), None);
+        assert_eq!(with(3, 35), Some(WireError::Truncated));
+        assert_eq!(
+            Ipv4View::new_checked(&HEADER[..19]).err(),
+            Some(WireError::Truncated)
+        );
+        assert_eq!(Ipv4View::new_checked(&HEADER).err(), Some(WireError::Truncated));
+        // A quoted packet is cut on purpose.
+        let view = Ipv4View::new_header_checked(&HEADER).expect("the header is there");
+        assert_eq!((view.payload_len(), view.payload().len()), (8, 0));
+        let mut long_header = HEADER;
+        long_header[0] = 0x46;
+        assert_eq!(
+            Ipv4View::new_header_checked(&long_header).err(),
+            Some(WireError::Truncated)
+        );
+    }
+}

@@ -226,3 +226,52 @@ impl Ipv6Repr {
         view.set_dst(self.dst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: [u8; 40] = [
+        0x6b, 0x8a, 0xbc, 0xde, 0x00, 0x04, 0x11, 0x40, // class 0xb8, label 0xabcde, 4 bytes of UDP
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // from
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, // to
+    ];
+
+    fn repr() -> Ipv6Repr {
+        Ipv6Repr {
+            src: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            dst: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+            next_header: IpProto::UDP,
+            payload_len: 4,
+            hop_limit: 64,
+            traffic_class: 0xb8,
+            flow_label: 0xabcde,
+        }
+    }
+
+    #[test]
+    fn both_ways() {
+        let mut bytes = [0xee; 46];
+        bytes[..40].copy_from_slice(&HEADER);
+        let view = Ipv6View::new_checked(&bytes).expect("a packet");
+        assert_eq!(Ipv6Repr::parse(&view), Ok(repr()));
+        assert_eq!(view.payload().len(), 4, "padding is not payload");
+        let mut bytes = [0xa5; 40];
+        repr().emit(&mut Ipv6View::new_unchecked(&mut bytes));
+        assert_eq!(bytes, HEADER);
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(
+            Ipv6View::new_checked(&HEADER[..39]).err(),
+            Some(WireError::Truncated)
+        );
+        assert_eq!(Ipv6View::new_checked(&HEADER).err(), Some(WireError::Truncated));
+        let view = Ipv6View::new_header_checked(&HEADER).expect("the header is there");
+        assert_eq!((view.payload_len(), view.payload().len()), (4, 0));
+        let mut other = HEADER;
+        other[0] = 0x45;
+        assert_eq!(Ipv6View::new_checked(&other).err(), Some(WireError::BadVersion));
+    }
+}

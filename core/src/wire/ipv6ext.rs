@@ -210,3 +210,143 @@ impl Ipv6FragmentRepr {
         view.set_ident(self.ident);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const HOP: IpProto = IpProto::HOP_BY_HOP;
+    const ROUTING: IpProto = IpProto::IPV6_ROUTING;
+    const FRAGMENT: IpProto = IpProto::IPV6_FRAGMENT;
+    const OPTIONS: IpProto = IpProto::IPV6_DEST_OPTIONS;
+
+    /// A header of `len` bytes, its length field by `len_field`.
+    fn header(next: IpProto, len_field: u8, len: usize) -> Vec<u8> {
+        let mut bytes = std::vec![0; len];
+        bytes[..2].copy_from_slice(&[next.0, len_field]);
+        bytes
+    }
+
+    #[test]
+    fn no_extension_header() {
+        for proto in [IpProto::TCP, IpProto::ESP, IpProto::IPV6_NO_NEXT, IpProto(200)] {
+            let upper = walk(&[], proto).expect("nothing to walk");
+            assert_eq!((upper.proto, upper.offset, upper.header_count), (proto, 0, 0));
+        }
+    }
+
+    #[test]
+    fn every_header_once() {
+        let mut routing = header(FRAGMENT, 2, 24);
+        routing[3] = 1;
+        let fragment = [IpProto::AH.0, 0, 0x00, 0x01, 0xde, 0xad, 0xbe, 0xef];
+        let chain = [
+            header(OPTIONS, 0, 8),
+            header(ROUTING, 1, 16),
+            routing,
+            fragment.to_vec(),
+            // An integrity check value of 12 bytes: 24 bytes are 6 words, minus 2.
+            header(OPTIONS, 4, 24),
+            header(IpProto::UDP, 0, 8),
+            std::vec![0xff; 3],
+        ]
+        .concat();
+        let want = UpperLayer {
+            proto: IpProto::UDP,
+            offset: 88,
+            fragment: Some(Ipv6FragmentRepr {
+                next_header: IpProto::AH,
+                offset: 0,
+                more_fragments: true,
+                ident: 0xdead_beef,
+            }),
+            routing_segments_left: true,
+            header_count: 6,
+        };
+        assert_eq!(walk(&chain, HOP), Ok(want));
+        assert!(want.is_fragment());
+        for cut in 0..88 {
+            assert_eq!(
+                walk(&chain[..cut], HOP),
+                Err(WireError::Truncated),
+                "cut at {cut}"
+            );
+        }
+        assert_eq!(walk(&chain[..88], HOP), Ok(want));
+    }
+
+    #[test]
+    fn routing_header_without_segments_left() {
+        let upper = walk(&header(IpProto::TCP, 0, 8), ROUTING).expect("a chain");
+        assert!(!upper.routing_segments_left);
+        // One that is used up does not hide an earlier one that is not.
+        let mut first = header(ROUTING, 0, 8);
+        first[3] = 1;
+        let both = [first, header(IpProto::TCP, 0, 8)].concat();
+        assert!(walk(&both, ROUTING).expect("a chain").routing_segments_left);
+    }
+
+    #[test]
+    fn a_later_fragment_ends_the_walk() {
+        // What follows would be a destination options header, were it the first fragment.
+        let bytes = [OPTIONS.0, 0, 0x00, 0x08, 0, 0, 0, 7, 0xff, 0xff];
+        let upper = walk(&bytes, FRAGMENT).expect("a fragment");
+        assert_eq!((upper.proto, upper.offset), (OPTIONS, 8));
+        assert!(upper.is_fragment());
+    }
+
+    #[test]
+    fn an_atomic_fragment_is_whole() {
+        let bytes = [IpProto::TCP.0, 0, 0, 0, 0, 0, 0, 7];
+        let upper = walk(&bytes, FRAGMENT).expect("a fragment header");
+        assert!(upper.fragment.is_some() && !upper.is_fragment());
+    }
+
+    #[test]
+    fn eight_headers_and_no_more() {
+        let chain = |n: usize| -> Vec<u8> {
+            (0..n)
+                .flat_map(|i| header(if i + 1 == n { IpProto::TCP } else { OPTIONS }, 0, 8))
+                .collect()
+        };
+        let upper = walk(&chain(8), OPTIONS).expect("eight are followed");
+        assert_eq!(
+            (upper.proto, upper.offset, upper.header_count),
+            (IpProto::TCP, 64, 8)
+        );
+        assert_eq!(walk(&chain(9), OPTIONS), Err(WireError::TooManyHeaders));
+    }
+
+    #[test]
+    fn misplaced_and_repeated_headers() {
+        let hop_second = [header(HOP, 0, 8), header(IpProto::TCP, 0, 8)].concat();
+        assert_eq!(walk(&hop_second, OPTIONS), Err(WireError::BadValue));
+        assert_eq!(walk(&hop_second, HOP), Err(WireError::BadValue));
+        let two_fragments = [header(FRAGMENT, 0, 8), header(IpProto::TCP, 0, 8)].concat();
+        assert_eq!(walk(&two_fragments, FRAGMENT), Err(WireError::BadValue));
+    }
+
+    #[test]
+    fn esp_ends_the_walk() {
+        let chain = [header(IpProto::ESP, 0, 8), header(OPTIONS, 9, 8)].concat();
+        let upper = walk(&chain, OPTIONS).expect("a chain");
+        assert_eq!((upper.proto, upper.offset), (IpProto::ESP, 8));
+    }
+
+    #[test]
+    fn fragment_header_both_ways() {
+        const BYTES: [u8; 8] = [6, 0, 0x04, 0xd1, 0x12, 0x34, 0x56, 0x78];
+        let repr = Ipv6FragmentRepr {
+            next_header: IpProto::TCP,
+            offset: 1232,
+            more_fragments: true,
+            ident: 0x1234_5678,
+        };
+        let view = Ipv6FragmentView::new_checked(&BYTES).expect("a header");
+        assert_eq!(Ipv6FragmentRepr::parse(&view), Ok(repr));
+        let mut bytes = [0xa5; 8];
+        repr.emit(&mut Ipv6FragmentView::new_unchecked(&mut bytes));
+        assert_eq!(bytes, BYTES);
+    }
+}

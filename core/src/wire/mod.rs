@@ -289,3 +289,43 @@ impl FromStr for MacAddr {
         Ok(MacAddr(mac))
     }
 }
+
+#[cfg(test)]
+mod mac_tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn text_both_ways() {
+        let mac = MacAddr([0x02, 0xab, 0, 0, 0xcd, 0x0f]);
+        assert_eq!(mac.to_string(), "02:ab:00:00:cd:0f");
+        assert_eq!("02:ab:00:00:cd:0f".parse(), Ok(mac));
+        assert_eq!("02-AB-00-00-CD-0F".parse(), Ok(mac));
+    }
+
+    #[test]
+    fn bad_text_is_refused_with_its_place() {
+        for (text, want) in [
+            ("", MacAddrParseError::Length { len: 0 }),
+            ("02:ab:00:00:cd:0", MacAddrParseError::Length { len: 16 }),
+            ("02:ab:00:00:cd:0f:", MacAddrParseError::Length { len: 18 }),
+            ("02:ab:00:00:cd:0g", MacAddrParseError::Digit { at: 16 }),
+            ("0 :ab:00:00:cd:0f", MacAddrParseError::Digit { at: 1 }),
+            ("+2:ab:00:00:cd:0f", MacAddrParseError::Digit { at: 0 }),
+            ("02:ab:00-00:cd:0f", MacAddrParseError::Separator { at: 8 }),
+            ("02.ab.00.00.cd.0f", MacAddrParseError::Separator { at: 2 }),
+            ("02:ab:00:00:cd:\u{e9}", MacAddrParseError::Digit { at: 15 }),
+        ] {
+            assert_eq!(text.parse::<MacAddr>(), Err(want), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn groups() {
+        assert!(MacAddr::BROADCAST.is_broadcast() && MacAddr::BROADCAST.is_multicast());
+        let group = MacAddr::from_ipv6_multicast("ff02::1:ff12:3456".parse().expect("address"));
+        assert_eq!(group.to_string(), "33:33:ff:12:34:56");
+        assert!(group.is_multicast() && !group.is_broadcast());
+        assert!(!MacAddr([2, 0, 0, 0, 0, 1]).is_multicast());
+    }
+}

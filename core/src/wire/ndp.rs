@@ -287,3 +287,170 @@ fn link_addr(mut options: &[u8], wanted: u8) -> Result<Option<MacAddr>, WireErro
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::IpProto;
+
+    const ASKER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const OWNER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+    const SOLICITATION: [u8; 32] = [
+        135, 0, 0x1c, 0x27, 0, 0, 0, 0, //
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, //
+        1, 1, 2, 0, 0, 0, 0, 1,
+    ];
+    const ADVERTISEMENT: [u8; 32] = [
+        136, 0, 0x8a, 0x71, 0x60, 0, 0, 0, //
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, //
+        2, 1, 2, 0, 0, 0, 0, 2,
+    ];
+
+    fn solicitation() -> NdpRepr {
+        NdpRepr::Solicitation {
+            target: OWNER,
+            source_mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+        }
+    }
+
+    fn advertisement() -> NdpRepr {
+        NdpRepr::Advertisement {
+            flags: NeighbourFlags {
+                router: false,
+                solicited: true,
+                override_cached: true,
+            },
+            target: OWNER,
+            target_mac: Some(MacAddr([2, 0, 0, 0, 0, 2])),
+        }
+    }
+
+    fn ip(src: Ipv6Addr, dst: Ipv6Addr) -> Ipv6Repr {
+        Ipv6Repr {
+            src,
+            dst,
+            next_header: IpProto::ICMPV6,
+            payload_len: 32,
+            hop_limit: HOP_LIMIT,
+            traffic_class: 0,
+            flow_label: 0,
+        }
+    }
+
+    fn parse(bytes: &[u8], ip: &Ipv6Repr) -> Result<NdpRepr, WireError> {
+        NdpRepr::parse(&NdpView::new_checked(bytes)?, ip)
+    }
+
+    #[test]
+    fn both_ways() {
+        for (repr, wire, ip) in [
+            (solicitation(), SOLICITATION, ip(ASKER, solicited_node(OWNER))),
+            (advertisement(), ADVERTISEMENT, ip(OWNER, ASKER)),
+        ] {
+            let pseudo = Pseudo::v6(ip.src, ip.dst);
+            assert_eq!(parse(&wire, &ip), Ok(repr));
+            assert!(Icmpv6View::new_unchecked(&wire).verify_checksum(&pseudo));
+            let mut bytes = [0xa5; 32];
+            let mut view = NdpView::new_unchecked(&mut bytes);
+            repr.emit(&mut view);
+            view.fill_checksum(&pseudo);
+            assert_eq!(bytes, wire);
+        }
+    }
+
+    #[test]
+    fn without_option() {
+        let dad = NdpRepr::Solicitation {
+            target: OWNER,
+            source_mac: None,
+        };
+        assert_eq!(dad.buffer_len(), 24);
+        let mut bytes = [0xa5; 24];
+        dad.emit(&mut NdpView::new_unchecked(&mut bytes));
+        assert_eq!(
+            parse(&bytes, &ip(Ipv6Addr::UNSPECIFIED, solicited_node(OWNER))),
+            Ok(dad)
+        );
+    }
+
+    #[test]
+    fn solicited_node_groups() {
+        let addr: Ipv6Addr = "2001:db8::1234:5678:9abc".parse().expect("address");
+        assert_eq!(
+            solicited_node(addr),
+            "ff02::1:ff78:9abc".parse::<Ipv6Addr>().expect("address")
+        );
+    }
+
+    #[test]
+    fn a_router_may_have_passed_it_on() {
+        for hop_limit in [0, 64, 254] {
+            let ip = Ipv6Repr {
+                hop_limit,
+                ..ip(OWNER, ASKER)
+            };
+            assert_eq!(parse(&ADVERTISEMENT, &ip), Err(WireError::BadValue));
+        }
+    }
+
+    #[test]
+    fn bad_options() {
+        let ip = ip(ASKER, OWNER);
+        let with_options = |options: &[u8]| parse(&[&SOLICITATION[..24], options].concat(), &ip);
+        assert_eq!(with_options(&[1, 0, 2, 0, 0, 0, 0, 1]), Err(WireError::BadLength));
+        assert_eq!(with_options(&[14, 0]), Err(WireError::BadLength));
+        assert_eq!(with_options(&[1, 2, 2, 0, 0, 0, 0, 1]), Err(WireError::Truncated));
+        assert_eq!(with_options(&[1]), Err(WireError::Truncated));
+        assert_eq!(
+            with_options(&[1, 2, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Err(WireError::BadLength)
+        );
+        assert_eq!(
+            with_options(&[1, 1, 3, 0, 0, 0, 0, 1]),
+            Err(WireError::BadValue),
+            "a group address"
+        );
+        // A bad option behind a good one, and good ones behind an unknown one.
+        assert_eq!(
+            with_options(&[1, 1, 2, 0, 0, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0]),
+            Err(WireError::BadLength)
+        );
+        assert_eq!(
+            with_options(&[14, 1, 9, 9, 9, 9, 9, 9, 1, 1, 2, 0, 0, 0, 0, 1]),
+            Ok(solicitation())
+        );
+    }
+
+    #[test]
+    fn rules_of_rfc_4861() {
+        let group = solicited_node(OWNER);
+        // Unspecified source: no hardware address, and only to the group.
+        assert_eq!(
+            parse(&SOLICITATION, &ip(Ipv6Addr::UNSPECIFIED, group)),
+            Err(WireError::BadValue)
+        );
+        let dad = &SOLICITATION[..24];
+        assert_eq!(
+            parse(dad, &ip(Ipv6Addr::UNSPECIFIED, OWNER)),
+            Err(WireError::BadValue)
+        );
+        assert!(parse(dad, &ip(Ipv6Addr::UNSPECIFIED, group)).is_ok());
+        // Solicited to a group.
+        assert_eq!(parse(&ADVERTISEMENT, &ip(OWNER, group)), Err(WireError::BadValue));
+        // Code, multicast target, foreign type, cut.
+        for (at, value, want) in [
+            (1, 1, WireError::BadValue),
+            (8, 0xff, WireError::BadValue),
+            (0, 133, WireError::BadValue),
+        ] {
+            let mut bytes = ADVERTISEMENT;
+            bytes[at] = value;
+            assert_eq!(parse(&bytes, &ip(OWNER, ASKER)), Err(want), "byte {at}");
+        }
+        assert_eq!(
+            parse(&ADVERTISEMENT[..23], &ip(OWNER, ASKER)),
+            Err(WireError::Truncated)
+        );
+    }
+}

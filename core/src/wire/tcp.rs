@@ -506,3 +506,153 @@ impl TcpRepr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    const SYN: [u8; 40] = [
+        0xc0, 0x00, 0x01, 0xbb, // ports
+        0xde, 0xad, 0xbe, 0xef, 0x00, 0x00, 0x00, 0x00, // sequence numbers
+        0xa0, 0x02, 0xfa, 0xf0, 0xfd, 0x73, 0x00, 0x00, // offset, flags, window, checksum, urgent
+        0x02, 0x04, 0x05, 0xb4, // MSS
+        0x04, 0x02, 0x08, 0x0a, 0x01, 0x02, 0x03, 0x04, 0x00, 0x00, 0x00, 0x00, // SACK, timestamps
+        0x01, 0x03, 0x03, 0x07, // window scale
+    ];
+    const PSEUDO: Pseudo = Pseudo::v4(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 7));
+
+    fn syn() -> TcpRepr {
+        TcpRepr {
+            src_port: 49152,
+            dst_port: 443,
+            seq: 0xdead_beef,
+            ack: 0,
+            flags: TcpFlags::SYN,
+            window: 64240,
+            urgent: 0,
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some((0x0102_0304, 0)),
+        }
+    }
+
+    fn options(bytes: &[u8]) -> Vec<Result<TcpOption<'_>, WireError>> {
+        TcpOptions::new(bytes).collect()
+    }
+
+    #[test]
+    fn both_ways() {
+        let view = TcpView::new_checked(&SYN).expect("a segment");
+        assert_eq!(TcpRepr::parse(&view), Ok(syn()));
+        assert!(view.verify_checksum(&PSEUDO));
+        assert!(view.payload().is_empty());
+
+        assert_eq!(syn().buffer_len(), 40);
+        let mut bytes = [0xa5; 40];
+        let mut view = TcpView::new_unchecked(&mut bytes);
+        syn().emit(&mut view);
+        view.fill_checksum(&PSEUDO);
+        assert_eq!(bytes, SYN);
+    }
+
+    #[test]
+    fn data_follows_the_options() {
+        let mut bytes = [0; 43];
+        bytes[..40].copy_from_slice(&SYN);
+        bytes[40..].copy_from_slice(b"abc");
+        let mut view = TcpView::new_checked(&mut bytes).expect("a segment");
+        assert_eq!(view.payload(), b"abc");
+        assert!(!view.verify_checksum(&PSEUDO));
+        view.fill_checksum(&PSEUDO);
+        assert!(view.verify_checksum(&PSEUDO));
+        view.payload_mut()[0] = b'x';
+        assert!(!view.verify_checksum(&PSEUDO));
+    }
+
+    #[test]
+    fn refusals() {
+        let with_offset = |words: u8| {
+            let mut bytes = SYN;
+            bytes[12] = words << 4;
+            TcpView::new_checked(bytes).err()
+        };
+        for words in 0..5 {
+            assert_eq!(with_offset(words), Some(WireError::BadLength));
+        }
+        for words in 5..=10 {
+            assert_eq!(with_offset(words), None);
+        }
+        for words in 11..16 {
+            assert_eq!(with_offset(words), Some(WireError::Truncated));
+        }
+        assert_eq!(TcpView::new_checked(&SYN[..19]).err(), Some(WireError::Truncated));
+        for port in [0, 2] {
+            let mut bytes = SYN;
+            bytes[port..port + 2].fill(0);
+            let view = TcpView::new_checked(&bytes).expect("lengths fit");
+            assert_eq!(TcpRepr::parse(&view), Err(WireError::BadValue));
+        }
+    }
+
+    #[test]
+    fn hostile_options_end_the_list() {
+        let mss = Ok(TcpOption::Mss(1460));
+        assert_eq!(
+            options(&[2, 4, 5, 180, 3, 0, 1, 1]),
+            [mss, Err(WireError::BadLength)]
+        );
+        assert_eq!(
+            options(&[2, 4, 5, 180, 3, 1, 1, 1]),
+            [mss, Err(WireError::BadLength)]
+        );
+        assert_eq!(
+            options(&[2, 4, 5, 180, 8, 10, 1, 1]),
+            [mss, Err(WireError::Truncated)]
+        );
+        assert_eq!(options(&[1, 1, 1, 8]), [Err(WireError::Truncated)]);
+        let mut hostile = SYN;
+        hostile[21] = 0;
+        let view = TcpView::new_checked(&hostile).expect("header fits");
+        assert_eq!(TcpRepr::parse(&view), Err(WireError::BadLength));
+    }
+
+    #[test]
+    fn end_of_list_hides_what_follows() {
+        assert_eq!(
+            options(&[1, 4, 2, 0, 2, 4, 5, 180]),
+            [Ok(TcpOption::SackPermitted)]
+        );
+        assert_eq!(options(&[]), []);
+    }
+
+    #[test]
+    fn a_known_kind_with_a_foreign_length_is_unknown() {
+        assert_eq!(
+            options(&[2, 3, 9]),
+            [Ok(TcpOption::Unknown { kind: 2, data: &[9] })]
+        );
+        assert_eq!(
+            options(&[254, 2]),
+            [Ok(TcpOption::Unknown { kind: 254, data: &[] })]
+        );
+    }
+
+    #[test]
+    fn flags() {
+        assert_eq!((TcpFlags::SYN | TcpFlags::ACK).to_string(), "SYN|ACK");
+        assert_eq!(TcpFlags::NONE.to_string(), "none");
+        assert_eq!(TcpFlags(0xff).to_string(), "FIN|SYN|RST|PSH|ACK|URG|ECE|CWR");
+        assert!((TcpFlags::SYN | TcpFlags::ECE | TcpFlags::CWR).is_pure_syn());
+        for other in [TcpFlags::ACK, TcpFlags::RST, TcpFlags::FIN] {
+            assert!(!(TcpFlags::SYN | other).is_pure_syn());
+        }
+        assert!(!TcpFlags::NONE.is_pure_syn());
+        assert!(TcpFlags(0x12).contains(TcpFlags::SYN) && !TcpFlags(0x10).contains(TcpFlags(0x12)));
+        assert!(TcpFlags(0x10).intersects(TcpFlags(0x12)));
+        assert_eq!(TcpFlags(0x12).without(TcpFlags::SYN), TcpFlags::ACK);
+    }
+}

@@ -185,3 +185,97 @@ impl UdpRepr {
         view.set_checksum(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    const BYTES: [u8; 13] = [
+        0x14, 0xe9, 0x00, 0x35, 0x00, 0x0d, 0xba, 0xa7, b'h', b'e', b'l', b'l', b'o',
+    ];
+    const V4: Pseudo = Pseudo::v4(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 7));
+    const V6: Pseudo = Pseudo::v6(
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+    );
+
+    fn repr() -> UdpRepr {
+        UdpRepr {
+            src_port: 5353,
+            dst_port: 53,
+            payload_len: 5,
+        }
+    }
+
+    #[test]
+    fn both_ways() {
+        let view = UdpView::new_checked(&BYTES).expect("a datagram");
+        assert_eq!(UdpRepr::parse(&view), Ok(repr()));
+        assert_eq!(view.payload(), b"hello");
+        assert!(view.verify_checksum(&V4) && !view.verify_checksum(&V6));
+
+        let mut bytes = [0xa5; 13];
+        let mut view = UdpView::new_unchecked(&mut bytes);
+        repr().emit(&mut view);
+        view.payload_mut().copy_from_slice(b"hello");
+        view.fill_checksum(&V4);
+        assert_eq!(bytes, BYTES);
+        let mut view = UdpView::new_unchecked(&mut bytes);
+        view.fill_checksum(&V6);
+        assert_eq!(view.checksum(), 0x4b6f);
+    }
+
+    #[test]
+    fn no_checksum_is_legal_over_ipv4_only() {
+        let mut bytes = BYTES;
+        let mut view = UdpView::new_unchecked(&mut bytes);
+        view.set_checksum(0);
+        assert!(view.verify_checksum(&V4) && !view.verify_checksum(&V6));
+    }
+
+    #[test]
+    fn a_computed_zero_is_written_as_ones() {
+        let mut bytes = BYTES;
+        let mut view = UdpView::new_unchecked(&mut bytes);
+        // The source port takes up what the checksum would have been.
+        view.set_src_port(0);
+        view.fill_checksum(&V4);
+        let port = view.checksum();
+        view.set_src_port(port);
+        view.fill_checksum(&V4);
+        assert_eq!(view.checksum(), 0xffff);
+        assert!(view.verify_checksum(&V4));
+    }
+
+    #[test]
+    fn bytes_beyond_the_length_are_not_covered() {
+        let mut bytes = [0xee; 16];
+        bytes[..13].copy_from_slice(&BYTES);
+        let view = UdpView::new_checked(&bytes).expect("a datagram");
+        assert_eq!(view.payload(), b"hello");
+        assert!(view.verify_checksum(&V4));
+    }
+
+    #[test]
+    fn refusals() {
+        let with_len = |len: u8| {
+            let mut bytes = BYTES;
+            bytes[5] = len;
+            UdpView::new_checked(bytes).err()
+        };
+        assert_eq!(with_len(0), Some(WireError::BadLength));
+        assert_eq!(with_len(7), Some(WireError::BadLength));
+        assert_eq!(with_len(8), None);
+        assert_eq!(with_len(14), Some(WireError::Truncated));
+        assert_eq!(
+            UdpView::new_checked(&BYTES[..7]).err(),
+            Some(WireError::Truncated)
+        );
+        assert!(UdpView::new_header_checked(&BYTES[..8]).is_ok());
+        let mut bytes = BYTES;
+        bytes[2..4].fill(0);
+        let view = UdpView::new_checked(&bytes).expect("lengths fit");
+        assert_eq!(UdpRepr::parse(&view), Err(WireError::BadValue));
+    }
+}

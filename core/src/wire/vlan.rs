@@ -184,3 +184,86 @@ impl VlanTags {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame's first bytes with these after the addresses.
+    fn frame<const N: usize>(rest: [u8; N]) -> std::vec::Vec<u8> {
+        [&[0x02; 12][..], &rest].concat()
+    }
+
+    #[test]
+    fn both_ways() {
+        const BYTES: [u8; 4] = [0xb0, 0x64, 0x08, 0x00];
+        let repr = VlanRepr {
+            priority: 5,
+            drop_eligible: true,
+            vid: 100,
+            ethertype: EtherType::IPV4,
+        };
+        let view = VlanView::new_checked(&BYTES).expect("a tag");
+        assert_eq!(VlanRepr::parse(&view), Ok(repr));
+        let mut bytes = [0xa5; 4];
+        repr.emit(&mut VlanView::new_unchecked(&mut bytes));
+        assert_eq!(bytes, BYTES);
+        VlanView::new_unchecked(&mut bytes).set_vid(0xffff);
+        assert_eq!(bytes, [0xbf, 0xff, 0x08, 0x00]);
+        assert_eq!(
+            VlanRepr::parse(&VlanView::new_unchecked(&bytes)),
+            Err(WireError::BadValue)
+        );
+        assert_eq!(
+            VlanView::new_checked(&bytes[..3]).err(),
+            Some(WireError::Truncated)
+        );
+    }
+
+    #[test]
+    fn walks_over_none_one_and_two_tags() {
+        let plain = VlanTags::walk(&frame([0x08, 0x00]));
+        assert_eq!(
+            plain,
+            Ok(VlanTags {
+                count: 0,
+                vids: [0, 0],
+                ethertype: EtherType::IPV4,
+                offset: 14
+            })
+        );
+        let one = VlanTags::walk(&frame([0x81, 0x00, 0x60, 0x0a, 0x86, 0xdd]));
+        assert_eq!(
+            one,
+            Ok(VlanTags {
+                count: 1,
+                vids: [10, 0],
+                ethertype: EtherType::IPV6,
+                offset: 18
+            })
+        );
+        for outer in [[0x88, 0xa8], [0x91, 0x00]] {
+            let two = VlanTags::walk(&frame([
+                outer[0], outer[1], 0x00, 0xc8, 0x81, 0x00, 0x00, 0x0a, 0x08, 0x06,
+            ]));
+            assert_eq!(
+                two,
+                Ok(VlanTags {
+                    count: 2,
+                    vids: [200, 10],
+                    ethertype: EtherType::ARP,
+                    offset: 22
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn a_third_tag_and_a_cut_one_are_refused() {
+        let three = frame([0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 0x08, 0x00]);
+        assert_eq!(VlanTags::walk(&three), Err(WireError::TooManyHeaders));
+        let cut = frame([0x81, 0x00, 0x00, 0x01, 0x08]);
+        assert_eq!(VlanTags::walk(&cut), Err(WireError::Truncated));
+        assert_eq!(VlanTags::walk(&cut[..13]), Err(WireError::Truncated));
+    }
+}

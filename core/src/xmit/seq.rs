@@ -27,7 +27,7 @@ impl SeqShift {
         let ack = view.ack();
         view.set_ack(ack.wrapping_add(self.ack));
         delta = delta.replace_u32(ack, ack.wrapping_add(self.ack));
-        let header_len = usize::from(view.header_len());
+        let header_len = view.header_len();
         match view.into_inner().get_mut(tcp::HEADER_LEN..header_len) {
             Some(options) => self.shift_sack(options, delta),
             None => delta,
