@@ -1,0 +1,34 @@
+//! Config text to [`Snapshot`](evenkeel_core::service::Snapshot): parsing, checking, and errors that name
+//! file, line, value and remedy. No I/O: a source is a name and a text.
+//!
+//! [`parse`] makes a [`Config`] of TOML text, or refuses it whole with a [`ConfigErrors`] that holds every
+//! mistake found, each with the place in the text and what to write instead. The language is described in
+//! `docs/config.md`.
+//!
+//! ```
+//! let error = evenkeel_control::parse("node.toml", "worker = 2").unwrap_err();
+//! // No port, no service, and this:
+//! let unknown = &error.problems()[2];
+//! assert_eq!((unknown.line, unknown.column), (1, 1));
+//! assert!(unknown.help.contains("did you mean `workers`?"));
+//! ```
+
+mod check;
+mod config;
+mod ids;
+mod problem;
+mod read;
+mod sections;
+mod syntax;
+mod value;
+
+pub use config::{Config, parse, parse_with};
+pub use ids::Ids;
+pub use problem::{Code, ConfigErrors, PROBLEM_COUNT_MAX, Problem};
+pub use value::{Bad, address, duration, endpoint, mac, prefix, show_duration};
+
+/// Longest config text, in bytes.
+pub const TEXT_LEN_MAX: usize = 16 << 20;
+
+/// Workers of a node at most.
+pub const WORKER_COUNT_MAX: u8 = 64;
