@@ -1,4 +1,5 @@
-//! The port over DPDK's file device: what goes in comes out, byte for byte, and no buffer is lost.
+//! The port over DPDK's file device: what goes in comes out, byte for byte, and no buffer is lost. With the
+//! engine between (`replay`), what comes out is what a replay writes.
 //!
 //! Each case is a process of its own (`evenkeel-dpdk-pcap`), since DPDK starts once per process.
 
@@ -23,6 +24,9 @@ macro_rules! dpdk_tests {
         )*
     };
 }
+
+#[cfg(feature = "dpdk")]
+mod replay;
 
 #[cfg(feature = "dpdk")]
 mod port {

@@ -9,7 +9,13 @@ use std::fmt::Display;
 use std::fs;
 use std::process::ExitCode;
 
-use evenkeel_core::port::{BURST, Frame, Port, PortId};
+use evenkeel_core::conn::HeapMemory;
+use evenkeel_core::port::{BURST, Frame, Port, PortId, WorkerId};
+use evenkeel_core::proto::ConnState;
+use evenkeel_core::stats::{Counters, DropReason};
+use evenkeel_core::step::{StepBuffers, step};
+use evenkeel_core::time::Instant;
+use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
 use evenkeel_io_dpdk::{
     DpdkPort, Eal, EalArgs, InterfaceConfig, Mbuf, Memory, Mempool, MempoolConfig, PacedPort, PortStats,
 };
@@ -37,6 +43,7 @@ fn run() -> Result<()> {
     match mode.as_str() {
         "forward" => forward(&args),
         "paced" => paced(&args),
+        "engine" => engine(&args),
         "ring" => ring(&args),
         "open" => open(&args),
         "init-twice" => init_twice(&args),
@@ -135,6 +142,79 @@ fn paced(args: &Args) -> Result<()> {
     eal.shutdown()?;
     say("shut_down", true);
     Ok(())
+}
+
+/// A capture through the port and a worker that serves `config`: `in`, `out`, `count`. The clock is the
+/// packets', as in a replay: it never goes back, and timers run at their own times.
+fn engine(args: &Args) -> Result<()> {
+    let (input, output) = (args.text("in")?, args.text("out")?);
+    let count: u64 = args.number("count")?;
+    let mut worker = worker(args.text("config")?)?;
+    let eal = args.eal(|eal| eal.vdev("net_pcap0", &[("rx_pcap", input), ("tx_pcap", output)]))?;
+    let (pool, port) = args.open(&eal, &["net_pcap0"])?;
+    let free_before = pool.available();
+    let field = eal
+        .rx_timestamp_field()
+        .ok_or("the driver does not stamp frames")?;
+    let mut port = PacedPort::new(port, field);
+    let mut buffers = StepBuffers::default();
+    let (mut got, mut empty, mut bursts, mut burst_max) = (0, 0, 0u64, 0);
+    let mut clock = Instant::ZERO;
+    while got < count && empty < EMPTY_POLLS_MAX {
+        let Some(now) = port.next_time() else {
+            empty += 1;
+            continue;
+        };
+        empty = 0;
+        if now >= clock {
+            while let Some(due) = worker.poll_timeout().filter(|&due| due <= now) {
+                worker.handle_timeout(due.max(clock));
+            }
+            clock = now;
+        }
+        // The table's idea of time follows even while nothing is due.
+        worker.handle_timeout(clock);
+        let stepped = step(&mut worker, &mut port, clock, &mut buffers);
+        got += stepped.received as u64;
+        bursts += 1;
+        burst_max = burst_max.max(stepped.received);
+    }
+    say("received", got);
+    say("bursts", bursts);
+    say("burst_max", burst_max);
+    say_counters(worker.counters());
+    let stats = port.port().stats();
+    say_stats(&stats);
+    say("alloc_failed", stats.alloc_failed);
+    say("punt_dropped", stats.punt_dropped);
+    say("handoff_dropped", stats.handoff_dropped);
+    say("tx_no_interface", stats.tx_no_interface);
+    say("free_before", free_before);
+    say("free_after", pool.available());
+    drop((port, pool));
+    eal.shutdown()?;
+    say("shut_down", true);
+    Ok(())
+}
+
+/// The only worker of a node with the config in the file `path`.
+fn worker(path: &str) -> Result<Worker> {
+    let config = evenkeel_control::parse(path, &fs::read_to_string(path)?)?;
+    let worker_config = WorkerConfig {
+        id: WorkerId(0),
+        buckets: BucketMap::dealt(1),
+        steering: config.steering.clone(),
+        sizes: config.sizes,
+        local_port_min: config.local_port_min,
+        // As `evenkeel replay` has it by default.
+        seed: 0,
+    };
+    let mut worker = Worker::new(worker_config, &mut HeapMemory);
+    worker
+        .handle_command(Instant::ZERO, Command::SetSnapshot(config.snapshot))
+        .map_err(|error| error.to_string())?;
+    while worker.poll_event().is_some() {}
+    Ok(worker)
 }
 
 /// `count` frames into a ring that nobody empties, then out again.
@@ -341,6 +421,30 @@ fn say_stats(stats: &PortStats) {
     say("tx_frames", stats.tx_frames);
     say("tx_full", stats.tx_full);
     say("tx_chained", stats.tx_chained);
+}
+
+/// What replay's summary says of verdicts, drops and conns.
+fn say_counters(c: &Counters) {
+    say("presented", c.rx_packets);
+    say("forwarded_inbound", c.inbound_packets);
+    say("forwarded_outbound", c.outbound_packets);
+    say("echo_replies", c.echo_replies);
+    say("answered", c.answered);
+    say("punted", c.punted);
+    say("dropped", c.dropped());
+    say("handed_off", c.handed_off);
+    say("originated", c.originated);
+    say("opened", c.opened);
+    say("established", c.established);
+    say("closed", c.closed);
+    say("expired", c.expired);
+    say("removed", c.removed);
+    for (reason, frames) in DropReason::ALL.iter().zip(c.drops) {
+        say(&format!("drop.{reason}"), frames);
+    }
+    for (state, conns) in ConnState::ALL.iter().zip(c.by_state) {
+        say(&format!("open.{}", state.name()), conns);
+    }
 }
 
 /// `key=value` arguments.
