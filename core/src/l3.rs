@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use crate::parse::{IPV6_LEN, L2_LEN_MAX, Parsed};
 use crate::port::{Frame, PortId, RxChecksum};
-use crate::service::{OwnedAddr, Snapshot, is_unicast};
+use crate::service::{OwnedAddr, Snapshot, is_group, is_unicast};
 use crate::stats::DropReason;
 use crate::tuple::Family;
 use crate::wire::{
@@ -38,6 +38,7 @@ impl Originated {
     };
 
     /// A frame with the link-layer header of `request`, turned around, and room for `len` bytes behind it.
+    /// `None`: it would be too long, or go to a group.
     fn answer_to(request: &[u8], l3: usize, len: usize, port: PortId, mac: MacAddr) -> Option<Self> {
         let mut frame = Originated {
             port,
@@ -48,6 +49,9 @@ impl Originated {
         frame.data.get_mut(..l3)?.copy_from_slice(request.get(..l3)?);
         let mut ethernet = EthernetView::new_checked(&mut frame.data[..l3]).ok()?;
         let to = ethernet.src();
+        if to.is_multicast() {
+            return None;
+        }
         ethernet.set_dst(to);
         ethernet.set_src(mac);
         Some(frame)
@@ -191,6 +195,11 @@ pub(crate) fn icmp<F: Frame>(
     if !right {
         return Err(DropReason::BadChecksum);
     }
+    let kernels = matches!(snapshot.owned(dst), Some(OwnedAddr::Port(_)));
+    if kernels && !echo && !matches!(parsed.flags, icmpv6::msg::NEIGHBOUR_SOLICITATION | icmpv6::msg::NEIGHBOUR_ADVERTISEMENT) {
+        // Errors about the kernel's own connections, answers to its own echo requests.
+        return Ok(Icmp::Punt);
+    }
     if error {
         return Err(DropReason::IcmpError);
     }
@@ -202,7 +211,7 @@ pub(crate) fn icmp<F: Frame>(
     {
         return neighbour_discovery(frame.data(), parsed, dst, snapshot, frame.ingress()).map(Icmp::Answer);
     }
-    if !is_unicast(dst) {
+    if is_group(dst) {
         return Ok(Icmp::Punt);
     }
     if snapshot.owned(dst).is_none() {
@@ -229,6 +238,10 @@ fn echo_reply<F: Frame>(frame: &mut F, parsed: &Parsed, snapshot: &Snapshot) -> 
     }
     let mut ethernet = EthernetView::new_unchecked(&mut data[..l3]);
     let to = ethernet.src();
+    if to.is_multicast() {
+        // No host sends as a group (IEEE 802.3, 3.2.5); the reply would go to all of it.
+        return Err(DropReason::BadSource);
+    }
     ethernet.set_dst(to);
     ethernet.set_src(mac);
     let (network, message) = data[l3..].split_at_mut(l4 - l3);

@@ -21,6 +21,8 @@ pub mod memory;
 mod parse;
 pub mod port;
 mod prefetch;
+#[doc(hidden)]
+pub mod probe;
 pub mod proto;
 pub mod sched;
 pub mod service;

@@ -92,9 +92,17 @@ impl Steering {
     /// Ports from `min` on in the smallest class of either family: 0 means that some connections never find one.
     pub fn usable_ports(&self, min: u16) -> u32 {
         let smallest = |classes: &PortClasses| {
-            let class = |particular: &u16| PortClass { classes, particular: *particular };
+            let class = |particular: &u16| PortClass {
+                classes,
+                particular: *particular,
+            };
             let usable = |c: PortClass<'_>| (0..c.len()).filter(|&i| c.port(i) >= min).count() as u32;
-            classes.particular.iter().map(|p| usable(class(p))).min().unwrap_or(0)
+            classes
+                .particular
+                .iter()
+                .map(|p| usable(class(p)))
+                .min()
+                .unwrap_or(0)
         };
         smallest(&self.v4).min(smallest(&self.v6))
     }
@@ -389,13 +397,20 @@ mod tests {
         for buckets in [1, 64, 256] {
             let steering = Steering::new(&MICROSOFT_KEY, buckets).expect("full rank");
             for bucket in 0..buckets {
-                let class = steering.class_for("198.51.100.9:80".parse().expect("address"), "10.0.0.1".parse().expect("address"), bucket);
+                let class = steering.class_for(
+                    "198.51.100.9:80".parse().expect("address"),
+                    "10.0.0.1".parse().expect("address"),
+                    bucket,
+                );
                 let (mut run, mut longest) = (0, 0);
                 for i in 0..2 * class.len() {
                     run = if class.port(i) < 1024 { run + 1 } else { 0 };
                     longest = longest.max(run);
                 }
-                assert!(longest <= 2, "{longest} ports in a row below 1024, {buckets} buckets, bucket {bucket}");
+                assert!(
+                    longest <= 2,
+                    "{longest} ports in a row below 1024, {buckets} buckets, bucket {bucket}"
+                );
             }
         }
     }

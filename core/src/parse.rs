@@ -7,7 +7,7 @@ use crate::hash::{Toeplitz, TupleHasher};
 use crate::port::RxChecksum;
 use crate::stats::DropReason;
 use crate::tuple::{Family, L4Proto, Tuple};
-use crate::wire::{EtherType, IpProto, WireError, ipv6ext};
+use crate::wire::{EtherType, IpProto, WireError, checksum, ipv6ext};
 
 /// Ethernet header.
 pub(crate) const ETHERNET_LEN: usize = 14;
@@ -24,98 +24,147 @@ const TCP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 const ICMP_LEN: usize = 8;
 
-/// What a packet belongs to: its five-tuple as on the wire. IPv4 addresses stand as IPv4-mapped ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a packet belongs to: its five-tuple, as the packet carries it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Key {
     pub(crate) family: Family,
     pub(crate) proto: u8,
-    pub(crate) sport: [u8; 2],
-    pub(crate) dport: [u8; 2],
-    pub(crate) src: [u8; 16],
-    pub(crate) dst: [u8; 16],
+    /// Source and destination.
+    pub(crate) ports: [u8; 4],
+    /// Source and destination: 8 bytes in IPv4, whatever stands behind them, and all 32 in IPv6.
+    addrs: [u8; 32],
 }
 
 impl Key {
     const NONE: Key = Key {
         family: Family::V4,
         proto: 0,
-        sport: [0; 2],
-        dport: [0; 2],
-        src: [0; 16],
-        dst: [0; 16],
+        ports: [0; 4],
+        addrs: [0; 32],
     };
 
     pub(crate) fn from_tuple(t: &Tuple) -> Self {
-        Key {
+        let mut key = Key {
             family: Family::of(&t.src.ip()),
             proto: t.proto.ip_proto(),
-            sport: t.src.port().to_be_bytes(),
-            dport: t.dst.port().to_be_bytes(),
-            src: wide(t.src.ip()),
-            dst: wide(t.dst.ip()),
+            ports: ports(t.src.port(), t.dst.port()),
+            addrs: [0; 32],
+        };
+        let (src, dst) = (wide(t.src.ip()), wide(t.dst.ip()));
+        match key.family {
+            Family::V4 => key.set_v4(narrowed(joined(src, dst))),
+            Family::V6 => key.set_v6(&joined(src, dst)),
+        }
+        key
+    }
+
+    #[inline]
+    fn set_v4(&mut self, addrs: [u8; 8]) {
+        self.family = Family::V4;
+        if let Some(first) = self.addrs.first_chunk_mut() {
+            *first = addrs;
+        }
+    }
+
+    #[inline]
+    fn set_v6(&mut self, addrs: &[u8; 32]) {
+        self.family = Family::V6;
+        self.addrs = *addrs;
+    }
+
+    /// Both addresses of an IPv4 packet.
+    #[inline]
+    pub(crate) fn addrs_v4(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.addrs;
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Both addresses; those of IPv4 as IPv4-mapped ones.
+    #[inline]
+    pub(crate) fn addrs_wide(&self) -> [u8; 32] {
+        match self.family {
+            Family::V4 => widened(self.addrs_v4()),
+            Family::V6 => self.addrs,
         }
     }
 
     /// The tuple, if the protocol is one that is balanced.
     pub(crate) fn tuple(&self) -> Option<Tuple> {
+        let [s0, s1, d0, d1] = self.ports;
         Some(Tuple {
             proto: L4Proto::from_ip_proto(self.proto)?,
-            src: SocketAddr::new(self.src_addr(), u16::from_be_bytes(self.sport)),
-            dst: SocketAddr::new(self.dst_addr(), u16::from_be_bytes(self.dport)),
+            src: SocketAddr::new(self.src_addr(), u16::from_be_bytes([s0, s1])),
+            dst: SocketAddr::new(self.dst_addr(), u16::from_be_bytes([d0, d1])),
         })
     }
 
     pub(crate) fn src_addr(&self) -> IpAddr {
-        narrow(self.src, self.family)
+        narrow(split(self.addrs_wide()).0, self.family)
     }
 
     pub(crate) fn dst_addr(&self) -> IpAddr {
-        narrow(self.dst, self.family)
-    }
-
-    #[inline]
-    pub(crate) fn src4(&self) -> [u8; 4] {
-        last4(&self.src)
-    }
-
-    #[inline]
-    pub(crate) fn dst4(&self) -> [u8; 4] {
-        last4(&self.dst)
+        narrow(split(self.addrs_wide()).1, self.family)
     }
 
     #[inline]
     pub(crate) fn hash(&self, hasher: &TupleHasher) -> u64 {
-        let [s0, s1] = self.sport;
-        let [d0, d1] = self.dport;
-        let ports_proto = u64::from_le_bytes([s0, s1, d0, d1, self.proto, 0, 0, 0]);
+        let ports_proto = u64::from(u32::from_le_bytes(self.ports)) | u64::from(self.proto) << 32;
         match self.family {
-            Family::V4 => {
-                let (s, d) = (self.src4(), self.dst4());
-                hasher.hash_v4(
-                    u64::from_le_bytes([s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]]),
-                    ports_proto,
-                )
+            Family::V4 => hasher.hash_v4(u64::from_le_bytes(self.addrs_v4()), ports_proto),
+            Family::V6 => {
+                let (src, dst) = split(self.addrs);
+                hasher.hash_v6(halves(&src), halves(&dst), ports_proto)
             }
-            Family::V6 => hasher.hash_v6(halves(&self.src), halves(&self.dst), ports_proto),
         }
     }
 
     /// Toeplitz hash of the four-tuple: the canonical bucket lies in its low bits.
     pub(crate) fn toeplitz(&self, toeplitz: &Toeplitz) -> u32 {
-        let (addr_len, first) = match self.family {
-            Family::V4 => (4, 12),
-            Family::V6 => (16, 0),
+        let addrs_len = match self.family {
+            Family::V4 => 8,
+            Family::V6 => 32,
         };
-        toeplitz.hash_at(0, &self.src[first..])
-            ^ toeplitz.hash_at(addr_len, &self.dst[first..])
-            ^ toeplitz.hash_at(2 * addr_len, &self.sport)
-            ^ toeplitz.hash_at(2 * addr_len + 2, &self.dport)
+        toeplitz.hash_at(0, &self.addrs[..addrs_len]) ^ toeplitz.hash_at(addrs_len, &self.ports)
     }
 }
 
+/// Source and destination port in one run.
+pub(crate) fn ports(src: u16, dst: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (src.to_be_bytes(), dst.to_be_bytes());
+    [a, b, c, d]
+}
+
+/// Two addresses in one run.
 #[inline]
-pub(crate) fn last4(a: &[u8; 16]) -> [u8; 4] {
-    [a[12], a[13], a[14], a[15]]
+pub(crate) fn joined(src: [u8; 16], dst: [u8; 16]) -> [u8; 32] {
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(&src);
+    both[16..].copy_from_slice(&dst);
+    both
+}
+
+/// The reverse of [`joined`].
+#[inline]
+pub(crate) fn split(both: [u8; 32]) -> ([u8; 16], [u8; 16]) {
+    let (mut src, mut dst) = ([0; 16], [0; 16]);
+    src.copy_from_slice(&both[..16]);
+    dst.copy_from_slice(&both[16..]);
+    (src, dst)
+}
+
+/// Two IPv4 addresses as IPv4-mapped ones.
+#[inline]
+pub(crate) fn widened([a, b, c, d, e, f, g, h]: [u8; 8]) -> [u8; 32] {
+    let mapped = |a, b, c, d| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
+    joined(mapped(a, b, c, d), mapped(e, f, g, h))
+}
+
+/// The reverse of [`widened`].
+#[inline]
+pub(crate) fn narrowed(wide: [u8; 32]) -> [u8; 8] {
+    [
+        wide[12], wide[13], wide[14], wide[15], wide[28], wide[29], wide[30], wide[31],
+    ]
 }
 
 #[inline]
@@ -180,14 +229,36 @@ fn be16(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*data.get(at..)?.first_chunk()?))
 }
 
-/// Parses the contiguous head `data` of a frame of `len` bytes.
+/// Parses the contiguous head `data` of a frame of `len` bytes into `parsed`, of which everything is written
+/// that its kind gives a meaning.
 #[inline]
-pub(crate) fn parse(data: &[u8], len: usize, checksum: RxChecksum) -> Result<Parsed, DropReason> {
-    if checksum == RxChecksum::Bad {
+pub(crate) fn parse(
+    data: &[u8],
+    len: usize,
+    rx_checksum: RxChecksum,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    if rx_checksum == RxChecksum::Bad {
         return Err(DropReason::BadChecksum);
     }
+    // Most frames have no tag: with that known, offsets and bounds are constants.
+    match EtherType(be16(data, ETHERNET_LEN - 2).ok_or(DropReason::Truncated)?) {
+        EtherType::IPV4 => parse_v4(data, len, ETHERNET_LEN, rx_checksum, parsed),
+        EtherType::IPV6 => parse_v6(data, len, ETHERNET_LEN, parsed),
+        other => parse_other(data, len, other, rx_checksum, parsed),
+    }
+}
+
+/// The rest of [`parse`]: tagged frames, and what is not IP.
+#[inline(never)]
+fn parse_other(
+    data: &[u8],
+    len: usize,
+    mut ethertype: EtherType,
+    rx_checksum: RxChecksum,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
     let mut l3 = ETHERNET_LEN;
-    let mut ethertype = EtherType(be16(data, l3 - 2).ok_or(DropReason::Truncated)?);
     while ethertype.is_vlan() {
         if l3 == L2_LEN_MAX {
             return Err(DropReason::TooManyHeaders);
@@ -195,17 +266,14 @@ pub(crate) fn parse(data: &[u8], len: usize, checksum: RxChecksum) -> Result<Par
         l3 += VLAN_LEN;
         ethertype = EtherType(be16(data, l3 - 2).ok_or(DropReason::Truncated)?);
     }
-    let mut parsed = Parsed {
-        l3: l3 as u16,
-        ..Parsed::NONE
-    };
+    parsed.l3 = l3 as u16;
     match ethertype {
-        EtherType::IPV4 => parse_v4(data, len, l3, checksum, &mut parsed)?,
-        EtherType::IPV6 => parse_v6(data, len, l3, &mut parsed)?,
+        EtherType::IPV4 => return parse_v4(data, len, l3, rx_checksum, parsed),
+        EtherType::IPV6 => return parse_v6(data, len, l3, parsed),
         EtherType::ARP => parsed.kind = Kind::Arp,
         _ => parsed.kind = Kind::OtherEther,
     }
-    Ok(parsed)
+    Ok(())
 }
 
 /// What is missing: the rest of the frame, or the rest of its contiguous head.
@@ -218,12 +286,12 @@ fn cut(data: &[u8], len: usize) -> DropReason {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v4(
     data: &[u8],
     len: usize,
     l3: usize,
-    checksum: RxChecksum,
+    rx_checksum: RxChecksum,
     parsed: &mut Parsed,
 ) -> Result<(), DropReason> {
     let header: &[u8; IPV4_LEN] = data
@@ -241,47 +309,55 @@ fn parse_v4(
     if l3 + total_len > len {
         return Err(DropReason::Truncated);
     }
-    let l4 = l3 + header_len;
-    let whole = data.get(l3..l4).ok_or_else(|| cut(data, len))?;
-    if checksum == RxChecksum::Unknown && !ipv4_checksum_is_right(whole) {
+    let mut options: &[u8] = &[];
+    if header_len != IPV4_LEN {
+        options = data
+            .get(l3 + IPV4_LEN..l3 + header_len)
+            .ok_or_else(|| cut(data, len))?;
+    }
+    if rx_checksum == RxChecksum::Unknown && !ipv4_checksum_is_right(header, options) {
         return Err(DropReason::BadChecksum);
     }
-    if header_len > IPV4_LEN && has_source_route(&whole[IPV4_LEN..]) {
+    if has_source_route(options) {
         return Err(DropReason::SourceRoute);
     }
     // More fragments, or an offset. The reserved bit and "don't fragment" say nothing of the kind.
     if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
         return Err(DropReason::Fragment);
     }
-    parsed.l4 = l4 as u16;
-    parsed.end = (l3 + total_len) as u32;
+    let [.., a, b, c, d, e, f, g, h] = *header;
+    parsed.key.set_v4([a, b, c, d, e, f, g, h]);
     parsed.ttl = header[8];
-    let mapped = |at: usize| {
-        let mut a = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
-        a[12..].copy_from_slice(&header[at..at + 4]);
-        a
-    };
-    parsed.key.family = Family::V4;
-    parsed.key.proto = header[9];
-    parsed.key.src = mapped(12);
-    parsed.key.dst = mapped(16);
-    parse_l4(data, len, IpProto(header[9]), parsed)
+    let proto = IpProto(header[9]);
+    let end = l3 + total_len;
+    if header_len == IPV4_LEN {
+        parse_l4(data, len, proto, Family::V4, l3, l3 + IPV4_LEN, end, parsed)
+    } else {
+        parse_l4_far(data, len, proto, Family::V4, l3, l3 + header_len, end, parsed)
+    }
 }
 
-/// The checksum of an IPv4 header whose length is a multiple of four.
+/// The checksum of an IPv4 header with its options, whose length is a multiple of four.
 #[inline]
-fn ipv4_checksum_is_right(header: &[u8]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    let sum: u64 = words.iter().map(|w| u64::from(u32::from_ne_bytes(*w))).sum();
-    // Fold to 16 bits; byte order does not matter to a sum of ones' complement.
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum == 0xffff
+fn ipv4_checksum_is_right(header: &[u8; IPV4_LEN], options: &[u8]) -> bool {
+    let word = |w: &[u8; 4]| u64::from(u32::from_ne_bytes(*w));
+    // Byte order does not matter to a sum of ones' complement. Both addresses are read as one word here, as
+    // everywhere: read as two they would be stored as two, and a read as one would have to wait for both.
+    let [a, b, c, d, e, f, g, h, i, j, k, l, addrs @ ..] = *header;
+    let (first, addrs) = (
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes(addrs),
+    );
+    let halves = |w: u64| (w >> 32) + (w & 0xffff_ffff);
+    let mut sum = halves(first) + word(&[i, j, k, l]) + halves(addrs);
+    if !options.is_empty() {
+        sum += options.as_chunks().0.iter().map(word).sum::<u64>();
+    }
+    checksum::fold_u64(sum) == 0xffff
 }
 
 /// Whether loose or strict source routing stands among the options (RFC 791, 3.1).
+#[inline]
 fn has_source_route(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NOP: u8 = 1;
@@ -301,7 +377,7 @@ fn has_source_route(mut options: &[u8]) -> bool {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v6(data: &[u8], len: usize, l3: usize, parsed: &mut Parsed) -> Result<(), DropReason> {
     let header: &[u8; IPV6_LEN] = data
         .get(l3..)
@@ -314,25 +390,55 @@ fn parse_v6(data: &[u8], len: usize, l3: usize, parsed: &mut Parsed) -> Result<(
     if end > len {
         return Err(DropReason::Truncated);
     }
-    parsed.end = end as u32;
     parsed.ttl = header[7];
-    parsed.key.family = Family::V6;
-    parsed.key.src.copy_from_slice(&header[8..24]);
-    parsed.key.dst.copy_from_slice(&header[24..40]);
-    let mut proto = IpProto(header[6]);
-    let mut l4 = l3 + IPV6_LEN;
-    if !matches!(proto, IpProto::TCP | IpProto::UDP | IpProto::ICMPV6) {
-        (proto, l4) = upper_layer(data, len, l3, end, proto)?;
+    let (_, addrs) = header.split_last_chunk().ok_or(DropReason::Truncated)?;
+    parsed.key.set_v6(addrs);
+    match IpProto(header[6]) {
+        proto @ (IpProto::TCP | IpProto::UDP | IpProto::ICMPV6) => {
+            parse_l4(data, len, proto, Family::V6, l3, l3 + IPV6_LEN, end, parsed)
+        }
+        other => {
+            let (proto, l4) = upper_layer(data, len, l3, end, other)?;
+            parse_l4_far(data, len, proto, Family::V6, l3, l4, end, parsed)
+        }
     }
-    parsed.l4 = l4 as u16;
-    parsed.key.proto = proto.0;
-    parse_l4(data, len, proto, parsed)
 }
 
-#[inline]
-fn parse_l4(data: &[u8], len: usize, proto: IpProto, parsed: &mut Parsed) -> Result<(), DropReason> {
-    let l4 = usize::from(parsed.l4);
-    let end = parsed.end as usize;
+/// [`parse_l4`] behind options or extension headers.
+#[cold]
+#[expect(clippy::too_many_arguments, reason = "as parse_l4")]
+fn parse_l4_far(
+    data: &[u8],
+    len: usize,
+    proto: IpProto,
+    family: Family,
+    l3: usize,
+    l4: usize,
+    end: usize,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    parse_l4(data, len, proto, family, l3, l4, end, parsed)
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "values, not fields of `parsed`: they are constants where it matters"
+)]
+fn parse_l4(
+    data: &[u8],
+    len: usize,
+    proto: IpProto,
+    family: Family,
+    l3: usize,
+    l4: usize,
+    end: usize,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    parsed.l3 = l3 as u16;
+    parsed.l4 = l4 as u16;
+    parsed.end = end as u32;
+    parsed.key.proto = proto.0;
     // The fixed header lies in the packet, and in the head.
     let header = |n: usize| -> Result<&[u8], DropReason> {
         if l4 + n > end {
@@ -340,18 +446,19 @@ fn parse_l4(data: &[u8], len: usize, proto: IpProto, parsed: &mut Parsed) -> Res
         }
         data.get(l4..l4 + n).ok_or_else(|| cut(data, len))
     };
-    match (proto, parsed.key.family) {
+    match (proto, family) {
         (IpProto::TCP, _) => {
             let h = header(TCP_LEN)?;
             let header_len = usize::from(h[12] >> 4) * 4;
             if header_len < TCP_LEN {
                 return Err(DropReason::BadLength);
             }
-            header(header_len)?;
+            if header_len > TCP_LEN {
+                header(header_len)?;
+            }
             parsed.kind = Kind::Tcp;
             parsed.flags = h[13];
-            parsed.key.sport = [h[0], h[1]];
-            parsed.key.dport = [h[2], h[3]];
+            parsed.key.ports = [h[0], h[1], h[2], h[3]];
         }
         (IpProto::UDP, family) => {
             let h = header(UDP_LEN)?;
@@ -363,14 +470,17 @@ fn parse_l4(data: &[u8], len: usize, proto: IpProto, parsed: &mut Parsed) -> Res
                 return Err(DropReason::UdpZeroChecksum);
             }
             parsed.kind = Kind::Udp;
-            parsed.key.sport = [h[0], h[1]];
-            parsed.key.dport = [h[2], h[3]];
+            parsed.key.ports = [h[0], h[1], h[2], h[3]];
         }
         (IpProto::ICMP, Family::V4) | (IpProto::ICMPV6, Family::V6) => {
             parsed.flags = header(ICMP_LEN)?[0];
+            parsed.key.ports = [0; 4];
             parsed.kind = Kind::Icmp;
         }
-        _ => parsed.kind = Kind::OtherIp,
+        _ => {
+            parsed.key.ports = [0; 4];
+            parsed.kind = Kind::OtherIp;
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ pub(crate) fn prefetch<T>(value: &T) {
     // SAFETY: PREFETCHT0 has no architectural effect and cannot fault, whatever the address; this one is
     // that of a live reference besides. SSE is part of every x86_64 target.
     unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(
             core::ptr::from_ref(value).cast(),
         );
     }

@@ -59,7 +59,7 @@ impl Wheel {
     }
 
     /// The tick that has been reached.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn elapsed(&self) -> u64 {
         self.elapsed
     }
@@ -69,6 +69,14 @@ impl Wheel {
     pub(crate) fn widen(&self, low: u32) -> u64 {
         let ahead = low.wrapping_sub(self.elapsed as u32) as i32;
         self.elapsed.saturating_add_signed(i64::from(ahead))
+    }
+
+    /// Goes on at tick `now` if no node is armed.
+    #[inline]
+    pub(crate) fn skip_if_empty(&mut self, now: u64) {
+        if self.len == 0 {
+            self.elapsed = self.elapsed.max(now);
+        }
     }
 
     /// Arms `node`, which is not armed, for the tick `when`; a past one means now.

@@ -103,3 +103,14 @@ pub enum Direction {
     /// Real server to client.
     Outbound,
 }
+
+impl Direction {
+    /// The other one.
+    #[inline]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Direction::Inbound => Direction::Outbound,
+            Direction::Outbound => Direction::Inbound,
+        }
+    }
+}

@@ -19,14 +19,14 @@ use crate::l3::{self, Originated, Originator};
 use crate::lport::{BUCKET_COUNT_MAX, Steering};
 use crate::parse::{Kind, Parsed, parse, tcp_flag};
 use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
-use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, tcp_transition, udp_transition};
+use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, Timeouts, tcp_transition, udp_transition};
 use crate::sched;
-use crate::service::{NoHop, OwnedAddr, RealServer, Snapshot, VirtualService, is_unicast};
+use crate::service::{OwnedAddr, RealServer, RealServerId, ServiceId, Snapshot, VirtualService, is_group, is_unicast};
 use crate::stats::{Counters, DropReason};
 use crate::sync::{InstallError, SessionRecord};
 use crate::time::Instant;
 use crate::tuple::{Direction, Family, L4Proto, Tuple};
-use crate::xmit::{Egress, SeqShift, Target, rewrite};
+use crate::xmit::{SeqShift, Target4, Target6, Ways, rewrite_v4, rewrite_v6};
 
 /// Conns that one call of [`Worker::handle_timeout`] looks at, at most.
 pub const TIMER_BUDGET: usize = 256;
@@ -34,8 +34,6 @@ pub const TIMER_BUDGET: usize = 256;
 pub const PORT_PROBES_PER_ADDR: u32 = 8;
 /// LIPs on which local ports are probed for one conn, at most.
 pub const PORT_PROBE_ADDRS: usize = 4;
-/// Ports below the configured minimum that are passed over on one LIP, at most.
-const PORT_SKIPS_MAX: u32 = 64;
 /// Snapshots that may wait for their owner to take them back, at most.
 const EVENT_COUNT_MAX: usize = 8;
 
@@ -161,18 +159,72 @@ struct Cursor {
     port: u32,
 }
 
+/// What comes of a frame: where it is sent, or why it is not. [`Verdict`]s are made of it at the end, as a
+/// hand-off's tag makes those too large to be carried about for every packet.
+type Turn = Result<PortId, Unsent>;
+
+/// A frame that is not sent.
+#[derive(Clone, Copy, Debug)]
+enum Unsent {
+    Drop(DropReason),
+    Punt,
+    Answered,
+    Handoff { to: WorkerId, bucket: u16, hops: u8 },
+}
+
+impl From<DropReason> for Unsent {
+    #[inline]
+    fn from(reason: DropReason) -> Self {
+        Unsent::Drop(reason)
+    }
+}
+
+impl Unsent {
+    fn verdict(self) -> Verdict {
+        match self {
+            Unsent::Drop(reason) => Verdict::Drop(reason),
+            Unsent::Punt => Verdict::Punt,
+            Unsent::Answered => Verdict::Answered,
+            Unsent::Handoff { to, bucket, hops } => {
+                let reason = HandoffReason::Bucket;
+                let tag = HandoffTag {
+                    reason,
+                    stage: 0,
+                    hops,
+                    reserved: 0,
+                    bucket,
+                    reserved2: [0; 5],
+                };
+                Verdict::Handoff(to, tag)
+            }
+        }
+    }
+}
+
 /// What is known of a frame before its turn comes.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
-    parsed: Result<Parsed, DropReason>,
+    outcome: Result<(), DropReason>,
+    parsed: Parsed,
     at: Candidates,
     hint: Option<ConnRef>,
 }
 
 impl Staged {
+    const NONE: Staged = Staged {
+        outcome: Err(DropReason::Truncated),
+        parsed: Parsed::NONE,
+        at: Candidates {
+            first: 0,
+            signature: 0,
+        },
+        hint: None,
+    };
+
     /// Whether it is looked up in the conn table.
+    #[inline]
     fn is_transport(&self) -> bool {
-        matches!(&self.parsed, Ok(p) if matches!(p.kind, Kind::Tcp | Kind::Udp))
+        self.outcome.is_ok() && matches!(self.parsed.kind, Kind::Tcp | Kind::Udp)
     }
 }
 
@@ -188,45 +240,34 @@ pub struct Worker {
     snapshot: Arc<Snapshot>,
     /// By service id and bucket.
     cursors: Vec<Cursor>,
-    egress: Vec<PortEgress>,
+    ways: Ways,
     counters: Counters,
     originator: Originator,
     events: VecDeque<Event>,
     now: Instant,
-    staged: Box<[Staged; BURST]>,
-}
-
-/// What of a port is read for every packet that leaves it.
-#[derive(Clone, Copy, Debug)]
-struct PortEgress {
-    mac: crate::wire::MacAddr,
-    mtu: u32,
+    /// [`BURST`] of them.
+    staged: Vec<Staged>,
 }
 
 impl Worker {
     /// A worker that serves nothing yet, over memory from `source`.
     pub fn new(config: WorkerConfig, source: &mut impl MemorySource) -> Self {
         let memory = TableMemory::new(config.sizes, source);
-        let none = Staged {
-            parsed: Err(DropReason::Truncated),
-            at: Candidates::default(),
-            hint: None,
-        };
         Worker {
             id: config.id,
             buckets: config.buckets,
             table: ConnTable::new(memory, config.steering.clone(), config.seed),
             steering: config.steering,
-            local_port_min: config.local_port_min,
+            local_port_min: config.local_port_min.max(1),
             seed: config.seed,
             snapshot: Arc::new(Snapshot::default()),
             cursors: Vec::new(),
-            egress: Vec::new(),
+            ways: Ways::default(),
             counters: Counters::default(),
             originator: Originator::new(),
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
-            staged: Box::new([none; BURST]),
+            staged: alloc::vec![Staged::NONE; BURST],
         }
     }
 
@@ -264,34 +305,40 @@ impl Worker {
     /// Takes frames in, [`BURST`] at most at a time inside, and says for each what to do with it. Frames are
     /// rewritten in place. Equal to handing them in one by one.
     pub fn handle_burst<F: Frame>(&mut self, now: Instant, frames: &mut [F], out: &mut Verdicts) {
-        self.now = self.now.max(now);
+        self.set_now(now);
         out.verdicts.clear();
+        // Taken out for as long as frames are acted on by what stands there; nothing is allocated.
+        let mut staged = core::mem::take(&mut self.staged);
         for burst in frames.chunks_mut(BURST) {
-            self.stage(burst);
-            for (i, frame) in burst.iter_mut().enumerate() {
-                let staged = self.staged[i];
-                let verdict = self.act(frame, &staged).unwrap_or_else(Verdict::Drop);
-                self.count(verdict, frame);
-                out.verdicts.push(verdict);
+            self.stage(burst, &mut staged);
+            let (mut tx_packets, mut tx_bytes) = (0, 0);
+            for (frame, staged) in burst.iter_mut().zip(&staged) {
+                match self.act(frame, staged) {
+                    Ok(port) => {
+                        tx_packets += 1;
+                        tx_bytes += frame.len() as u64;
+                        out.verdicts.push(Verdict::Tx(port));
+                    }
+                    Err(unsent) => out.verdicts.push(self.unsent(unsent)),
+                }
             }
+            self.counters.tx_packets += tx_packets;
+            self.counters.tx_bytes += tx_bytes;
         }
+        self.staged = staged;
     }
 
     /// Parses all and asks for the lines of the index; looks all up and asks for the lines of their conns.
     /// What is found here is a hint: acting on an earlier frame may change the table.
-    fn stage<F: Frame>(&mut self, frames: &[F]) {
-        let Worker {
-            staged,
-            table,
-            counters,
-            ..
-        } = self;
+    #[inline(never)]
+    fn stage<F: Frame>(&mut self, frames: &[F], staged: &mut [Staged]) {
+        let Worker { table, counters, .. } = self;
+        counters.rx_packets += frames.len() as u64;
+        counters.rx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
         for (frame, staged) in frames.iter().zip(staged.iter_mut()) {
-            counters.rx_packets += 1;
-            counters.rx_bytes += frame.len() as u64;
-            staged.parsed = parse(frame.data(), frame.len(), frame.rx_checksum());
-            if let (true, Ok(parsed)) = (staged.is_transport(), &staged.parsed) {
-                staged.at = table.candidates(table.hash(&parsed.key));
+            staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
+            if staged.is_transport() {
+                staged.at = table.candidates(table.hash(&staged.parsed.key));
                 table.prefetch_first(staged.at);
             }
         }
@@ -310,13 +357,21 @@ impl Worker {
         }
     }
 
+    /// Time never goes back for a worker.
+    #[inline]
+    fn set_now(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.table.set_now(self.now.tick());
+    }
+
     /// The turn of one frame.
     #[inline]
-    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Result<Verdict, DropReason> {
-        let parsed = staged.parsed?;
+    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
+        staged.outcome?;
+        let parsed = &staged.parsed;
         match parsed.kind {
-            Kind::Tcp | Kind::Udp => self.transport(frame, &parsed, staged),
-            Kind::Icmp => self.icmp(frame, &parsed),
+            Kind::Tcp | Kind::Udp => self.transport(frame, parsed, staged),
+            Kind::Icmp => self.icmp(frame, parsed),
             Kind::Arp => {
                 let query = l3::arp(
                     frame.data(),
@@ -327,23 +382,20 @@ impl Worker {
                 self.originate(query)
             }
             Kind::OtherIp => match self.snapshot.owned(parsed.key.dst_addr()) {
-                Some(OwnedAddr::Virtual | OwnedAddr::Local) => Err(DropReason::NoService),
-                Some(OwnedAddr::Port(_)) => Ok(Verdict::Punt),
-                None if is_unicast(parsed.key.dst_addr()) => Err(DropReason::NotOurs),
-                None => Ok(Verdict::Punt),
+                Some(OwnedAddr::Virtual | OwnedAddr::Local) => Err(DropReason::NoService.into()),
+                Some(OwnedAddr::Port(_)) => Err(Unsent::Punt),
+                None if is_group(parsed.key.dst_addr()) => Err(Unsent::Punt),
+                None => Err(DropReason::NotOurs.into()),
             },
-            Kind::OtherEther => Ok(Verdict::Punt),
+            Kind::OtherEther => Err(Unsent::Punt),
         }
     }
 
-    #[inline]
-    fn transport<F: Frame>(
-        &mut self,
-        frame: &mut F,
-        parsed: &Parsed,
-        staged: &Staged,
-    ) -> Result<Verdict, DropReason> {
-        if parsed.kind == Kind::Tcp {
+    #[inline(always)]
+    fn transport<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, staged: &Staged) -> Turn {
+        // Most segments are neither malformed nor the beginning of anything.
+        let plain = parsed.kind == Kind::Udp || main_flags(parsed.flags) == tcp_flag::ACK;
+        if !plain {
             check_tcp_flags(parsed.flags)?;
         }
         let conn = match staged.hint {
@@ -352,7 +404,11 @@ impl Worker {
             _ => self.table.find(&parsed.key, staged.at),
         };
         match conn {
-            Some(conn) if self.begins_anew(conn, parsed) => {
+            Some(conn) if self.is_overdue(conn.id()) => {
+                self.remove(conn.id(), Removal::Expired);
+                self.open(frame, parsed)
+            }
+            Some(conn) if !plain && self.begins_anew(conn, parsed) => {
                 self.remove(conn.id(), Removal::Replaced);
                 self.open(frame, parsed)
             }
@@ -361,11 +417,18 @@ impl Worker {
         }
     }
 
-    /// A client's SYN for a conn that is over: the client uses its port again.
+    /// Whether the time of a conn is up, though its timer's turn has not come: what a packet finds does not
+    /// depend on how far the timers got.
     #[inline]
+    fn is_overdue(&self, id: ConnId) -> bool {
+        let left = |deadline: u32| deadline.wrapping_sub(self.now.tick() as u32) as i32;
+        self.table.meta(id).is_some_and(|m| left(m.deadline) <= 0)
+    }
+
+    /// A client's SYN for a conn that is over: the client uses its port again.
+    #[cold]
     fn begins_anew(&self, conn: ConnRef, parsed: &Parsed) -> bool {
-        parsed.kind == Kind::Tcp
-            && is_pure_syn(parsed.flags)
+        is_pure_syn(parsed.flags)
             && conn.direction() == Direction::Inbound
             && self
                 .table
@@ -376,122 +439,72 @@ impl Worker {
 
     /// A packet of a known conn: rewritten to its other side, and the state follows.
     #[inline]
-    fn forward<F: Frame>(
-        &mut self,
-        frame: &mut F,
-        parsed: &Parsed,
-        conn: ConnRef,
-    ) -> Result<Verdict, DropReason> {
-        let (id, direction) = (conn.id(), conn.direction());
-        let (to, ext) = self.target(id, direction).ok_or(DropReason::NoConn)?;
-        let out = self.egress(id, direction, &to)?;
-        let shift = if ext == 0 { None } else { self.shift(id, direction) };
-        rewrite(frame, parsed, &to, shift, &out)?;
-        self.advance(id, direction, parsed);
-        match direction {
-            Direction::Inbound => self.counters.inbound_packets += 1,
-            Direction::Outbound => self.counters.outbound_packets += 1,
+    fn forward<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
+        if conn.id().is_v6() {
+            self.forward_v6(frame, parsed, conn)
+        } else {
+            self.forward_v4(frame, parsed, conn)
         }
-        Ok(Verdict::Tx(out.port()))
     }
 
-    /// What a conn's packet becomes, and the place of its rarer state.
-    #[inline]
-    fn target(&self, id: ConnId, direction: Direction) -> Option<(Target, u32)> {
-        if id.is_v6() {
-            let c = self.table.v6.at(id.place())?;
-            let family = |v4_flag: u8| {
-                if c.meta.flags & v4_flag != 0 {
-                    Family::V4
-                } else {
-                    Family::V6
-                }
-            };
-            let to = match direction {
-                Direction::Inbound => Target {
-                    family: family(flag::SERVER_V4),
-                    src: c.local,
-                    dst: c.server,
-                    sport: c.ports.local,
-                    dport: c.ports.server,
-                },
-                Direction::Outbound => Target {
-                    family: family(flag::CLIENT_V4),
-                    src: c.vip,
-                    dst: c.client,
-                    sport: c.ports.vip,
-                    dport: c.ports.client,
-                },
-            };
-            Some((to, c.meta.ext))
+    // Both are functions of their own: inlined into one loop they would keep everything of it on the stack.
+    #[inline(never)]
+    fn forward_v4<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
+        let (direction, other) = (conn.direction(), conn.direction().reversed() as usize);
+        let c = self.table.v4.at(conn.id().place()).ok_or(DropReason::NoConn)?;
+        let to = Target4::reverse_of(c.addrs[other], c.ports[other]);
+        let server = RealServerId(c.meta.server);
+        let known = if direction == Direction::Inbound {
+            self.ways.to_server_v4(server, to.dst())
         } else {
-            let c = self.table.v4.at(id.place())?;
-            let mapped = |a: [u8; 4]| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]];
-            let (src, dst, sport, dport) = match direction {
-                Direction::Inbound => (c.local, c.server, c.ports.local, c.ports.server),
-                Direction::Outbound => (c.vip, c.client, c.ports.vip, c.ports.client),
-            };
-            Some((
-                Target {
-                    family: Family::V4,
-                    src: mapped(src),
-                    dst: mapped(dst),
-                    sport,
-                    dport,
-                },
-                c.meta.ext,
-            ))
-        }
+            None
+        };
+        let out = match known {
+            Some(way) => way,
+            None => self.ways.by_route_v4(&self.snapshot, to.dst())?,
+        };
+        let shift = if c.meta.ext == 0 { None } else { self.shift(conn) };
+        rewrite_v4(frame, parsed, &to, shift, &out)?;
+        self.advance(conn, parsed);
+        Ok(out.port)
+    }
+
+    #[inline(never)]
+    fn forward_v6<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
+        let (direction, other) = (conn.direction(), conn.direction().reversed());
+        let c = self.table.v6.at(conn.id().place()).ok_or(DropReason::NoConn)?;
+        let to = Target6::reverse_of(c.family(other), c.addrs[other as usize], c.ports[other as usize]);
+        let server = RealServerId(c.meta.server);
+        let known = if direction == Direction::Inbound {
+            self.ways.to_server(server, to.dst())
+        } else {
+            None
+        };
+        let out = match known {
+            Some(way) => way,
+            None => self.ways.by_route(&self.snapshot, to.dst())?,
+        };
+        let shift = if c.meta.ext == 0 { None } else { self.shift(conn) };
+        rewrite_v6(frame, parsed, &to, shift, &out)?;
+        self.advance(conn, parsed);
+        Ok(out.port)
     }
 
     #[cold]
-    fn shift(&self, id: ConnId, direction: Direction) -> Option<SeqShift> {
-        let (inbound, outbound) = self.table.ext(id)?.shifts()?;
-        Some(match direction {
+    fn shift(&self, conn: ConnRef) -> Option<SeqShift> {
+        let (inbound, outbound) = self.table.ext(conn.id())?.shifts()?;
+        Some(match conn.direction() {
             Direction::Inbound => inbound,
             Direction::Outbound => outbound,
         })
     }
 
-    /// The way to the target. That to a real server was resolved with the snapshot, unless the server has
-    /// left the config since.
-    #[inline]
-    fn egress(&self, id: ConnId, direction: Direction, to: &Target) -> Result<Egress, DropReason> {
-        let dst = crate::conn::narrow(to.dst, to.family);
-        let known = match direction {
-            Direction::Inbound => {
-                let server = self
-                    .table
-                    .meta(id)
-                    .map(|m| crate::service::RealServerId(m.server));
-                server
-                    .and_then(|s| self.snapshot.server(s))
-                    .filter(|s| s.addr == dst)
-                    .and_then(|s| s.next_hop)
-            }
-            Direction::Outbound => None,
-        };
-        let hop = match known {
-            Some(hop) => hop,
-            None => self.snapshot.next_hop(dst).map_err(|e| match e {
-                NoHop::Route => DropReason::NoRoute,
-                NoHop::Neighbour => DropReason::NoNeighbour,
-            })?,
-        };
-        let port = self
-            .egress
-            .get(usize::from(hop.port.0))
-            .ok_or(DropReason::NoRoute)?;
-        Ok(Egress {
-            hop,
-            src_mac: port.mac,
-            mtu: port.mtu,
-        })
-    }
-
-    /// State and deadline after a packet that was forwarded.
-    #[inline]
-    fn advance(&mut self, id: ConnId, direction: Direction, parsed: &Parsed) {
+    /// Counts a packet that was forwarded; state and deadline follow.
+    #[inline(always)]
+    fn advance(&mut self, conn: ConnRef, parsed: &Parsed) {
+        let (id, direction) = (conn.id(), conn.direction());
+        self.counters.inbound_packets += u64::from(direction == Direction::Inbound);
+        self.counters.outbound_packets += u64::from(direction == Direction::Outbound);
         let tick = self.now.tick();
         let Some(meta) = self.table.meta_mut(id) else {
             return;
@@ -510,15 +523,19 @@ impl Worker {
             }
             _ => udp_transition(state, direction),
         };
-        let timeout = match self.snapshot.service(crate::service::ServiceId(meta.service)) {
+        let timeout = match self.snapshot.service(ServiceId(meta.service)) {
             Some(service) => service.timeouts.ms(next),
             // The service has left the config: its conns live on by the defaults.
-            None => crate::proto::Timeouts::default().ms(next),
+            None => Timeouts::default().ms(next),
         };
         let deadline = tick + u64::from(timeout);
-        if next == state {
+        let later = (deadline as u32).wrapping_sub(meta.deadline) as i32 >= 0;
+        if next == state && later {
             // Prolonged: the wheel finds out when it looks.
             meta.deadline = deadline as u32;
+        } else if next == state {
+            // A reload made its timeout shorter.
+            self.table.set_deadline(id, deadline);
         } else {
             self.change_state(id, state, next, deadline);
         }
@@ -546,18 +563,18 @@ impl Worker {
 
     /// A packet that no conn knows: perhaps the first of a new one.
     #[cold]
-    fn open<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Result<Verdict, DropReason> {
+    fn open<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Turn {
         let tuple = parsed.key.tuple().ok_or(DropReason::NotOurs)?;
         let snapshot = self.snapshot.clone();
         let service = snapshot.service_at(tuple.dst.ip(), tuple.dst.port(), tuple.proto);
         if service.is_none() {
             match snapshot.owned(tuple.dst.ip()) {
-                Some(OwnedAddr::Virtual) => return Err(DropReason::NoService),
+                Some(OwnedAddr::Virtual) => return Err(DropReason::NoService.into()),
                 // Perhaps the reply of a conn that another worker has.
                 Some(OwnedAddr::Local) => {}
-                Some(OwnedAddr::Port(_)) => return Ok(Verdict::Punt),
-                None if is_unicast(tuple.dst.ip()) => return Err(DropReason::NotOurs),
-                None => return Ok(Verdict::Punt),
+                Some(OwnedAddr::Port(_)) => return Err(Unsent::Punt),
+                None if is_group(tuple.dst.ip()) => return Err(Unsent::Punt),
+                None => return Err(DropReason::NotOurs.into()),
             }
         }
         let hash = frame
@@ -568,32 +585,29 @@ impl Worker {
         if worker != self.id {
             let hops = frame.tag().map_or(0, |t| t.hops) + 1;
             if hops > HandoffTag::HOPS_MAX {
-                return Err(DropReason::TooManyHops);
+                return Err(DropReason::TooManyHops.into());
             }
-            let tag = HandoffTag {
-                reason: HandoffReason::Bucket,
-                stage: 0,
-                hops,
-                reserved: 0,
+            return Err(Unsent::Handoff {
+                to: worker,
                 bucket,
-                reserved2: [0; 5],
-            };
-            return Ok(Verdict::Handoff(worker, tag));
+                hops,
+            });
         }
         let Some(service) = service else {
-            return Err(DropReason::NoConn);
+            return Err(DropReason::NoConn.into());
         };
         if parsed.kind == Kind::Tcp && !is_pure_syn(parsed.flags) {
-            return Err(DropReason::NoConn);
+            return Err(DropReason::NoConn.into());
         }
         if !is_client(&tuple, &snapshot) {
-            return Err(DropReason::BadSource);
+            return Err(DropReason::BadSource.into());
         }
         let id = self.create(service, &tuple, bucket)?;
         let forwarded = self.forward(frame, parsed, id.with(Direction::Inbound));
-        if forwarded.is_err() {
+        match forwarded {
+            Ok(_) => self.counters.opened += 1,
             // Its first packet went nowhere: nobody will answer, and a client's next try schedules anew.
-            self.remove(id, Removal::Undone);
+            Err(_) => self.remove(id, Removal::Undone),
         }
         forwarded
     }
@@ -638,7 +652,6 @@ impl Worker {
             TableFull::Slab => DropReason::ConnTableFull,
             TableFull::Index => DropReason::IndexFull,
         })?;
-        self.counters.opened += 1;
         self.counters.by_state[state as usize] += 1;
         Ok(id)
     }
@@ -666,7 +679,8 @@ impl Worker {
         {
             let class = self.steering.class_for(src, *addr, bucket);
             let (mut probes, mut skips) = (0, 0);
-            while probes < PORT_PROBES_PER_ADDR && skips < PORT_SKIPS_MAX {
+            // Ports below the minimum are passed over, at most once round the class.
+            while probes < PORT_PROBES_PER_ADDR && skips < class.len() {
                 let port = class.port(*cursor / addrs.len() as u32);
                 *cursor = cursor.wrapping_add(addrs.len() as u32);
                 if port < self.local_port_min {
@@ -686,37 +700,35 @@ impl Worker {
         Err(DropReason::NoLocalPort)
     }
 
-    fn icmp<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Result<Verdict, DropReason> {
+    fn icmp<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Turn {
         match l3::icmp(frame, parsed, &self.snapshot)? {
             l3::Icmp::EchoReply => {
                 self.counters.echo_replies += 1;
-                Ok(Verdict::Tx(frame.ingress()))
+                Ok(frame.ingress())
             }
             l3::Icmp::Answer(answer) => self.originate(answer),
-            l3::Icmp::Punt => Ok(Verdict::Punt),
+            l3::Icmp::Punt => Err(Unsent::Punt),
         }
     }
 
-    fn originate(&mut self, answer: Originated) -> Result<Verdict, DropReason> {
+    fn originate(&mut self, answer: Originated) -> Turn {
         if self.originator.push(answer) {
-            Ok(Verdict::Answered)
+            Err(Unsent::Answered)
         } else {
-            Err(DropReason::OriginateFull)
+            Err(DropReason::OriginateFull.into())
         }
     }
 
-    #[inline]
-    fn count<F: Frame>(&mut self, verdict: Verdict, frame: &F) {
-        match verdict {
-            Verdict::Tx(_) => {
-                self.counters.tx_packets += 1;
-                self.counters.tx_bytes += frame.len() as u64;
-            }
-            Verdict::Drop(reason) => self.counters.drops[reason as usize] += 1,
-            Verdict::Punt => self.counters.punted += 1,
-            Verdict::Handoff(..) => self.counters.handed_off += 1,
-            Verdict::Held | Verdict::Answered => self.counters.answered += 1,
+    /// Counts a frame that is not sent.
+    #[cold]
+    fn unsent(&mut self, unsent: Unsent) -> Verdict {
+        match unsent {
+            Unsent::Drop(reason) => self.counters.drops[reason as usize] += 1,
+            Unsent::Punt => self.counters.punted += 1,
+            Unsent::Handoff { .. } => self.counters.handed_off += 1,
+            Unsent::Answered => self.counters.answered += 1,
         }
+        unsent.verdict()
     }
 
     fn remove(&mut self, id: ConnId, why: Removal) {
@@ -727,7 +739,7 @@ impl Worker {
         }
         self.counters.by_state[usize::from(state)] -= 1;
         match why {
-            Removal::Undone => self.counters.opened -= 1,
+            Removal::Undone => {}
             Removal::Expired if flags & flag::CLOSED == 0 => self.counters.expired += 1,
             Removal::Expired | Removal::Replaced => self.counters.removed += 1,
         }
@@ -736,7 +748,7 @@ impl Worker {
     /// Lets conns expire whose deadline has come; looks at [`TIMER_BUDGET`] at most a call. More may be due
     /// then: [`Worker::poll_timeout`] says so.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        self.set_now(now);
         let mut budget = TIMER_BUDGET;
         while let Some(id) = self.table.pop_due(self.now.tick(), &mut budget) {
             self.remove(id, Removal::Expired);
@@ -750,7 +762,7 @@ impl Worker {
 
     /// Carries out a command, or says why not; then nothing has changed.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), CommandError> {
-        self.now = self.now.max(now);
+        self.set_now(now);
         match command {
             Command::SetSnapshot(snapshot) => {
                 if self.events.len() == EVENT_COUNT_MAX {
@@ -760,14 +772,7 @@ impl Worker {
                 if self.cursors.len() < cursors {
                     self.cursors.resize(cursors, Cursor::default());
                 }
-                self.egress = snapshot
-                    .ports()
-                    .iter()
-                    .map(|p| PortEgress {
-                        mac: p.mac,
-                        mtu: p.mtu.map_or(u32::MAX, u32::from),
-                    })
-                    .collect();
+                self.ways = Ways::new(&snapshot);
                 let old = core::mem::replace(&mut self.snapshot, snapshot);
                 self.events.push_back(Event::SnapshotReleased(old));
                 Ok(())
@@ -816,17 +821,23 @@ enum Removal {
     Undone,
 }
 
+/// The flags that decide what a segment is.
+#[inline]
+const fn main_flags(flags: u8) -> u8 {
+    flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN)
+}
+
 /// SYN alone; ECN's flags (RFC 3168, 6.1.1) and PSH or URG may be with it.
 #[inline]
 fn is_pure_syn(flags: u8) -> bool {
-    flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN) == tcp_flag::SYN
+    main_flags(flags) == tcp_flag::SYN
 }
 
 /// Segments that no TCP sends are not let near a state machine: none of the four flags, or a SYN together
 /// with FIN or RST.
 #[inline]
 fn check_tcp_flags(flags: u8) -> Result<(), DropReason> {
-    let main = flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN);
+    let main = main_flags(flags);
     let syn_and = main & tcp_flag::SYN != 0 && main & (tcp_flag::FIN | tcp_flag::RST) != 0;
     if main == 0 || syn_and {
         Err(DropReason::BadTcpFlags)
@@ -852,6 +863,5 @@ fn tcp_event(flags: u8) -> TcpEvent {
 /// Whether the sender can be a client: a host, none of our own addresses, with a port to answer to.
 fn is_client(tuple: &Tuple, snapshot: &Snapshot) -> bool {
     let addr = tuple.src.ip();
-    let mapped = matches!(addr, core::net::IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
-    is_unicast(addr) && !mapped && tuple.src.port() != 0 && snapshot.owned(addr).is_none()
+    is_unicast(addr) && tuple.src.port() != 0 && snapshot.owned(addr).is_none()
 }

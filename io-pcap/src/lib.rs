@@ -2,8 +2,12 @@
 //!
 //! - [`file`](mod@file) reads pcap and pcapng, plain or gzip, and writes both: pure Rust, streaming, safe on
 //!   hostile input.
+//! - [`port`] is core's `Port` over frames that are fed one by one.
+//! - [`replay`] puts a capture through the engine and says what happened.
 //! - `live` (feature `libpcap`) opens network interfaces and compiles BPF filters through libpcap.
 
 pub mod file;
 #[cfg(feature = "libpcap")]
 pub mod live;
+pub mod port;
+pub mod replay;

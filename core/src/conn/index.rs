@@ -108,6 +108,18 @@ impl Index {
         Matches { bucket, mask }
     }
 
+    /// A conn in `bucket` with this signature, if there is one: no more than a hint, as two at once make a
+    /// number that is neither's. No branch depends on which way it is in, which cannot be predicted.
+    #[inline]
+    pub(crate) fn hint(&self, bucket: u32, signature: u32) -> Option<ConnRef> {
+        let Bucket { signatures, conns } = &self.buckets[bucket as usize];
+        let mut bits = 0;
+        for (&s, &conn) in signatures.iter().zip(conns) {
+            bits |= if s == signature { conn } else { 0 };
+        }
+        (bits != 0).then_some(ConnRef::from_bits(bits))
+    }
+
     /// Conns with this signature in either bucket.
     #[inline]
     pub(crate) fn find(&self, at: Candidates) -> impl Iterator<Item = ConnRef> + '_ {

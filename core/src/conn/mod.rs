@@ -5,6 +5,9 @@ mod slab;
 mod slots;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
 pub use index::{Bucket, WAYS};
 pub use slots::{SLOT_COUNT, SlotChunk};
 pub use table::{ConnTable, HeapMemory, MemorySource, TableFull, TableMemory, TableSizes};
@@ -145,27 +148,25 @@ pub(crate) mod flag {
     pub(crate) const INBOUND_ONLY: u8 = 16;
 }
 
-/// A conn whose both sides are IPv4. One cache line. Addresses and ports as on the wire.
+/// A conn whose both sides are IPv4. One cache line.
+///
+/// What packets carry stands there by [`Direction`], source and destination in one run as on the wire: client
+/// and VIP, then real server and LIP. A packet of one direction becomes the reverse of what those of the other
+/// direction carry.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct Conn4 {
-    pub(crate) client: [u8; 4],
-    pub(crate) vip: [u8; 4],
-    pub(crate) server: [u8; 4],
-    pub(crate) local: [u8; 4],
-    pub(crate) ports: ConnPorts,
+    pub(crate) addrs: [[u8; 8]; 2],
+    pub(crate) ports: [[u8; 4]; 2],
     pub(crate) meta: ConnMeta,
 }
 
-/// A conn with an IPv6 side. Two cache lines. An IPv4 side stands as an IPv4-mapped address.
+/// A conn with an IPv6 side. Two cache lines. As [`Conn4`]; an IPv4 side stands as IPv4-mapped addresses.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct Conn6 {
-    pub(crate) client: [u8; 16],
-    pub(crate) vip: [u8; 16],
-    pub(crate) server: [u8; 16],
-    pub(crate) local: [u8; 16],
-    pub(crate) ports: ConnPorts,
+    pub(crate) addrs: [[u8; 32]; 2],
+    pub(crate) ports: [[u8; 4]; 2],
     pub(crate) meta: ConnMeta,
     reserved: [u8; 16],
 }
@@ -173,14 +174,17 @@ pub struct Conn6 {
 const _: () = assert!(size_of::<Conn4>() == 64 && align_of::<Conn4>() == 64);
 const _: () = assert!(size_of::<Conn6>() == 128 && align_of::<Conn6>() == 64);
 
-/// The four ports of a conn, as on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct ConnPorts {
-    pub(crate) client: [u8; 2],
-    pub(crate) vip: [u8; 2],
-    pub(crate) server: [u8; 2],
-    pub(crate) local: [u8; 2],
+impl Conn6 {
+    /// The family of the packets of a direction.
+    #[inline]
+    pub(crate) fn family(&self, direction: Direction) -> Family {
+        let v4 = [flag::CLIENT_V4, flag::SERVER_V4][direction as usize];
+        if self.meta.flags & v4 != 0 {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
 }
 
 /// Rarer state of a conn, in a side slab.

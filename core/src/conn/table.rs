@@ -8,13 +8,13 @@ use bytemuck::{Pod, Zeroable};
 use super::index::{Index, WAYS};
 use super::slots::Slots;
 use super::{
-    Bucket, CONN_COUNT_MAX, Candidates, Conn4, Conn6, ConnExt, ConnId, ConnInit, ConnMeta, ConnPorts,
-    ConnRef, ConnView, SLOT_COUNT, Slab, SlotChunk, flag, narrow, wide,
+    Bucket, CONN_COUNT_MAX, Candidates, Conn4, Conn6, ConnExt, ConnId, ConnInit, ConnMeta, ConnRef, ConnView,
+    SLOT_COUNT, Slab, SlotChunk, flag, narrow, wide,
 };
 use crate::hash::TupleHasher;
 use crate::lport::Steering;
 use crate::memory::Region;
-use crate::parse::Key;
+use crate::parse::{Key, joined, narrowed, ports, split, widened};
 use crate::prefetch::prefetch;
 use crate::proto::ConnState;
 use crate::service::{RealServerId, ServiceId};
@@ -144,6 +144,8 @@ pub struct ConnTable {
     pub(crate) exts: Slab<ConnExt>,
     wheel: Wheel,
     slots: Slots,
+    /// The tick of the last call of its worker.
+    now: u64,
 }
 
 impl ConnTable {
@@ -159,7 +161,14 @@ impl ConnTable {
             exts: Slab::new(memory.exts),
             wheel: Wheel::new(memory.timers),
             slots: Slots::new(memory.chunks),
+            now: 0,
         }
+    }
+
+    /// Says what time it is, in ticks; it never goes back.
+    #[inline]
+    pub(crate) fn set_now(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// Conns in the table.
@@ -211,7 +220,7 @@ impl ConnTable {
     /// none, the second bucket's line is asked for.
     #[inline]
     pub(crate) fn hint_first(&self, at: Candidates) -> Option<ConnRef> {
-        let hint = self.index.matches(at.first, at.signature).next();
+        let hint = self.index.hint(at.first, at.signature);
         match hint {
             Some(conn) => self.prefetch_conn(conn.id()),
             None => self.index.prefetch(self.index.other(at.first, at.signature)),
@@ -224,8 +233,7 @@ impl ConnTable {
     pub(crate) fn hint_second(&self, at: Candidates) -> Option<ConnRef> {
         let hint = self
             .index
-            .matches(self.index.other(at.first, at.signature), at.signature)
-            .next();
+            .hint(self.index.other(at.first, at.signature), at.signature);
         if let Some(conn) = hint {
             self.prefetch_conn(conn.id());
         }
@@ -247,35 +255,20 @@ impl ConnTable {
     /// Whether `conn` is what packets with this key belong to.
     #[inline]
     pub(crate) fn is(&self, conn: ConnRef, key: &Key) -> bool {
-        let id = conn.id();
+        let (id, direction) = (conn.id(), conn.direction() as usize);
         if id.is_v6() {
             self.v6.at(id.place()).is_some_and(|c| {
-                c.meta.proto == key.proto
-                    && match conn.direction() {
-                        Direction::Inbound => {
-                            (c.client, c.vip) == (key.src, key.dst)
-                                && (c.ports.client, c.ports.vip) == (key.sport, key.dport)
-                        }
-                        Direction::Outbound => {
-                            (c.server, c.local) == (key.src, key.dst)
-                                && (c.ports.server, c.ports.local) == (key.sport, key.dport)
-                        }
-                    }
+                c.addrs[direction] == key.addrs_wide()
+                    && c.ports[direction] == key.ports
+                    && c.meta.proto == key.proto
+                    && c.family(conn.direction()) == key.family
             })
         } else {
             key.family == Family::V4
                 && self.v4.at(id.place()).is_some_and(|c| {
-                    c.meta.proto == key.proto
-                        && match conn.direction() {
-                            Direction::Inbound => {
-                                (c.client, c.vip) == (key.src4(), key.dst4())
-                                    && (c.ports.client, c.ports.vip) == (key.sport, key.dport)
-                            }
-                            Direction::Outbound => {
-                                (c.server, c.local) == (key.src4(), key.dst4())
-                                    && (c.ports.server, c.ports.local) == (key.sport, key.dport)
-                            }
-                        }
+                    c.addrs[direction] == key.addrs_v4()
+                        && c.ports[direction] == key.ports
+                        && c.meta.proto == key.proto
                 })
         }
     }
@@ -321,12 +314,12 @@ impl ConnTable {
             return Err(TableFull::Index);
         }
 
-        let ports = ConnPorts {
-            client: init.client.port().to_be_bytes(),
-            vip: init.vip.port().to_be_bytes(),
-            server: init.server.port().to_be_bytes(),
-            local: init.local.port().to_be_bytes(),
-        };
+        let addrs = [(init.client, init.vip), (init.server, init.local)]
+            .map(|(src, dst)| joined(wide(src.ip()), wide(dst.ip())));
+        let ports = [
+            ports(init.client.port(), init.vip.port()),
+            ports(init.server.port(), init.local.port()),
+        ];
         let mut meta = ConnMeta {
             proto: init.proto.ip_proto(),
             state: init.state as u8,
@@ -340,15 +333,8 @@ impl ConnTable {
             self.v4.take();
             if let Some(conn) = self.v4.at_mut(place) {
                 meta.generation = conn.meta.generation.wrapping_add(1);
-                let v4 = |a: SocketAddr| -> [u8; 4] {
-                    let w = wide(a.ip());
-                    [w[12], w[13], w[14], w[15]]
-                };
                 *conn = Conn4 {
-                    client: v4(init.client),
-                    vip: v4(init.vip),
-                    server: v4(init.server),
-                    local: v4(init.local),
+                    addrs: addrs.map(narrowed),
                     ports,
                     meta,
                 };
@@ -364,16 +350,15 @@ impl ConnTable {
             if let Some(conn) = self.v6.at_mut(place) {
                 meta.generation = conn.meta.generation.wrapping_add(1);
                 *conn = Conn6 {
-                    client: wide(init.client.ip()),
-                    vip: wide(init.vip.ip()),
-                    server: wide(init.server.ip()),
-                    local: wide(init.local.ip()),
+                    addrs,
                     ports,
                     meta,
                     ..Conn6::zeroed()
                 };
             }
         }
+        // Time may have passed by an idle wheel, or begin anywhere.
+        self.wheel.skip_if_empty(self.now);
         self.wheel.arm(self.node(id), deadline);
         Ok(id)
     }
@@ -492,48 +477,45 @@ impl ConnTable {
     pub fn view(&self, id: ConnId) -> Option<ConnView> {
         let meta = *self.meta(id)?;
         let proto = L4Proto::from_ip_proto(meta.proto)?;
-        let (ends, ports) = if id.is_v6() {
+        // Source and destination, by direction.
+        let (addrs, families, ports) = if id.is_v6() {
             let c = self.v6.at(id.place())?;
-            let family = |v4_flag| {
-                if meta.flags & v4_flag != 0 {
-                    Family::V4
-                } else {
-                    Family::V6
-                }
-            };
-            let (client, server) = (family(flag::CLIENT_V4), family(flag::SERVER_V4));
-            let ends = [
-                narrow(c.client, client),
-                narrow(c.vip, client),
-                narrow(c.server, server),
-                narrow(c.local, server),
-            ];
-            (ends, c.ports)
-        } else {
-            let c = self.v4.at(id.place())?;
             (
-                [c.client.into(), c.vip.into(), c.server.into(), c.local.into()],
+                c.addrs,
+                [Direction::Inbound, Direction::Outbound].map(|d| c.family(d)),
                 c.ports,
             )
+        } else {
+            let c = self.v4.at(id.place())?;
+            (c.addrs.map(widened), [Family::V4; 2], c.ports)
         };
-        let end = |i: usize, port: [u8; 2]| SocketAddr::new(ends[i], u16::from_be_bytes(port));
+        let ends = |direction: Direction| {
+            let (src, dst) = split(addrs[direction as usize]);
+            let [s0, s1, d0, d1] = ports[direction as usize];
+            let end = |addr, port| {
+                SocketAddr::new(
+                    narrow(addr, families[direction as usize]),
+                    u16::from_be_bytes(port),
+                )
+            };
+            (end(src, [s0, s1]), end(dst, [d0, d1]))
+        };
+        let (client, vip) = ends(Direction::Inbound);
+        let (server, local) = ends(Direction::Outbound);
         Some(ConnView {
             id,
             init: ConnInit {
                 proto,
-                client: end(0, ports.client),
-                vip: end(1, ports.vip),
-                server: end(2, ports.server),
-                local: end(3, ports.local),
+                client,
+                vip,
+                server,
+                local,
                 service: ServiceId(meta.service),
                 server_id: RealServerId(meta.server),
                 state: ConnState::from_u8(meta.state)?,
             },
             generation: meta.generation,
-            remaining_ms: self
-                .wheel
-                .widen(meta.deadline)
-                .saturating_sub(self.wheel.elapsed()),
+            remaining_ms: u64::from(meta.deadline.wrapping_sub(self.now as u32).cast_signed().max(0).unsigned_abs()),
             was_established: meta.flags & flag::ESTABLISHED != 0,
             was_closed: meta.flags & flag::CLOSED != 0,
         })

@@ -5,7 +5,7 @@ mod route;
 mod snapshot;
 
 pub use route::{NextHop, Route, RouteTable};
-pub(crate) use snapshot::is_unicast;
+pub(crate) use snapshot::{is_group, is_unicast};
 pub use snapshot::{
     NoHop, OwnedAddr, Place, RealServer, Snapshot, SnapshotError, SnapshotErrorKind, VirtualService,
 };

@@ -86,6 +86,26 @@ impl RouteTable {
         }
     }
 
+    /// The number of the range that holds an IPv4 destination, below [`RouteTable::range_count`].
+    #[inline]
+    pub(crate) fn range_v4(&self, addr: u32) -> Option<usize> {
+        self.v4.range(addr)
+    }
+
+    /// As [`RouteTable::range_v4`].
+    #[inline]
+    pub(crate) fn range_v6(&self, addr: u128) -> Option<usize> {
+        self.v6.range(addr)
+    }
+
+    /// The routes of a family's ranges, by their numbers.
+    pub(crate) fn ranges(&self, family: Family) -> &[Option<Route>] {
+        match family {
+            Family::V4 => &self.v4.routes,
+            Family::V6 => &self.v6.routes,
+        }
+    }
+
     /// Ranges of a family, for tests of the bound.
     pub fn range_count(&self, family: Family) -> usize {
         match family {
@@ -154,8 +174,13 @@ impl<A: Copy + Ord + Next> Ranges<A> {
 
     #[inline]
     fn lookup(&self, addr: A) -> Option<Route> {
-        let after = self.starts.partition_point(|start| *start <= addr);
-        self.routes.get(after.checked_sub(1)?).copied().flatten()
+        self.routes.get(self.range(addr)?).copied().flatten()
+    }
+
+    /// The last range that does not begin behind `addr`.
+    #[inline]
+    fn range(&self, addr: A) -> Option<usize> {
+        self.starts.partition_point(|start| *start <= addr).checked_sub(1)
     }
 }
 

@@ -218,6 +218,11 @@ impl fmt::Display for SnapshotError {
 
 impl core::error::Error for SnapshotError {}
 
+/// Whether `addr` stands for many: such packets are the kernel's, as are protocols that we do not serve.
+pub(crate) fn is_group(addr: IpAddr) -> bool {
+    addr.is_multicast() || matches!(addr, IpAddr::V4(a) if a.is_broadcast())
+}
+
 /// Whether `addr` can be the address of one host on the wire.
 pub(crate) fn is_unicast(addr: IpAddr) -> bool {
     match addr {
@@ -229,7 +234,8 @@ pub(crate) fn is_unicast(addr: IpAddr) -> bool {
                 || a.octets()[0] >= 240
                 || a.octets()[0] == 0)
         }
-        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_loopback()),
+        // IPv4-mapped addresses are not for the wire (RFC 4291, 2.5.5.2, and RFC 6890).
+        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_loopback() || a.to_ipv4_mapped().is_some()),
     }
 }
 
@@ -389,6 +395,12 @@ impl Snapshot {
             port,
             mac: self.neighbours[at].1,
         })
+    }
+
+    /// The routes.
+    #[inline]
+    pub(crate) fn routes(&self) -> &RouteTable {
+        &self.routes
     }
 
     /// Where a packet to `addr` goes next.

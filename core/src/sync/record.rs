@@ -3,7 +3,9 @@
 use core::time::Duration;
 
 use crate::conn::{ConnExt, ConnId, ConnInit, ConnTable, TableFull, ext_flag, flag};
+use crate::proto::ConnState;
 use crate::service::FwdMode;
+use crate::tuple::L4Proto;
 use crate::xmit::SeqShift;
 
 /// A session: identity, forwarding decision, state, rewrite deltas. No place, worker or queue of its
@@ -67,8 +69,10 @@ pub enum InstallError {
     ExtFull,
     /// A conn holds one of the record's tuples.
     Taken,
-    /// The two ends of a side are of different families, or one has no port.
+    /// The two ends of a side are of different families, one has no port, or both sides have the same ends.
     BadEnds,
+    /// The state is not one of the protocol.
+    BadState,
 }
 
 impl SessionRecord {
@@ -129,12 +133,18 @@ impl SessionRecord {
     ) -> Result<ConnId, InstallError> {
         let c = &self.conn;
         let mixed = c.client.is_ipv4() != c.vip.is_ipv4() || c.server.is_ipv4() != c.local.is_ipv4();
+        // One tuple cannot lead to both directions.
         if mixed
+            || c.inbound() == c.outbound()
             || [c.client, c.vip, c.server, c.local]
                 .iter()
                 .any(|end| end.port() == 0)
         {
             return Err(InstallError::BadEnds);
+        }
+        let udp_state = matches!(c.state, ConnState::UdpOneWay | ConnState::UdpNormal);
+        if udp_state != (c.proto == L4Proto::Udp) {
+            return Err(InstallError::BadState);
         }
         if table.lookup(&c.inbound()).is_some() || table.lookup(&c.outbound()).is_some() {
             return Err(InstallError::Taken);

@@ -59,7 +59,7 @@ pub const fn fold(sum: u32) -> u16 {
 }
 
 #[inline(always)]
-const fn fold_u64(sum: u64) -> u16 {
+pub(crate) const fn fold_u64(sum: u64) -> u16 {
     fold((sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32)
 }
 
@@ -187,6 +187,14 @@ impl Delta {
     #[inline(always)]
     pub const fn replace_bytes4(self, old: [u8; 4], new: [u8; 4]) -> Self {
         self.replace_u32(u32::from_be_bytes(old), u32::from_be_bytes(new))
+    }
+
+    /// An 8-byte field (both IPv4 addresses) went from `old` to `new`.
+    #[inline(always)]
+    pub const fn replace_bytes8(self, old: [u8; 8], new: [u8; 8]) -> Self {
+        let (old, new) = (u64::from_be_bytes(old), u64::from_be_bytes(new));
+        self.replace_u32((old >> 32) as u32, (new >> 32) as u32)
+            .replace_u32(old as u32, new as u32)
     }
 
     /// A 16-byte field (an IPv6 address) went from `old` to `new`.

@@ -1,146 +1,208 @@
 //! FullNAT: both addresses and both ports are replaced, within a family or across (NAT64, RFC 7915).
 
+use core::net::{IpAddr, Ipv4Addr};
+
 use super::{Egress, SeqShift};
-use crate::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Kind, L2_LEN_MAX, Parsed, last4};
+use crate::conn::narrow;
+use crate::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Kind, L2_LEN_MAX, Parsed, split};
 use crate::port::Frame;
 use crate::stats::DropReason;
 use crate::tuple::Family;
 use crate::wire::checksum;
 use crate::wire::{Delta, EtherType, IpProto};
 
-/// What the rewritten packet's tuple shall be. IPv4 addresses stand as IPv4-mapped ones.
+/// What the tuple of a packet becomes that goes from IPv4 to IPv4: source and destination, as on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Target {
-    pub(crate) family: Family,
-    pub(crate) src: [u8; 16],
-    pub(crate) dst: [u8; 16],
-    pub(crate) sport: [u8; 2],
-    pub(crate) dport: [u8; 2],
+pub(crate) struct Target4 {
+    addrs: [u8; 8],
+    ports: [u8; 4],
 }
 
-/// Rewrites a TCP or UDP packet, with the time to live that is left after this hop. The frame is untouched
-/// if it fails.
+impl Target4 {
+    /// The reverse of what a packet of the other direction carries.
+    #[inline]
+    pub(crate) fn reverse_of(addrs: [u8; 8], ports: [u8; 4]) -> Self {
+        let addrs = u64::from_ne_bytes(addrs).rotate_left(32).to_ne_bytes();
+        Target4 {
+            addrs,
+            ports: reversed(ports),
+        }
+    }
+
+    /// Where the packet goes.
+    #[inline]
+    pub(crate) fn dst(&self) -> Ipv4Addr {
+        let [.., a, b, c, d] = self.addrs;
+        Ipv4Addr::new(a, b, c, d)
+    }
+}
+
+/// As [`Target4`] where IPv6 is on a side. IPv4 addresses stand as IPv4-mapped ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target6 {
+    family: Family,
+    src: [u8; 16],
+    dst: [u8; 16],
+    ports: [u8; 4],
+}
+
+impl Target6 {
+    /// The reverse of what a packet of the other direction, which is of `family`, carries.
+    #[inline]
+    pub(crate) fn reverse_of(family: Family, addrs: [u8; 32], ports: [u8; 4]) -> Self {
+        let (dst, src) = split(addrs);
+        Target6 {
+            family,
+            src,
+            dst,
+            ports: reversed(ports),
+        }
+    }
+
+    /// Where the packet goes.
+    #[inline]
+    pub(crate) fn dst(&self) -> IpAddr {
+        narrow(self.dst, self.family)
+    }
+}
+
 #[inline]
-pub(crate) fn rewrite<F: Frame>(
+fn reversed(ports: [u8; 4]) -> [u8; 4] {
+    u32::from_ne_bytes(ports).rotate_left(16).to_ne_bytes()
+}
+
+/// Rewrites a TCP or UDP packet over IPv4, with the time to live that is left after this hop. The frame is
+/// untouched if it fails.
+#[inline(always)]
+pub(crate) fn rewrite_v4<F: Frame>(
     frame: &mut F,
     parsed: &Parsed,
-    to: &Target,
+    to: &Target4,
     shift: Option<SeqShift>,
     out: &Egress,
 ) -> Result<(), DropReason> {
-    let end = parsed.end as usize;
-    let l3 = usize::from(parsed.l3);
-    if parsed.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+    may_pass(parsed, out)?;
+    let data = frame.data_mut();
+    // Without tags and options the offsets are constants.
+    match (usize::from(parsed.l3), usize::from(parsed.l4)) {
+        (ETHERNET_LEN, L4_PLAIN) => edit_v4(data, ETHERNET_LEN, L4_PLAIN, parsed, to, shift)?,
+        (l3, l4) => edit_v4(data, l3, l4, parsed, to, shift)?,
     }
-    if to.family == parsed.key.family {
-        if (end - l3) as u32 > out.mtu {
-            return Err(DropReason::TooBig);
-        }
-        let data = frame.data_mut();
-        match to.family {
-            Family::V4 => within_v4(data, parsed, to, shift)?,
-            Family::V6 => within_v6(data, parsed, to, shift)?,
-        }
-        write_macs(data, out);
-    } else {
-        across(frame, parsed, to, shift, out)?;
-        return Ok(());
-    }
-    if frame.len() > end {
-        frame.truncate(end);
-    }
+    write_macs(data, out);
+    cut_padding(frame, parsed);
     Ok(())
 }
 
-#[inline]
-fn write_macs(data: &mut [u8], out: &Egress) {
-    if let Some(macs) = data.first_chunk_mut::<12>() {
-        macs[..6].copy_from_slice(&out.hop.mac.0);
-        macs[6..].copy_from_slice(&out.src_mac.0);
-    }
-}
+/// Where the transport header stands in an IPv4 packet without options in a frame without tags.
+const L4_PLAIN: usize = ETHERNET_LEN + IPV4_LEN;
 
-#[inline]
-fn within_v4(
+#[inline(always)]
+fn edit_v4(
     data: &mut [u8],
+    l3: usize,
+    l4: usize,
     parsed: &Parsed,
-    to: &Target,
+    to: &Target4,
     shift: Option<SeqShift>,
 ) -> Result<(), DropReason> {
-    let l3 = usize::from(parsed.l3);
     let ip: &mut [u8; IPV4_LEN] = data
         .get_mut(l3..)
         .and_then(|d| d.first_chunk_mut())
         .ok_or(DropReason::Truncated)?;
-    let (src, dst) = (last4(&to.src), last4(&to.dst));
-    let addrs = Delta::ZERO
-        .replace_bytes4(parsed.key.src4(), src)
-        .replace_bytes4(parsed.key.dst4(), dst);
+    let addrs = Delta::ZERO.replace_bytes8(parsed.key.addrs_v4(), to.addrs);
     let ttl_proto = u16::from_be_bytes([ip[8], ip[9]]);
     let header = addrs.replace_u16(ttl_proto, ttl_proto - 0x0100);
     ip[8] -= 1;
     let sum = header.apply(u16::from_be_bytes([ip[10], ip[11]]));
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    ip[12..16].copy_from_slice(&src);
-    ip[16..20].copy_from_slice(&dst);
-    transport(data, parsed, to, shift, addrs)
+    ip[12..].copy_from_slice(&to.addrs);
+    transport(data, l4, parsed, to.ports, shift, addrs)
 }
 
+/// As [`rewrite_v4`] where IPv6 is on a side.
 #[inline]
-fn within_v6(
-    data: &mut [u8],
+pub(crate) fn rewrite_v6<F: Frame>(
+    frame: &mut F,
     parsed: &Parsed,
-    to: &Target,
+    to: &Target6,
     shift: Option<SeqShift>,
+    out: &Egress,
 ) -> Result<(), DropReason> {
-    let l3 = usize::from(parsed.l3);
+    if to.family != parsed.key.family {
+        return across(frame, parsed, to, shift, out);
+    }
+    may_pass(parsed, out)?;
+    let data = frame.data_mut();
     let ip: &mut [u8; IPV6_LEN] = data
-        .get_mut(l3..)
+        .get_mut(usize::from(parsed.l3)..)
         .and_then(|d| d.first_chunk_mut())
         .ok_or(DropReason::Truncated)?;
     ip[7] -= 1;
     ip[8..24].copy_from_slice(&to.src);
-    ip[24..40].copy_from_slice(&to.dst);
+    ip[24..].copy_from_slice(&to.dst);
+    let (src, dst) = split(parsed.key.addrs_wide());
     let addrs = Delta::ZERO
-        .replace_bytes16(parsed.key.src, to.src)
-        .replace_bytes16(parsed.key.dst, to.dst);
-    transport(data, parsed, to, shift, addrs)
+        .replace_bytes16(src, to.src)
+        .replace_bytes16(dst, to.dst);
+    transport(data, usize::from(parsed.l4), parsed, to.ports, shift, addrs)?;
+    write_macs(data, out);
+    cut_padding(frame, parsed);
+    Ok(())
 }
 
-/// Ports, sequence numbers and checksum of the transport header; `delta` is what the addresses change.
+/// Whether the packet has a hop left, and is not too long for the way out if it keeps its length.
+#[inline(always)]
+fn may_pass(parsed: &Parsed, out: &Egress) -> Result<(), DropReason> {
+    if parsed.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    if parsed.end - u32::from(parsed.l3) > out.mtu {
+        return Err(DropReason::TooBig);
+    }
+    Ok(())
+}
+
+/// The length of what is sent is that of its packet.
 #[inline]
+fn cut_padding<F: Frame>(frame: &mut F, parsed: &Parsed) {
+    let end = parsed.end as usize;
+    if frame.len() > end {
+        frame.truncate(end);
+    }
+}
+
+#[inline]
+fn write_macs(data: &mut [u8], out: &Egress) {
+    if let Some(macs) = data.first_chunk_mut() {
+        *macs = out.macs;
+    }
+}
+
+/// Ports, sequence numbers and checksum of the transport header at `l4`; `delta` is what the addresses change.
+#[inline(always)]
 fn transport(
     data: &mut [u8],
+    l4: usize,
     parsed: &Parsed,
-    to: &Target,
+    ports: [u8; 4],
     shift: Option<SeqShift>,
     delta: Delta,
 ) -> Result<(), DropReason> {
-    let segment = data
-        .get_mut(usize::from(parsed.l4)..)
-        .ok_or(DropReason::Truncated)?;
-    let [s0, s1] = parsed.key.sport;
-    let [d0, d1] = parsed.key.dport;
-    let mut delta = delta.replace_bytes4(
-        [s0, s1, d0, d1],
-        [to.sport[0], to.sport[1], to.dport[0], to.dport[1]],
-    );
-    if let (Some(shift), Kind::Tcp) = (shift, parsed.kind) {
-        delta = shift.apply(segment, delta);
-    }
+    let segment = data.get_mut(l4..).ok_or(DropReason::Truncated)?;
+    let mut delta = delta.replace_bytes4(parsed.key.ports, ports);
     match parsed.kind {
         Kind::Tcp => {
+            if let Some(shift) = shift {
+                delta = shift.apply(segment, delta);
+            }
             let tcp: &mut [u8; 20] = segment.first_chunk_mut().ok_or(DropReason::Truncated)?;
-            tcp[..2].copy_from_slice(&to.sport);
-            tcp[2..4].copy_from_slice(&to.dport);
+            tcp[..4].copy_from_slice(&ports);
             let sum = delta.apply(u16::from_be_bytes([tcp[16], tcp[17]]));
             tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         }
         _ => {
             let udp: &mut [u8; 8] = segment.first_chunk_mut().ok_or(DropReason::Truncated)?;
-            udp[..2].copy_from_slice(&to.sport);
-            udp[2..4].copy_from_slice(&to.dport);
+            udp[..4].copy_from_slice(&ports);
             let sum = delta.apply_udp(u16::from_be_bytes([udp[6], udp[7]]));
             udp[6..8].copy_from_slice(&sum.to_be_bytes());
         }
@@ -154,10 +216,13 @@ fn transport(
 fn across<F: Frame>(
     frame: &mut F,
     parsed: &Parsed,
-    to: &Target,
+    to: &Target6,
     shift: Option<SeqShift>,
     out: &Egress,
 ) -> Result<(), DropReason> {
+    if parsed.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
     let (l3, l4, end) = (
         usize::from(parsed.l3),
         usize::from(parsed.l4),
@@ -218,21 +283,20 @@ fn across<F: Frame>(
         EtherType::IPV6
     };
     data[l3 - 2..l3].copy_from_slice(&ethertype.0.to_be_bytes());
-    let mut moved = *parsed;
-    moved.l4 = new_head as u16;
+    let (src, dst) = split(parsed.key.addrs_wide());
     let addrs = match to.family {
         Family::V4 => Delta::ZERO
-            .remove(checksum::sum(&parsed.key.src))
-            .remove(checksum::sum(&parsed.key.dst))
+            .remove(checksum::sum(&src))
+            .remove(checksum::sum(&dst))
             .add(checksum::sum(&to.src[12..]))
             .add(checksum::sum(&to.dst[12..])),
         Family::V6 => Delta::ZERO
-            .remove(checksum::sum(&parsed.key.src[12..]))
-            .remove(checksum::sum(&parsed.key.dst[12..]))
+            .remove(checksum::sum(&src[12..]))
+            .remove(checksum::sum(&dst[12..]))
             .add(checksum::sum(&to.src))
             .add(checksum::sum(&to.dst)),
     };
-    transport(data, &moved, to, shift, addrs)?;
+    transport(data, new_head, parsed, to.ports, shift, addrs)?;
     match to.family {
         Family::V4 => emit_v4(&mut data[l3..], packet_len, class, dont_fragment, parsed, to),
         Family::V6 => {
@@ -263,7 +327,7 @@ fn class_and_df(data: &[u8], parsed: &Parsed) -> Result<(u8, bool), DropReason> 
 /// way (RFC 7915, 5.1).
 const FRAGMENTABLE_LEN_MAX: usize = 1260;
 
-fn emit_v4(ip: &mut [u8], packet_len: usize, class: u8, dont_fragment: bool, parsed: &Parsed, to: &Target) {
+fn emit_v4(ip: &mut [u8], packet_len: usize, class: u8, dont_fragment: bool, parsed: &Parsed, to: &Target6) {
     let df = dont_fragment && packet_len > FRAGMENTABLE_LEN_MAX;
     // The identification of a packet that may be fragmented comes from the packet itself, so that every
     // replica makes the same bytes of it: its transport checksum.
@@ -287,7 +351,7 @@ fn emit_v4(ip: &mut [u8], packet_len: usize, class: u8, dont_fragment: bool, par
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn emit_v6(ip: &mut [u8], payload_len: usize, class: u8, parsed: &Parsed, to: &Target) {
+fn emit_v6(ip: &mut [u8], payload_len: usize, class: u8, parsed: &Parsed, to: &Target6) {
     ip[..4].copy_from_slice(&[0x60 | class >> 4, class << 4, 0, 0]);
     ip[4..6].copy_from_slice(&(payload_len as u16).to_be_bytes());
     ip[6] = parsed.key.proto;
@@ -297,7 +361,7 @@ fn emit_v6(ip: &mut [u8], payload_len: usize, class: u8, parsed: &Parsed, to: &T
 }
 
 /// Computes the checksum of the UDP datagram at the start of `datagram`.
-fn fill_udp_v6(datagram: &mut [u8], to: &Target) {
+fn fill_udp_v6(datagram: &mut [u8], to: &Target6) {
     let len = usize::from(u16::from_be_bytes([datagram[4], datagram[5]])).min(datagram.len());
     datagram[6..8].copy_from_slice(&[0, 0]);
     let pseudo = checksum::pseudo_v6(to.src.into(), to.dst.into(), IpProto::UDP, len as u32);

@@ -1,0 +1,142 @@
+//! `evenkeel check`.
+
+use std::path::PathBuf;
+
+use evenkeel_control::{Config, ConfigErrors, Problem};
+use serde::Serialize;
+
+use crate::complaint::Complaint;
+use crate::{Exit, config, print};
+
+/// Check configs: every error at once, with its place and a remedy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  evenkeel check /etc/evenkeel/node.toml
+  evenkeel check a.toml b.toml --json
+  ssh lb1 cat node.toml | evenkeel check -
+
+Exit codes: 0 all are good (warnings included), 1 one is refused or cannot be read.
+The keys of a config are described in docs/config.md.")]
+pub(crate) struct Args {
+    /// Config files; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// One file's result in JSON.
+#[derive(Debug, Serialize)]
+struct Checked {
+    file: String,
+    ok: bool,
+    services: usize,
+    servers: usize,
+    ports: usize,
+    routes: usize,
+    neighbours: usize,
+    workers: u8,
+    errors: Vec<Problem>,
+    errors_omitted: usize,
+    warnings: Vec<Problem>,
+    warnings_omitted: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    files: Vec<Checked>,
+}
+
+impl Checked {
+    fn good(file: String, config: &Config) -> Self {
+        let spec = &config.spec;
+        Checked {
+            file,
+            ok: true,
+            services: spec.services.len(),
+            servers: spec.services.iter().map(|s| s.servers.len()).sum(),
+            ports: spec.ports.len(),
+            routes: spec.routes.len(),
+            neighbours: spec.neighbours.len(),
+            workers: config.workers,
+            errors: Vec::new(),
+            errors_omitted: 0,
+            warnings: config.warnings.clone(),
+            warnings_omitted: config.warnings_omitted,
+        }
+    }
+
+    fn refused(file: String, errors: &ConfigErrors) -> Self {
+        Checked {
+            file,
+            ok: false,
+            services: 0,
+            servers: 0,
+            ports: 0,
+            routes: 0,
+            neighbours: 0,
+            workers: 0,
+            errors: errors.problems().to_vec(),
+            errors_omitted: errors.omitted(),
+            warnings: Vec::new(),
+            warnings_omitted: 0,
+        }
+    }
+
+    fn line(&self) -> String {
+        let n = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        format!(
+            "{}: ok: {}, {}, {}, {}\n",
+            self.file,
+            n(self.services, "service"),
+            n(self.servers, "server"),
+            n(self.ports, "port"),
+            n(usize::from(self.workers), "worker")
+        )
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
+    let mut files = Vec::new();
+    for path in &args.files {
+        let name = path.display().to_string();
+        let text = match config::read(path) {
+            Ok(text) => text,
+            Err(complaint) if args.json => return Err(complaint),
+            Err(complaint) => {
+                complaint.report();
+                files.push(None);
+                continue;
+            }
+        };
+        match evenkeel_control::parse(&name, &text) {
+            Ok(config) => {
+                let checked = Checked::good(name, &config);
+                if !args.json {
+                    print(&checked.line())?;
+                    config::warn(&config);
+                }
+                files.push(Some(checked));
+            }
+            Err(errors) => {
+                files.push(Some(Checked::refused(name, &errors)));
+                if !args.json {
+                    Complaint::from(errors).report();
+                }
+            }
+        }
+    }
+    let ok = files.iter().all(|f| f.as_ref().is_some_and(|f| f.ok));
+    if args.json {
+        let report = Report {
+            ok,
+            files: files.into_iter().flatten().collect(),
+        };
+        let text = serde_json::to_string_pretty(&report)
+            .map_err(|e| Complaint::new(format!("cannot write JSON: {e}")))?;
+        print(&(text + "\n"))?;
+    }
+    Ok(if ok { Exit::Fine } else { Exit::Refused })
+}

@@ -1,0 +1,83 @@
+//! What a command refuses with.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use evenkeel_control::ConfigErrors;
+use miette::{Diagnostic, Report};
+
+/// Why a command does not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Complaint {
+    /// In words.
+    Plain(Plain),
+    /// A config is refused.
+    Config(Box<ConfigErrors>),
+}
+
+/// An error in words, with a remedy where there is one.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Plain {
+    message: String,
+    help: Option<String>,
+    #[source]
+    source: Option<io::Error>,
+}
+
+impl Diagnostic for Plain {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|h| Box::new(h) as Box<dyn fmt::Display>)
+    }
+}
+
+impl Complaint {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Complaint::Plain(Plain {
+            message: message.into(),
+            help: None,
+            source: None,
+        })
+    }
+
+    pub(crate) fn io(message: impl Into<String>, source: io::Error) -> Self {
+        Complaint::Plain(Plain {
+            message: message.into(),
+            help: None,
+            source: Some(source),
+        })
+    }
+
+    /// With what to do about it.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        if let Complaint::Plain(plain) = &mut self {
+            plain.help = Some(help.into());
+        }
+        self
+    }
+
+    /// Whether the reader of our output went away.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        let source = match self {
+            Complaint::Plain(plain) => plain.source.as_ref(),
+            Complaint::Config(_) => None,
+        };
+        source.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Prints it to standard error: with colours and drawings on a terminal only.
+    pub(crate) fn report(self) {
+        let report = match self {
+            Complaint::Plain(plain) => Report::new(plain),
+            Complaint::Config(errors) => Report::new(*errors),
+        };
+        // Nobody is left to complain to if this fails.
+        let _ = writeln!(io::stderr(), "{report:?}");
+    }
+}
+
+impl From<ConfigErrors> for Complaint {
+    fn from(errors: ConfigErrors) -> Self {
+        Complaint::Config(Box::new(errors))
+    }
+}

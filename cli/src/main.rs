@@ -1,0 +1,99 @@
+//! The `evenkeel` binary.
+
+mod check;
+mod complaint;
+mod completions;
+mod config;
+mod replay;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use complaint::Complaint;
+
+/// An L4 load balancer, and tools around its engine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evenkeel",
+    version,
+    about,
+    max_term_width = 110,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 refused (arguments, config, files), 2 a capture was cut short.\n\
+                        Each command says more: evenkeel replay --help"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Replay(replay::Args),
+    Check(check::Args),
+    Completions(completions::Args),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Fine,
+    Refused,
+    CutShort,
+    /// By this signal.
+    Interrupted(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(match exit {
+            Exit::Fine => 0,
+            Exit::Refused => 1,
+            Exit::CutShort => 2,
+            // As shells say it.
+            Exit::Interrupted(signal) => signal.saturating_add(128),
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output, and are fine.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Refused
+            } else {
+                Exit::Fine
+            }
+            .into();
+        }
+    };
+    let result = match cli.command {
+        Command::Replay(args) => replay::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        // Who reads our output has seen enough.
+        Err(error) if error.is_broken_pipe() => Exit::Fine.into(),
+        Err(error) => {
+            error.report();
+            Exit::Refused.into()
+        }
+    }
+}
+
+/// Writes `text` to standard output, all of it.
+fn print(text: &str) -> Result<(), Complaint> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Complaint::io("cannot write to standard output", error))
+}

@@ -1,0 +1,11 @@
+//! Packet stories: what came in, what went out, which counters moved.
+
+mod conns;
+mod drops;
+mod fullnat;
+mod l3;
+mod replica;
+mod scheduling;
+mod timeouts;
+mod translation;
+mod workers;
