@@ -248,7 +248,8 @@ impl<C: NoUninit + AnyBitPattern + ConnOf> Established<C> {
     /// The floor's turn.
     #[inline]
     pub fn floor_forward(&mut self, how: Ask, places: &[u32; BURST]) {
-        self.floor.forward(how, black_box(places), black_box(&mut self.frames));
+        self.floor
+            .forward(how, black_box(places), black_box(&mut self.frames));
     }
 
     /// The frames, as the last burst left them.

@@ -196,7 +196,13 @@ pub(crate) fn icmp<F: Frame>(
         return Err(DropReason::BadChecksum);
     }
     let kernels = matches!(snapshot.owned(dst), Some(OwnedAddr::Port(_)));
-    if kernels && !echo && !matches!(parsed.flags, icmpv6::msg::NEIGHBOUR_SOLICITATION | icmpv6::msg::NEIGHBOUR_ADVERTISEMENT) {
+    if kernels
+        && !echo
+        && !matches!(
+            parsed.flags,
+            icmpv6::msg::NEIGHBOUR_SOLICITATION | icmpv6::msg::NEIGHBOUR_ADVERTISEMENT
+        )
+    {
         // Errors about the kernel's own connections, answers to its own echo requests.
         return Ok(Icmp::Punt);
     }

@@ -32,9 +32,12 @@ impl Instant {
         self.0 / TICK_NS
     }
 
-    /// The instant at which `tick` begins; saturates at the end of time.
-    pub(crate) const fn from_tick(tick: u64) -> Self {
-        Instant(tick.saturating_mul(TICK_NS))
+    /// The instant at which `tick` begins; `None` behind the end of time, where it never comes.
+    pub(crate) const fn from_tick(tick: u64) -> Option<Self> {
+        match tick.checked_mul(TICK_NS) {
+            Some(ns) => Some(Instant(ns)),
+            None => None,
+        }
     }
 
     /// Time since `earlier`, zero if `earlier` is later.

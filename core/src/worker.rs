@@ -21,7 +21,9 @@ use crate::parse::{Kind, Parsed, parse, tcp_flag};
 use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
 use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, Timeouts, tcp_transition, udp_transition};
 use crate::sched;
-use crate::service::{OwnedAddr, RealServer, RealServerId, ServiceId, Snapshot, VirtualService, is_group, is_unicast};
+use crate::service::{
+    OwnedAddr, RealServer, RealServerId, ServiceId, Snapshot, VirtualService, is_group, is_unicast,
+};
 use crate::stats::{Counters, DropReason};
 use crate::sync::{InstallError, SessionRecord};
 use crate::time::Instant;
@@ -757,7 +759,7 @@ impl Worker {
 
     /// When [`Worker::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.table.next_tick().map(Instant::from_tick)
+        self.table.next_tick().and_then(Instant::from_tick)
     }
 
     /// Carries out a command, or says why not; then nothing has changed.

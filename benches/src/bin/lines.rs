@@ -24,7 +24,10 @@ enum How {
 }
 
 fn main() -> ExitCode {
-    println!("{:<14} {:<6} {:>6} {:>8} {:>9}  ns a line", "asked by", "pages", "MiB", "ask", "read");
+    println!(
+        "{:<14} {:<6} {:>6} {:>8} {:>9}  ns a line",
+        "asked by", "pages", "MiB", "ask", "read"
+    );
     for pages in [Pages::Huge, Pages::Small] {
         for mib in [16usize, 64, 512] {
             let lines = mib << 20 >> 6;
@@ -36,14 +39,22 @@ fn main() -> ExitCode {
                 }
             };
             let words: &mut [u64] = memory.take(lines * WORDS_A_LINE).expect("it was mapped for this");
-            for how in [How::Nothing, How::Prefetch(Ask::T0), How::Prefetch(Ask::T1), How::EarlyRead] {
+            for how in [
+                How::Nothing,
+                How::Prefetch(Ask::T0),
+                How::Prefetch(Ask::T1),
+                How::EarlyRead,
+            ] {
                 let (asked, read) = measure(words, how);
                 let name = match how {
                     How::Nothing => "nothing".to_owned(),
                     How::Prefetch(hint) => format!("PREFETCH{hint:?}"),
                     How::EarlyRead => "early read".to_owned(),
                 };
-                println!("{name:<14} {:<6} {mib:>6} {asked:>8.1} {read:>9.1}", format!("{pages:?}").to_lowercase());
+                println!(
+                    "{name:<14} {:<6} {mib:>6} {asked:>8.1} {read:>9.1}",
+                    format!("{pages:?}").to_lowercase()
+                );
             }
         }
     }

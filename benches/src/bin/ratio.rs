@@ -112,8 +112,21 @@ fn measured(o: &Options, size: u32, name: &'static str) -> Result<Vec<Row>, Stri
     let child = std::env::current_exe().map_err(|e| e.to_string())?;
     let pages = if o.pages == Pages::Huge { "huge" } else { "small" };
     let output = std::process::Command::new(child)
-        .args(["--json", "--only", name, "--pages", pages, "--sizes", &size.to_string()])
-        .args(["--batches", &o.batches.to_string(), "--bursts", &o.bursts.to_string()])
+        .args([
+            "--json",
+            "--only",
+            name,
+            "--pages",
+            pages,
+            "--sizes",
+            &size.to_string(),
+        ])
+        .args([
+            "--batches",
+            &o.batches.to_string(),
+            "--bursts",
+            &o.bursts.to_string(),
+        ])
         .stderr(std::process::Stdio::inherit())
         .output()
         .map_err(|e| e.to_string())?;
@@ -132,7 +145,10 @@ fn row_of(row: &serde_json::Value) -> Option<Row> {
         engine_ns: row["engine_ns"].as_f64()?,
         floor_ns: row["floor_ns"].as_f64()?,
         ratio: row["ratio"].as_f64()?,
-        ratio_quartiles: (row["ratio_quartiles"][0].as_f64()?, row["ratio_quartiles"][1].as_f64()?),
+        ratio_quartiles: (
+            row["ratio_quartiles"][0].as_f64()?,
+            row["ratio_quartiles"][1].as_f64()?,
+        ),
     })
 }
 

@@ -515,7 +515,13 @@ impl ConnTable {
                 state: ConnState::from_u8(meta.state)?,
             },
             generation: meta.generation,
-            remaining_ms: u64::from(meta.deadline.wrapping_sub(self.now as u32).cast_signed().max(0).unsigned_abs()),
+            remaining_ms: u64::from(
+                meta.deadline
+                    .wrapping_sub(self.now as u32)
+                    .cast_signed()
+                    .max(0)
+                    .unsigned_abs(),
+            ),
             was_established: meta.flags & flag::ESTABLISHED != 0,
             was_closed: meta.flags & flag::CLOSED != 0,
         })

@@ -5,10 +5,10 @@ mod route;
 mod snapshot;
 
 pub use route::{NextHop, Route, RouteTable};
-pub(crate) use snapshot::{is_group, is_unicast};
 pub use snapshot::{
     NoHop, OwnedAddr, Place, RealServer, Snapshot, SnapshotError, SnapshotErrorKind, VirtualService,
 };
+pub(crate) use snapshot::{is_group, is_unicast};
 
 use alloc::string::String;
 use alloc::vec::Vec;

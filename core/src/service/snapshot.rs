@@ -235,7 +235,9 @@ pub(crate) fn is_unicast(addr: IpAddr) -> bool {
                 || a.octets()[0] == 0)
         }
         // IPv4-mapped addresses are not for the wire (RFC 4291, 2.5.5.2, and RFC 6890).
-        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_loopback() || a.to_ipv4_mapped().is_some()),
+        IpAddr::V6(a) => {
+            !(a.is_unspecified() || a.is_multicast() || a.is_loopback() || a.to_ipv4_mapped().is_some())
+        }
     }
 }
 

@@ -338,6 +338,11 @@ fn time_at_its_end() {
     );
     lab.workers[0].handle_timeout(lab.now);
     assert!(lab.state(&flow).is_some());
+    assert_eq!(
+        lab.workers[0].poll_timeout(),
+        None,
+        "its time lies behind the end: nobody shall wait for it"
+    );
     lab.audit();
 }
 
