@@ -3,6 +3,8 @@
 //!     cargo bench -p evenkeel-benches --bench engine
 //!     EVENKEEL_BENCH_CONNS=64k,1m,10m cargo bench ...    sizes of the table (64k,1m)
 
+#![allow(missing_docs, reason = "the macros make public functions")]
+
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

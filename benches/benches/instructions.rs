@@ -3,6 +3,8 @@
 //!     apt-get install valgrind; cargo install --locked gungraun-runner --version 0.20.0
 //!     cargo bench -p evenkeel-benches --bench instructions
 
+#![allow(missing_docs, reason = "the macros make public modules")]
+
 use evenkeel_benches::cases::{Established, Lookup, Open, Parse, lookup_burst, parse_burst};
 use evenkeel_benches::floor::{Ask, BURST, Conn4, Conn6};
 use evenkeel_benches::flows::{Kind, Order};

@@ -44,27 +44,43 @@ pub struct Parse {
 }
 
 impl Parse {
-    fn new() -> Self {
-        Parse {
-            frames: BenchFrame::burst(),
+    /// Without frames to parse yet.
+    pub fn new() -> Self {
+        Parse::default()
+    }
+
+    /// Makes the frames of the next burst.
+    pub fn prepare(&mut self, kind: Kind, order: &mut Order) {
+        for (slot, frame) in self.frames.iter_mut().enumerate() {
+            write_data(frame, kind, order.packet(), slot);
         }
     }
 
+    /// The frames.
+    pub fn frames(&self) -> &[BenchFrame; BURST] {
+        &self.frames
+    }
+
     fn run(&mut self, seed: u64, bursts: usize, mut what: impl FnMut(&mut [BenchFrame; BURST])) -> Vec<f64> {
-        let run = |kind, frames: &mut [BenchFrame; BURST], what: &mut dyn FnMut(&mut [BenchFrame; BURST])| {
+        let mut ns = Vec::new();
+        for kind in [Kind::V4, Kind::V6] {
             let mut order = Order::new(seed, 1 << 16);
             let mut watch = Stopwatch::default();
             for _ in 0..bursts {
-                for (slot, frame) in frames.iter_mut().enumerate() {
-                    write_data(frame, kind, order.packet(), slot);
-                }
-                watch.time(|| what(frames));
+                self.prepare(kind, &mut order);
+                watch.time(|| what(&mut self.frames));
             }
-            watch.per(bursts * BURST)
-        };
-        [Kind::V4, Kind::V6]
-            .map(|kind| run(kind, &mut self.frames, &mut what))
-            .into()
+            ns.push(watch.per(bursts * BURST));
+        }
+        ns
+    }
+}
+
+impl Default for Parse {
+    fn default() -> Self {
+        Parse {
+            frames: BenchFrame::burst(),
+        }
     }
 }
 
@@ -107,7 +123,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    fn new(n: u32, pages: Pages) -> Result<Self, MapError> {
+    /// `n` conns on both sides.
+    pub fn new(n: u32, pages: Pages) -> Result<Self, MapError> {
         let worker = world::established(Kind::V4, n, WEEK, pages)?;
         let floor = Floor::new(Kind::V4, n, n + SPARE, pages)?;
         Ok(Lookup {
@@ -118,8 +135,13 @@ impl Lookup {
         })
     }
 
+    /// The engine's side.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// Packets of flows from `first` on: of those behind the last one the table knows none.
-    fn probes(&mut self, order: &mut Order, first: u32) -> [Probe; BURST] {
+    pub fn probes(&mut self, order: &mut Order, first: u32) -> [Probe; BURST] {
         std::array::from_fn(|_| {
             let packet = order.packet();
             write_data(
@@ -318,7 +340,8 @@ pub struct Open {
 }
 
 impl Open {
-    fn new(n: u32, pages: Pages) -> Result<Self, MapError> {
+    /// `n` conns on both sides.
+    pub fn new(n: u32, pages: Pages) -> Result<Self, MapError> {
         Ok(Open {
             n,
             next: 0,
@@ -328,6 +351,32 @@ impl Open {
             verdicts: Verdicts::default(),
             now: Instant::ZERO,
         })
+    }
+
+    /// Makes the SYNs of the next burst.
+    pub fn prepare(&mut self) {
+        for frame in self.frames.iter_mut() {
+            write_syn(frame, Kind::V4, self.n + self.next % NEW_FLOWS);
+            self.next += 1;
+        }
+    }
+
+    /// Opens conns.
+    #[inline]
+    pub fn burst(&mut self) {
+        self.worker
+            .handle_burst(self.now, &mut self.frames[..], &mut self.verdicts);
+    }
+
+    /// Lets more time go by than a conn is given whose SYN is not answered.
+    pub fn wait(&mut self) {
+        self.now = self.now + Duration::from_secs(31);
+    }
+
+    /// Lets conns expire, as many as a call does.
+    #[inline]
+    pub fn expire(&mut self) {
+        self.worker.handle_timeout(self.now);
     }
 }
 
@@ -344,14 +393,8 @@ impl Case for Open {
         let conns = bursts * BURST;
         let mut open = Stopwatch::default();
         for _ in 0..bursts {
-            for frame in self.frames.iter_mut() {
-                write_syn(frame, Kind::V4, self.n + self.next % NEW_FLOWS);
-                self.next += 1;
-            }
-            open.time(|| {
-                self.worker
-                    .handle_burst(self.now, &mut self.frames[..], &mut self.verdicts)
-            });
+            self.prepare();
+            open.time(|| self.burst());
         }
         assert_eq!(
             self.worker.table().len(),
@@ -360,9 +403,9 @@ impl Case for Open {
             self.worker.counters()
         );
         let mut expire = Stopwatch::default();
-        self.now = self.now + Duration::from_secs(31);
+        self.wait();
         while self.worker.table().len() > self.n as usize {
-            expire.time(|| self.worker.handle_timeout(self.now));
+            expire.time(|| self.expire());
         }
         assert_eq!(
             self.worker.table().len(),

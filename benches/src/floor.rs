@@ -367,16 +367,16 @@ impl ConnOf for Conn6 {
     fn rewrite(&self, direction: u32, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
         let to = &self.to[direction as usize & 1];
         match to.hop >> 16 {
-            0 => self.within(to, macs, frame),
-            1 => self.to_v4(to, macs, frame),
-            _ => self.to_v6(to, macs, frame),
+            0 => self.rewrite_within(to, macs, frame),
+            1 => self.rewrite_as_v4(to, macs, frame),
+            _ => self.rewrite_as_v6(to, macs, frame),
         }
     }
 }
 
 impl Conn6 {
     #[inline(always)]
-    fn within(&self, to: &To6, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
+    fn rewrite_within(&self, to: &To6, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
         let data = frame.fixed_mut();
         let mut delta = u64::from(!read4(data, 54)) + u64::from(u32::from_be_bytes(to.ports));
         for at in 0..4 {
@@ -396,7 +396,7 @@ impl Conn6 {
 
     /// IPv6 becomes IPv4: everything in front of the transport header is written anew, 20 bytes later.
     #[inline(always)]
-    fn to_v4(&self, to: &To6, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
+    fn rewrite_as_v4(&self, to: &To6, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
         let data = frame.fixed_mut();
         let mut delta = u64::from(!read4(data, 54)) + u64::from(u32::from_be_bytes(to.ports));
         for at in 0..8 {
@@ -424,7 +424,7 @@ impl Conn6 {
 
     /// IPv4 becomes IPv6: 20 bytes earlier.
     #[inline(always)]
-    fn to_v6(&self, to: &To6, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
+    fn rewrite_as_v6(&self, to: &To6, macs: &[[u8; 12]; SERVERS as usize + 1], frame: &mut BenchFrame) {
         let data: &mut [u8; 92] = frame.whole_mut()[DATA_AT - 20..]
             .first_chunk_mut()
             .expect("the buffer is longer");

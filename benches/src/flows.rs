@@ -83,7 +83,8 @@ pub fn flow(kind: Kind, n: u32) -> Flow {
     let (address, client_port) = (n >> 2, 1024 + (n & 3) as u16 * 16_001);
     let server_no = n % SERVERS;
     let rest = n / SERVERS;
-    let (local_no, local_port) = (rest / LOCAL_PORTS % LOCALS, 4096 + (rest % LOCAL_PORTS) as u16);
+    // Spread over the LIPs, as the engine itself would.
+    let (local_no, local_port) = (rest % LOCALS, 4096 + (rest / LOCALS % LOCAL_PORTS) as u16);
     let wide = |net, n| Addr::V6(addr6(net, n));
     let (client, vip) = match kind {
         Kind::V4 => (Addr::V4(client4(address)), Addr::V4(VIP4)),
@@ -133,7 +134,7 @@ impl Order {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let random = z ^ (z >> 31);
         Packet {
-            flow: ((random >> 32) * u64::from(self.flows) >> 32) as u32,
+            flow: (((random >> 32) * u64::from(self.flows)) >> 32) as u32,
             outbound: random & 1 == 1,
         }
     }

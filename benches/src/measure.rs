@@ -90,3 +90,17 @@ pub fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() - 1) as f64 * q).round() as usize]
 }
+
+/// A number of conns from text as `64k` (times 1024), `1m` (times a million) or `50000`, 1000 to 12 million.
+pub fn size(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.strip_suffix('k') {
+        Some(digits) => (digits, 1024),
+        None => match text.strip_suffix('m') {
+            Some(digits) => (digits, 1_000_000),
+            None => (text, 1),
+        },
+    };
+    let n = digits.parse::<u32>().ok().and_then(|n| n.checked_mul(unit));
+    n.filter(|n| (1000..=12_000_000).contains(n))
+        .ok_or(format!("{text} is not a size from 1000 to 12m"))
+}

@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::conn::{narrow, wide};
 use crate::hash::{Toeplitz, TupleHasher};
-use crate::port::RxChecksum;
+use crate::port::{HEAD_LEN, RxChecksum};
 use crate::stats::DropReason;
 use crate::tuple::{Family, L4Proto, Tuple};
 use crate::wire::{EtherType, IpProto, WireError, checksum, ipv6ext};
@@ -241,6 +241,8 @@ pub(crate) fn parse(
     if rx_checksum == RxChecksum::Bad {
         return Err(DropReason::BadChecksum);
     }
+    // Headers lie in the part that every driver shows, or are too long for all of them alike.
+    let data = data.get(..HEAD_LEN).unwrap_or(data);
     // Most frames have no tag: with that known, offsets and bounds are constants.
     match EtherType(be16(data, ETHERNET_LEN - 2).ok_or(DropReason::Truncated)?) {
         EtherType::IPV4 => parse_v4(data, len, ETHERNET_LEN, rx_checksum, parsed),
@@ -298,23 +300,60 @@ fn parse_v4(
         .get(l3..)
         .and_then(|h| h.first_chunk())
         .ok_or_else(|| cut(data, len))?;
+    // Version 4, five words: no options, and the offset of what follows is a constant.
+    if header[0] == 0x45 {
+        return parse_v4_of(data, len, l3, header, IPV4_LEN, rx_checksum, parsed);
+    }
     if header[0] >> 4 != 4 {
         return Err(DropReason::BadVersion);
     }
-    let header_len = usize::from(header[0] & 0x0f) * 4;
+    parse_v4_far(
+        data,
+        len,
+        l3,
+        header,
+        usize::from(header[0] & 0x0f) * 4,
+        rx_checksum,
+        parsed,
+    )
+}
+
+/// [`parse_v4_of`] for a header with options.
+#[cold]
+fn parse_v4_far(
+    data: &[u8],
+    len: usize,
+    l3: usize,
+    header: &[u8; IPV4_LEN],
+    header_len: usize,
+    rx_checksum: RxChecksum,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
+    parse_v4_of(data, len, l3, header, header_len, rx_checksum, parsed)
+}
+
+/// The rest of [`parse_v4`], given the length of the header.
+#[inline(always)]
+fn parse_v4_of(
+    data: &[u8],
+    len: usize,
+    l3: usize,
+    header: &[u8; IPV4_LEN],
+    header_len: usize,
+    rx_checksum: RxChecksum,
+    parsed: &mut Parsed,
+) -> Result<(), DropReason> {
     let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
     if header_len < IPV4_LEN || total_len < header_len {
         return Err(DropReason::BadLength);
     }
-    if l3 + total_len > len {
+    let end = l3 + total_len;
+    if end > len {
         return Err(DropReason::Truncated);
     }
-    let mut options: &[u8] = &[];
-    if header_len != IPV4_LEN {
-        options = data
-            .get(l3 + IPV4_LEN..l3 + header_len)
-            .ok_or_else(|| cut(data, len))?;
-    }
+    let options = data
+        .get(l3 + IPV4_LEN..l3 + header_len)
+        .ok_or_else(|| cut(data, len))?;
     if rx_checksum == RxChecksum::Unknown && !ipv4_checksum_is_right(header, options) {
         return Err(DropReason::BadChecksum);
     }
@@ -328,13 +367,16 @@ fn parse_v4(
     let [.., a, b, c, d, e, f, g, h] = *header;
     parsed.key.set_v4([a, b, c, d, e, f, g, h]);
     parsed.ttl = header[8];
-    let proto = IpProto(header[9]);
-    let end = l3 + total_len;
-    if header_len == IPV4_LEN {
-        parse_l4(data, len, proto, Family::V4, l3, l3 + IPV4_LEN, end, parsed)
-    } else {
-        parse_l4_far(data, len, proto, Family::V4, l3, l3 + header_len, end, parsed)
-    }
+    parse_l4(
+        data,
+        len,
+        IpProto(header[9]),
+        Family::V4,
+        l3,
+        l3 + header_len,
+        end,
+        parsed,
+    )
 }
 
 /// The checksum of an IPv4 header with its options, whose length is a multiple of four.

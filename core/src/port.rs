@@ -101,6 +101,16 @@ pub trait Frame: Send {
     fn rx_checksum(&self) -> RxChecksum;
     /// The tag of the last hand-off, if another worker handed it over.
     fn tag(&self) -> Option<HandoffTag>;
+    /// Whether the driver can compute a transport checksum when it sends the frame.
+    fn can_offload_tx_checksum(&self) -> bool {
+        false
+    }
+    /// Asks for the transport checksum to be computed when the frame is sent, if the driver can: over all that
+    /// follows `l4`, whose checksum field holds the folded sum of the pseudo-header. `l3` and `l4` are the
+    /// offsets of the network and the transport header.
+    fn offload_tx_checksum(&mut self, l3: usize, l4: usize) {
+        let _ = (l3, l4);
+    }
 }
 
 /// Packet I/O of one worker.

@@ -369,6 +369,15 @@ impl Worker {
     /// The turn of one frame.
     #[inline]
     fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
+        if staged.is_transport() {
+            return self.transport(frame, &staged.parsed, staged);
+        }
+        self.act_otherwise(frame, staged)
+    }
+
+    /// The turn of a frame that is not looked up in the conn table.
+    #[cold]
+    fn act_otherwise<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
         staged.outcome?;
         let parsed = &staged.parsed;
         match parsed.kind {
@@ -423,7 +432,7 @@ impl Worker {
     /// depend on how far the timers got.
     #[inline]
     fn is_overdue(&self, id: ConnId) -> bool {
-        let left = |deadline: u32| deadline.wrapping_sub(self.now.tick() as u32) as i32;
+        let left = |deadline: u32| deadline.wrapping_sub(self.table.now() as u32) as i32;
         self.table.meta(id).is_some_and(|m| left(m.deadline) <= 0)
     }
 
@@ -507,7 +516,7 @@ impl Worker {
         let (id, direction) = (conn.id(), conn.direction());
         self.counters.inbound_packets += u64::from(direction == Direction::Inbound);
         self.counters.outbound_packets += u64::from(direction == Direction::Outbound);
-        let tick = self.now.tick();
+        let tick = self.table.now();
         let Some(meta) = self.table.meta_mut(id) else {
             return;
         };

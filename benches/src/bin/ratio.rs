@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use evenkeel_benches::cases::{CASES, case};
-use evenkeel_benches::measure::{Row, compare};
+use evenkeel_benches::measure::{Row, compare, size};
 use evenkeel_node::memory::Pages;
 use serde_json::json;
 
@@ -87,19 +87,6 @@ fn number(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|n| (1..=1_000_000).contains(n))
         .ok_or(format!("{text} is not a number from 1 to 1000000"))
-}
-
-fn size(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.strip_suffix('k') {
-        Some(digits) => (digits, 1024),
-        None => match text.strip_suffix('m') {
-            Some(digits) => (digits, 1_000_000),
-            None => (text, 1),
-        },
-    };
-    let n = digits.parse::<u32>().ok().and_then(|n| n.checked_mul(unit));
-    n.filter(|n| (1000..=12_000_000).contains(n))
-        .ok_or(format!("{text} is not a size from 1000 to 12m"))
 }
 
 /// The rows of one case. Where there are several to measure each has a process of its own: mapped tables are

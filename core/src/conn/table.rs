@@ -171,6 +171,12 @@ impl ConnTable {
         self.now = now;
     }
 
+    /// The tick that it is.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
     /// Conns in the table.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()

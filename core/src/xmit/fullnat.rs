@@ -255,7 +255,9 @@ fn across<F: Frame>(
     let (class, dont_fragment) = class_and_df(frame.data(), parsed)?;
     let udp_without_checksum =
         parsed.kind == Kind::Udp && frame.data().get(l4 + 6..l4 + 8).ok_or(DropReason::Truncated)? == [0, 0];
-    if udp_without_checksum && !whole {
+    // A driver sums up all that follows: there must be nothing behind the datagram.
+    let offload = udp_without_checksum && !whole;
+    if offload && !(frame.can_offload_tx_checksum() && udp_len(&frame.data()[l4..]) == payload_len) {
         return Err(DropReason::UdpZeroChecksum);
     }
 
@@ -301,13 +303,18 @@ fn across<F: Frame>(
         Family::V4 => emit_v4(&mut data[l3..], packet_len, class, dont_fragment, parsed, to),
         Family::V6 => {
             emit_v6(&mut data[l3..], payload_len, class, parsed, to);
-            if udp_without_checksum {
-                // IPv6 has no UDP without checksum (RFC 7915, 4.5): make one over the whole datagram.
+            // IPv6 has no UDP without checksum (RFC 7915, 4.5): make one over the whole datagram.
+            if offload {
+                begin_udp_v6(&mut data[new_head..], to);
+            } else if udp_without_checksum {
                 fill_udp_v6(&mut data[new_head..], to);
             }
         }
     }
     write_macs(data, out);
+    if offload {
+        frame.offload_tx_checksum(l3, new_head);
+    }
     Ok(())
 }
 
@@ -360,9 +367,27 @@ fn emit_v6(ip: &mut [u8], payload_len: usize, class: u8, parsed: &Parsed, to: &T
     ip[24..40].copy_from_slice(&to.dst);
 }
 
+/// The length field of UDP.
+fn udp_len(datagram: &[u8]) -> usize {
+    datagram
+        .get(4..6)
+        .map_or(0, |len| usize::from(u16::from_be_bytes([len[0], len[1]])))
+}
+
+/// Leaves in the checksum field of the UDP datagram at the start of `datagram` what a driver goes on from.
+fn begin_udp_v6(datagram: &mut [u8], to: &Target6) {
+    let pseudo = checksum::pseudo_v6(
+        to.src.into(),
+        to.dst.into(),
+        IpProto::UDP,
+        udp_len(datagram) as u32,
+    );
+    datagram[6..8].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
+}
+
 /// Computes the checksum of the UDP datagram at the start of `datagram`.
 fn fill_udp_v6(datagram: &mut [u8], to: &Target6) {
-    let len = usize::from(u16::from_be_bytes([datagram[4], datagram[5]])).min(datagram.len());
+    let len = udp_len(datagram).min(datagram.len());
     datagram[6..8].copy_from_slice(&[0, 0]);
     let pseudo = checksum::pseudo_v6(to.src.into(), to.dst.into(), IpProto::UDP, len as u32);
     let sum = match checksum::finish(checksum::combine(pseudo, checksum::sum(&datagram[..len]))) {

@@ -284,6 +284,8 @@ impl Whole for HeapFrame {
 /// A frame in two segments: a contiguous head of 192 bytes at most, and a tail.
 pub(crate) struct Segments {
     pub(crate) headroom: usize,
+    /// Whether it computes transport checksums, as a NIC does.
+    pub(crate) offload: bool,
     head: Vec<u8>,
     tail: Vec<u8>,
     ingress: PortId,
@@ -295,6 +297,7 @@ impl Segments {
         let (head, tail) = bytes.split_at(head.min(bytes.len()));
         Segments {
             headroom: HEADROOM,
+            offload: false,
             head: head.to_vec(),
             tail: tail.to_vec(),
             ingress: PortId(port),
@@ -336,6 +339,22 @@ impl Frame for Segments {
     }
     fn tag(&self) -> Option<HandoffTag> {
         None
+    }
+    fn can_offload_tx_checksum(&self) -> bool {
+        self.offload
+    }
+    /// As a NIC: the sum of all bytes from the transport header on, the field's start value among them.
+    fn offload_tx_checksum(&mut self, _: usize, l4: usize) {
+        let mut sum = 0u32;
+        for (i, byte) in self.head[l4..].iter().chain(&self.tail).enumerate() {
+            sum += u32::from(*byte) << if i % 2 == 0 { 8 } else { 0 };
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        let field = match !(sum as u16) {
+            0 => 0xffff,
+            sum => sum,
+        };
+        self.head[l4 + 6..l4 + 8].copy_from_slice(&field.to_be_bytes());
     }
 }
 

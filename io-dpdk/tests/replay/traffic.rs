@@ -285,8 +285,8 @@ pub(super) fn hostile(vips: &[(bool, SocketAddr)]) -> Vec<Vec<u8>> {
     all
 }
 
-/// Frames whose transport header begins or ends behind the least head that a driver shows. The engine reads
-/// headers in the head only, so that what becomes of these depends on how much more the driver shows.
+/// Frames whose transport header begins or ends behind the least head that a driver shows: too long for the
+/// engine, however much more a driver shows.
 pub(super) fn long_headers(vips: &[(bool, SocketAddr)]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for seed in seeds(vips).iter().filter(|seed| seed[14] >> 4 == 6) {

@@ -141,6 +141,25 @@ fn udp_without_checksum_in_segments_is_a_counted_drop() {
     lab.check_frame(0, frame, Some(&given), Want::Inbound(&flow), "");
 }
 
+/// A driver that can finish checksums is asked to.
+#[test]
+fn udp_without_checksum_in_segments_is_finished_by_the_driver() {
+    for len in [500, 1000, 1001] {
+        let mut lab = Lab::new();
+        let flow = lab.open(Kind::Nat46, L4Proto::Udp, 0);
+        let given = flow.inbound().with(|p| {
+            p.body = Body::Udp { unchecked: true };
+            p.payload = vec![0xa5; len];
+        });
+        let mut frame = Segments::new(given.port, &given.bytes(), HEAD_LEN);
+        frame.offload = true;
+        let out = lab
+            .check_frame(0, frame, Some(&given), Want::Inbound(&flow), "")
+            .packet;
+        assert_eq!(out.expect("forwarded").body, Body::Udp { unchecked: false });
+    }
+}
+
 /// Only the head is at hand: checksums are updated, not computed.
 #[test]
 fn frames_in_segments_are_forwarded_like_others() {
