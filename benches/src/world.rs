@@ -165,7 +165,7 @@ pub fn worker(conns_v4: u32, conns_v6: u32, pages: Pages) -> Result<Worker, MapE
         local_port_min: 1024,
         seed: 0x5eed,
     };
-    let mut worker = Worker::new(config, &mut memory);
+    let mut worker = Worker::new(config, &mut memory).expect("it was reserved");
     assert_eq!(memory.from_heap_bytes(), 0, "the table lies in the mapping");
     worker
         .handle_command(Instant::ZERO, Command::SetSnapshot(Arc::new(snapshot())))

@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use evenkeel_io_pcap::file::WriteError;
 use evenkeel_io_pcap::replay::{
     BadChecksums, CaptureSource, Endpoint, Filter, MapVip, Node, Options, Output, Progress, ReplayError,
-    Summary, WORKER_COUNT_MAX, replay,
+    Summary, WORKER_COUNT_MAX, replay_in,
 };
+use evenkeel_node::memory::LazyMemory;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -108,7 +109,8 @@ pub(crate) fn run(args: Args) -> Result<Exit, Complaint> {
     let mut source = CaptureSource::new(args.read);
     let signals = Signals::listen()?;
     let mut bar = Bar::new(source.file_len());
-    let result = replay(&mut source, &node, options, &mut |progress| {
+    // Tables are as large as the config says; a capture fills little of them.
+    let result = replay_in(&mut LazyMemory, &mut source, &node, options, &mut |progress| {
         bar.show(progress);
         signals.received().is_none()
     });

@@ -119,16 +119,20 @@ fn port_mac(snapshot: &Snapshot, port: PortId) -> Result<MacAddr, DropReason> {
         .ok_or(DropReason::NeighbourNotOurs)
 }
 
-/// The answer to an ARP request (RFC 826).
+/// The answer to an ARP request (RFC 826). Replies to the kernel's own requests are the kernel's.
 pub(crate) fn arp(
     data: &[u8],
     l3: usize,
     snapshot: &Snapshot,
     ingress: PortId,
-) -> Result<Originated, DropReason> {
+) -> Result<Reaction, DropReason> {
     let bad = |_| DropReason::BadNeighbourMessage;
     let packet = data.get(l3..).ok_or(DropReason::Truncated)?;
     let request = ArpRepr::parse(&ArpView::new_checked(packet).map_err(bad)?).map_err(bad)?;
+    let kernels = snapshot.owned(request.target_ip.into()) == Some(OwnedAddr::Port(ingress));
+    if request.operation == ArpOperation::Reply && kernels {
+        return Ok(Reaction::Punt);
+    }
     if request.operation != ArpOperation::Request || !answers_for(snapshot, request.target_ip.into(), ingress)
     {
         return Err(DropReason::NeighbourNotOurs);
@@ -143,14 +147,14 @@ pub(crate) fn arp(
     let mut frame = Originated::answer_to(data, l3, reply.buffer_len(), ingress, mac)
         .ok_or(DropReason::BadNeighbourMessage)?;
     reply.emit(&mut ArpView::new_unchecked(&mut frame.data[l3..]));
-    Ok(frame)
+    Ok(Reaction::Answer(frame))
 }
 
-/// What becomes of an ICMP message.
-pub(crate) enum Icmp {
+/// What becomes of a message to the node itself.
+pub(crate) enum Reaction {
     /// The frame became the echo reply; it goes out where it came in.
     EchoReply,
-    /// A neighbour advertisement is to be sent.
+    /// An ARP reply or a neighbour advertisement is to be sent.
     Answer(Originated),
     /// For the kernel.
     Punt,
@@ -161,7 +165,7 @@ pub(crate) fn icmp<F: Frame>(
     frame: &mut F,
     parsed: &Parsed,
     snapshot: &Snapshot,
-) -> Result<Icmp, DropReason> {
+) -> Result<Reaction, DropReason> {
     let (l4, end) = (usize::from(parsed.l4), parsed.end as usize);
     let dst = parsed.key.dst_addr();
     let whole = frame.data().len() >= end;
@@ -204,7 +208,7 @@ pub(crate) fn icmp<F: Frame>(
         )
     {
         // Errors about the kernel's own connections, answers to its own echo requests.
-        return Ok(Icmp::Punt);
+        return Ok(Reaction::Punt);
     }
     if error {
         return Err(DropReason::IcmpError);
@@ -215,10 +219,10 @@ pub(crate) fn icmp<F: Frame>(
             icmpv6::msg::NEIGHBOUR_SOLICITATION | icmpv6::msg::NEIGHBOUR_ADVERTISEMENT
         )
     {
-        return neighbour_discovery(frame.data(), parsed, dst, snapshot, frame.ingress()).map(Icmp::Answer);
+        return neighbour_discovery(frame.data(), parsed, dst, snapshot, frame.ingress());
     }
     if is_group(dst) {
-        return Ok(Icmp::Punt);
+        return Ok(Reaction::Punt);
     }
     if snapshot.owned(dst).is_none() {
         return Err(DropReason::NotOurs);
@@ -227,7 +231,7 @@ pub(crate) fn icmp<F: Frame>(
         return Err(DropReason::IcmpOther);
     }
     echo_reply(frame, parsed, snapshot)?;
-    Ok(Icmp::EchoReply)
+    Ok(Reaction::EchoReply)
 }
 
 /// Turns an echo request into its reply, in place (RFC 792; RFC 4443, 4.2).
@@ -289,14 +293,15 @@ fn echo_reply<F: Frame>(frame: &mut F, parsed: &Parsed, snapshot: &Snapshot) -> 
     Ok(())
 }
 
-/// The answer to a neighbour solicitation (RFC 4861, 7.2.4).
+/// The answer to a neighbour solicitation (RFC 4861, 7.2.4). Advertisements to an address of the kernel are
+/// the kernel's.
 fn neighbour_discovery(
     data: &[u8],
     parsed: &Parsed,
     dst: Ipv6Addr,
     snapshot: &Snapshot,
     ingress: PortId,
-) -> Result<Originated, DropReason> {
+) -> Result<Reaction, DropReason> {
     let bad = |_| DropReason::BadNeighbourMessage;
     let l3 = usize::from(parsed.l3);
     let message = data
@@ -316,7 +321,12 @@ fn neighbour_discovery(
     };
     let ndp = NdpRepr::parse(&NdpView::new_checked(message).map_err(bad)?, &header).map_err(bad)?;
     let NdpRepr::Solicitation { target, source_mac } = ndp else {
-        return Err(DropReason::NeighbourNotOurs);
+        let kernels = snapshot.owned(dst.into()) == Some(OwnedAddr::Port(ingress));
+        return if kernels {
+            Ok(Reaction::Punt)
+        } else {
+            Err(DropReason::NeighbourNotOurs)
+        };
     };
     if !answers_for(snapshot, target.into(), ingress) {
         return Err(DropReason::NeighbourNotOurs);
@@ -361,7 +371,7 @@ fn neighbour_discovery(
     let mut view = NdpView::new_unchecked(&mut frame.data[l3 + IPV6_LEN..l3 + IPV6_LEN + len]);
     answer.emit(&mut view);
     view.fill_checksum(&Pseudo::v6(target, to));
-    Ok(frame)
+    Ok(Reaction::Answer(frame))
 }
 
 /// ff02::1.

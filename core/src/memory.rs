@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use bytemuck::Zeroable;
@@ -17,11 +18,38 @@ pub enum Region<T: 'static> {
     Lent(&'static mut [T]),
 }
 
+/// The memory of a table is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// Bytes that were asked for.
+    pub bytes: u128,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} MiB for the conn tables are not to be had",
+            self.bytes.div_ceil(1 << 20)
+        )
+    }
+}
+
+impl core::error::Error for OutOfMemory {}
+
 impl<T: Zeroable + Copy> Region<T> {
-    /// `len` zeroed elements on the heap. Large runs come from the allocator as untouched pages; who
-    /// cannot have page faults under traffic calls [`Region::fault_in`], or lends mapped memory.
-    pub fn zeroed(len: usize) -> Self {
-        Region::Owned(bytemuck::zeroed_slice_box(len))
+    /// `len` zeroed elements on the heap. Elements aligned to a cache line are written by the allocator, page
+    /// by page: who wants pages untouched until they are used, or huge ones, lends mapped memory.
+    pub fn try_zeroed(len: usize) -> Result<Self, OutOfMemory> {
+        let boxed = bytemuck::allocation::try_zeroed_slice_box(len);
+        boxed.map(Region::Owned).map_err(|()| OutOfMemory {
+            bytes: len as u128 * size_of::<T>() as u128,
+        })
+    }
+
+    /// As [`Region::try_zeroed`], for runs whose length is no matter of a config. Panics where there is no memory.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        Region::Owned(bytemuck::allocation::zeroed_slice_box(len))
     }
 
     /// Writes every element, so that the pages behind are there.

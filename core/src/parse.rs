@@ -550,5 +550,9 @@ fn upper_layer(
     if upper.routing_segments_left {
         return Err(DropReason::SourceRoute);
     }
+    if upper.authenticated {
+        // As in IPv4, where AH is a protocol of its own that is not balanced.
+        return Ok((IpProto::AH, start));
+    }
     Ok((upper.proto, start + upper.offset))
 }

@@ -17,6 +17,7 @@ use crate::conn::{
 use crate::hash::SplitMix;
 use crate::l3::{self, Originated, Originator};
 use crate::lport::{BUCKET_COUNT_MAX, Steering};
+use crate::memory::OutOfMemory;
 use crate::parse::{Kind, Parsed, parse, tcp_flag};
 use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
 use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, Timeouts, tcp_transition, udp_transition};
@@ -253,9 +254,9 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that serves nothing yet, over memory from `source`.
-    pub fn new(config: WorkerConfig, source: &mut impl MemorySource) -> Self {
-        let memory = TableMemory::new(config.sizes, source);
-        Worker {
+    pub fn new(config: WorkerConfig, source: &mut impl MemorySource) -> Result<Self, OutOfMemory> {
+        let memory = TableMemory::new(config.sizes, source)?;
+        Ok(Worker {
             id: config.id,
             buckets: config.buckets,
             table: ConnTable::new(memory, config.steering.clone(), config.seed),
@@ -270,7 +271,7 @@ impl Worker {
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
             staged: alloc::vec![Staged::NONE; BURST],
-        }
+        })
     }
 
     /// Its number in the node.
@@ -384,13 +385,13 @@ impl Worker {
             Kind::Tcp | Kind::Udp => self.transport(frame, parsed, staged),
             Kind::Icmp => self.icmp(frame, parsed),
             Kind::Arp => {
-                let query = l3::arp(
+                let reaction = l3::arp(
                     frame.data(),
                     usize::from(parsed.l3),
                     &self.snapshot,
                     frame.ingress(),
                 )?;
-                self.originate(query)
+                self.react(frame, reaction)
             }
             Kind::OtherIp => match self.snapshot.owned(parsed.key.dst_addr()) {
                 Some(OwnedAddr::Virtual | OwnedAddr::Local) => Err(DropReason::NoService.into()),
@@ -712,13 +713,18 @@ impl Worker {
     }
 
     fn icmp<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Turn {
-        match l3::icmp(frame, parsed, &self.snapshot)? {
-            l3::Icmp::EchoReply => {
+        let reaction = l3::icmp(frame, parsed, &self.snapshot)?;
+        self.react(frame, reaction)
+    }
+
+    fn react<F: Frame>(&mut self, frame: &F, reaction: l3::Reaction) -> Turn {
+        match reaction {
+            l3::Reaction::EchoReply => {
                 self.counters.echo_replies += 1;
                 Ok(frame.ingress())
             }
-            l3::Icmp::Answer(answer) => self.originate(answer),
-            l3::Icmp::Punt => Err(Unsent::Punt),
+            l3::Reaction::Answer(answer) => self.originate(answer),
+            l3::Reaction::Punt => Err(Unsent::Punt),
         }
     }
 
@@ -789,15 +795,23 @@ impl Worker {
                 Ok(())
             }
             Command::Install(record) => {
+                let ours = self.is_ours(&record.conn);
                 let ttl_max_ms = TIMEOUT_MAX.as_millis() as u64;
                 record
-                    .install(&mut self.table, self.now.tick(), ttl_max_ms)
+                    .install(&mut self.table, ours, self.now.tick(), ttl_max_ms)
                     .map_err(CommandError::Install)?;
                 self.counters.opened += 1;
                 self.counters.by_state[record.conn.state as usize] += 1;
                 Ok(())
             }
         }
+    }
+
+    /// Whether both directions of a conn come to this worker.
+    fn is_ours(&self, conn: &ConnInit) -> bool {
+        let bucket = |t: &Tuple| self.steering.bucket(self.steering.toeplitz().hash_tuple(t));
+        let inbound = bucket(&conn.inbound());
+        inbound == bucket(&conn.outbound()) && self.buckets.worker(inbound) == self.id
     }
 
     /// A frame that the engine originates. `alloc` gives a frame of the length asked for; if it has none, the

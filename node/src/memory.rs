@@ -6,7 +6,7 @@ use std::io;
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod};
 use evenkeel_core::conn::{MemorySource, TableSizes};
-use evenkeel_core::memory::Region;
+use evenkeel_core::memory::{OutOfMemory, Region};
 use memmap2::{MmapMut, MmapOptions};
 
 /// Every region begins at a cache line.
@@ -136,16 +136,36 @@ impl MappedMemory {
 
 impl MemorySource for MappedMemory {
     /// From the mapping; from the heap, faulted in too, where more is asked for than was reserved.
-    fn region<T: Pod>(&mut self, len: usize) -> Region<T> {
-        match self.take(len) {
-            Some(mapped) => Region::Lent(mapped),
-            None => {
-                self.from_heap_bytes += len * size_of::<T>();
-                let mut region = Region::zeroed(len);
-                region.fault_in();
-                region
-            }
+    fn region<T: Pod>(&mut self, len: usize) -> Result<Region<T>, OutOfMemory> {
+        if let Some(mapped) = self.take(len) {
+            return Ok(Region::Lent(mapped));
         }
+        let mut region = Region::try_zeroed(len)?;
+        self.from_heap_bytes += len * size_of::<T>();
+        region.fault_in();
+        Ok(region)
+    }
+}
+
+/// Memory whose pages come when they are used: for tools that make large tables and fill few of them. Each
+/// region is a mapping of its own, lent for as long as the process lives.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LazyMemory;
+
+impl MemorySource for LazyMemory {
+    fn region<T: Pod>(&mut self, len: usize) -> Result<Region<T>, OutOfMemory> {
+        if len == 0 {
+            return Region::try_zeroed(0);
+        }
+        let none = OutOfMemory {
+            bytes: len as u128 * size_of::<T>() as u128,
+        };
+        let bytes = usize::try_from(none.bytes).map_err(|_| none)?;
+        let map = MmapOptions::new().len(bytes).map_anon().map_err(|_| none)?;
+        let map: &'static mut MmapMut = Box::leak(Box::new(map));
+        bytemuck::try_cast_slice_mut(map)
+            .map(Region::Lent)
+            .map_err(|_| none)
     }
 }
 
@@ -195,7 +215,11 @@ mod tests {
     fn a_table_fits_what_was_reserved_for_it() {
         for pages in [Pages::Huge, Pages::Small] {
             let mut memory = MappedMemory::reserve(SIZES, pages).expect("a few megabytes");
-            let table = ConnTable::new(TableMemory::new(SIZES, &mut memory), steering(), 1);
+            let table = ConnTable::new(
+                TableMemory::new(SIZES, &mut memory).expect("reserved"),
+                steering(),
+                1,
+            );
             assert_eq!(memory.from_heap_bytes(), 0);
             table.audit();
             assert_eq!(table.sizes(), SIZES);
@@ -226,7 +250,7 @@ mod tests {
     fn what_was_not_reserved_comes_from_the_heap_and_says_so() {
         let mut memory = MappedMemory::map(100, Pages::Small).expect("a page");
         let huge = 8 * HUGE_PAGE;
-        let region: Region<u8> = memory.region(huge);
+        let region: Region<u8> = memory.region(huge).expect("megabytes");
         assert_eq!((region.len(), memory.from_heap_bytes()), (huge, huge));
         assert!(
             memory.take::<u64>(usize::MAX).is_none(),
@@ -240,5 +264,60 @@ mod tests {
         let error = MappedMemory::map(1 << 46, Pages::Huge).expect_err("64 TiB");
         assert!(matches!(error, MapError::NotEnough { .. }));
         assert!(error.to_string().contains("lower the number of conns"), "{error}");
+    }
+
+    #[test]
+    fn lazy_memory_takes_pages_when_they_are_used() {
+        // Far more than this test could touch.
+        let sizes = TableSizes {
+            conns_v4: 30_000_000,
+            conns_v6: 0,
+            exts: 0,
+        };
+        let before = resident_bytes();
+        let table = ConnTable::new(
+            TableMemory::new(sizes, &mut LazyMemory).expect("address space"),
+            steering(),
+            1,
+        );
+        table.audit();
+        assert!(sizes.bytes() > 2 << 30);
+        if let (Some(before), Some(after)) = (before, resident_bytes()) {
+            assert!(
+                after < before + (256 << 20),
+                "{before} bytes before, {after} after"
+            );
+        }
+    }
+
+    /// What does not fit any address space is an error, not an end.
+    #[test]
+    fn too_much_is_refused() {
+        let sizes = TableSizes {
+            conns_v4: evenkeel_core::conn::CONN_COUNT_MAX,
+            conns_v6: evenkeel_core::conn::CONN_COUNT_MAX,
+            exts: 0,
+        };
+        let mut given = Vec::new();
+        // A system may promise such a table once, never for ever.
+        let refused = (0..100_000).find_map(|_| match TableMemory::new(sizes, &mut LazyMemory) {
+            Ok(memory) => {
+                given.push(memory);
+                None
+            }
+            Err(error) => Some(error),
+        });
+        assert!(refused.expect("address space ends").bytes > 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn resident_bytes() -> Option<usize> {
+        let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+        Some(pages.split_whitespace().nth(1)?.parse::<usize>().ok()? * SMALL_PAGE)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn resident_bytes() -> Option<usize> {
+        None
     }
 }

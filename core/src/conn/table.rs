@@ -13,7 +13,7 @@ use super::{
 };
 use crate::hash::TupleHasher;
 use crate::lport::Steering;
-use crate::memory::Region;
+use crate::memory::{OutOfMemory, Region};
 use crate::parse::{Key, joined, narrowed, ports, split, widened};
 use crate::prefetch::prefetch;
 use crate::proto::ConnState;
@@ -82,7 +82,7 @@ const _: () = assert!(ONE_MILLION_V6.bytes() - SLOT_ROUNDING <= 160 * MANY);
 /// Gives zeroed memory, faulted in if the giver can.
 pub trait MemorySource {
     /// `len` zeroed elements.
-    fn region<T: Pod>(&mut self, len: usize) -> Region<T>;
+    fn region<T: Pod>(&mut self, len: usize) -> Result<Region<T>, OutOfMemory>;
 }
 
 /// The memory of a table.
@@ -97,29 +97,29 @@ pub struct TableMemory {
     chunks: Region<SlotChunk>,
 }
 
-/// Memory from the heap, its pages untouched until they are used.
+/// Memory from the heap.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeapMemory;
 
 impl MemorySource for HeapMemory {
-    fn region<T: Pod>(&mut self, len: usize) -> Region<T> {
-        Region::zeroed(len)
+    fn region<T: Pod>(&mut self, len: usize) -> Result<Region<T>, OutOfMemory> {
+        Region::try_zeroed(len)
     }
 }
 
 impl TableMemory {
     /// Takes memory for a table of `sizes` (which are valid) from `source`.
-    pub fn new(sizes: TableSizes, source: &mut impl MemorySource) -> Self {
+    pub fn new(sizes: TableSizes, source: &mut impl MemorySource) -> Result<Self, OutOfMemory> {
         assert!(sizes.is_valid(), "conns of a table are numbered with 30 bits");
-        TableMemory {
+        Ok(TableMemory {
             sizes,
-            buckets: source.region(sizes.buckets()),
-            v4: source.region(sizes.conns_v4 as usize),
-            v6: source.region(sizes.conns_v6 as usize),
-            exts: source.region(sizes.exts as usize),
-            timers: source.region(sizes.conns()),
-            chunks: source.region(Slots::chunks_for(sizes.conns())),
-        }
+            buckets: source.region(sizes.buckets())?,
+            v4: source.region(sizes.conns_v4 as usize)?,
+            v6: source.region(sizes.conns_v6 as usize)?,
+            exts: source.region(sizes.exts as usize)?,
+            timers: source.region(sizes.conns())?,
+            chunks: source.region(Slots::chunks_for(sizes.conns()))?,
+        })
     }
 }
 

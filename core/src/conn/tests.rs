@@ -24,7 +24,11 @@ fn table(conns_v4: u32, conns_v6: u32, seed: u64) -> ConnTable {
         conns_v6,
         exts: 0,
     };
-    ConnTable::new(TableMemory::new(sizes, &mut HeapMemory), STEERING.clone(), seed)
+    ConnTable::new(
+        TableMemory::new(sizes, &mut HeapMemory).expect("small"),
+        STEERING.clone(),
+        seed,
+    )
 }
 
 /// Conn `n` of a kind: families of both sides and protocol follow from the low three bits. No two share

@@ -73,6 +73,8 @@ pub enum InstallError {
     BadEnds,
     /// The state is not one of the protocol.
     BadState,
+    /// Its packets come to another worker, or each direction to another one.
+    WrongBucket,
 }
 
 impl SessionRecord {
@@ -124,10 +126,11 @@ impl SessionRecord {
         (ext != ConnExt::default()).then_some(ext)
     }
 
-    /// Makes a conn of the record, which expires after what remains of its time, at most `ttl_max_ms`.
+    /// Makes a conn of the record, if its packets come to this worker (`ours`). It expires after what remains of its time, at most `ttl_max_ms`.
     pub(crate) fn install(
         &self,
         table: &mut ConnTable,
+        ours: bool,
         now_tick: u64,
         ttl_max_ms: u64,
     ) -> Result<ConnId, InstallError> {
@@ -148,6 +151,9 @@ impl SessionRecord {
         }
         if table.lookup(&c.inbound()).is_some() || table.lookup(&c.outbound()).is_some() {
             return Err(InstallError::Taken);
+        }
+        if !ours {
+            return Err(InstallError::WrongBucket);
         }
         let remaining = u64::try_from(self.remaining.as_millis())
             .unwrap_or(u64::MAX)

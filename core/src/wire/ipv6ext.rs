@@ -35,6 +35,9 @@ pub struct UpperLayer {
     /// Whether a routing header with segments left was seen: the destination in the fixed header is
     /// not the final one, which is what checksums cover.
     pub routing_segments_left: bool,
+    /// Whether an authentication header was seen: it covers the addresses of the fixed header (RFC 4302,
+    /// section 3.3.3.1.2), so that the packet is forged as soon as one is rewritten.
+    pub authenticated: bool,
     /// Number of extension headers, at most [`HEADERS_MAX`].
     pub header_count: u8,
 }
@@ -62,6 +65,7 @@ pub fn walk(payload: &[u8], first: IpProto) -> Result<UpperLayer, WireError> {
         offset: 0,
         fragment: None,
         routing_segments_left: false,
+        authenticated: false,
         header_count: 0,
     };
     // The common packet has no extension header and leaves here.
@@ -102,6 +106,7 @@ fn step(payload: &[u8], upper: &mut UpperLayer) -> Result<(), WireError> {
             upper.fragment = Some(Ipv6FragmentRepr::parse(&Ipv6FragmentView::new_checked(rest)?)?);
         }
         IpProto::IPV6_ROUTING => upper.routing_segments_left |= segments_left != 0,
+        IpProto::AH => upper.authenticated = true,
         _ => {}
     }
     upper.proto = IpProto(next);
@@ -262,6 +267,7 @@ mod tests {
                 ident: 0xdead_beef,
             }),
             routing_segments_left: true,
+            authenticated: true,
             header_count: 6,
         };
         assert_eq!(walk(&chain, HOP), Ok(want));

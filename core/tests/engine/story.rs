@@ -547,7 +547,8 @@ impl Lab {
                     seed: config.seed,
                 },
                 &mut HeapMemory,
-            );
+            )
+            .expect("a small table");
             worker
                 .handle_command(now, Command::SetSnapshot(snapshot.clone()))
                 .expect("room for an event");

@@ -145,7 +145,8 @@ pub fn worker() -> Worker {
             seed: 1,
         },
         &mut HeapMemory,
-    );
+    )
+    .expect("a small table");
     worker
         .handle_command(Instant::ZERO, Command::SetSnapshot(snapshot(0)))
         .expect("room for an event");

@@ -209,7 +209,7 @@ fn worker(path: &str) -> Result<Worker> {
         // As `evenkeel replay` has it by default.
         seed: 0,
     };
-    let mut worker = Worker::new(worker_config, &mut HeapMemory);
+    let mut worker = Worker::new(worker_config, &mut HeapMemory).map_err(|error| error.to_string())?;
     worker
         .handle_command(Instant::ZERO, Command::SetSnapshot(config.snapshot))
         .map_err(|error| error.to_string())?;

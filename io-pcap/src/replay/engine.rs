@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::conn::{ConnView, HeapMemory};
+use evenkeel_core::conn::{ConnView, MemorySource};
 use evenkeel_core::lport::Steering;
 use evenkeel_core::port::{HandoffTag, HeapFrame, PortId, WorkerId};
 use evenkeel_core::proto::TIMEOUT_MAX;
@@ -11,9 +11,9 @@ use evenkeel_core::stats::Counters;
 use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::{Direction, Tuple};
-use evenkeel_core::worker::{BucketMap, Command, CommandError, Verdict, Worker, WorkerConfig};
+use evenkeel_core::worker::{BucketMap, Command, Verdict, Worker, WorkerConfig};
 
-use super::Node;
+use super::{Node, ReplayError};
 use crate::port::{Emitted, ORIGINATED, PcapPort};
 
 /// Frames that come out of one step at most: the one that went in, and what the engine originates.
@@ -56,13 +56,14 @@ pub(super) struct Outcome {
 }
 
 impl Engine {
-    /// `workers` workers that serve `snapshot`.
+    /// `workers` workers that serve `snapshot`, their tables in memory from `memory`.
     pub(super) fn new(
+        memory: &mut impl MemorySource,
         node: &Node,
         snapshot: Arc<Snapshot>,
         workers: u8,
         seed: u64,
-    ) -> Result<Self, CommandError> {
+    ) -> Result<Self, ReplayError> {
         let workers = workers.max(1);
         let buckets = BucketMap::dealt(u16::from(workers));
         let mut engine = Engine {
@@ -83,8 +84,13 @@ impl Engine {
                 local_port_min: node.local_port_min,
                 seed,
             };
-            let mut worker = Worker::new(config, &mut HeapMemory);
-            worker.handle_command(Instant::ZERO, Command::SetSnapshot(snapshot.clone()))?;
+            let mut worker = Worker::new(config, memory).map_err(|_| ReplayError::Memory {
+                workers,
+                bytes: node.sizes.bytes() as u128 * u128::from(workers),
+            })?;
+            worker
+                .handle_command(Instant::ZERO, Command::SetSnapshot(snapshot.clone()))
+                .map_err(|e| ReplayError::Config(e.to_string()))?;
             while worker.poll_event().is_some() {}
             engine.workers.push(worker);
             engine.ports.push(PcapPort::new());

@@ -23,7 +23,7 @@ mod summary;
 pub use checksum::BadChecksums;
 pub use ledger::{CONN_LOG_MAX, ConnEnd, ConnResult};
 pub use map_vip::{Endpoint, FLOW_COUNT_MAX, MapVip, MapVipError};
-pub use run::replay;
+pub use run::{replay, replay_in};
 pub use source::{CaptureSource, SPOOL_LEN_MAX, SpoolError};
 pub use summary::{
     CaptureSummary, ChecksumSummary, ConnSummary, DropCount, MapVipSummary, NotPresented, OffloadSender,
@@ -136,6 +136,18 @@ pub enum ReplayError {
     /// The endpoint cannot be mapped onto the config.
     #[error(transparent)]
     MapVip(#[from] MapVipError),
+    /// The tables are larger than what the system gives.
+    #[error(
+        "{} MiB of tables for {workers} worker{} are not to be had: lower conns_v4 and conns_v6 of [table], or the number of workers",
+        bytes.div_ceil(1 << 20),
+        if *workers == 1 { "" } else { "s" }
+    )]
+    Memory {
+        /// Workers.
+        workers: u8,
+        /// Bytes that their tables take together.
+        bytes: u128,
+    },
     /// The config is refused. A config that was checked never is.
     #[error("the config is refused: {0}")]
     Config(String),

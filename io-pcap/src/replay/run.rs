@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use evenkeel_core::conn::ConnView;
+use evenkeel_core::conn::{ConnView, HeapMemory, MemorySource};
 use evenkeel_core::port::{HeapFrame, RxChecksum};
 use evenkeel_core::service::Snapshot;
 use evenkeel_core::time::Instant;
@@ -41,6 +41,21 @@ use crate::file::{CaptureError, CaptureReader, CaptureWriter, CapturedPacket, Fr
 pub fn replay(
     source: &mut CaptureSource,
     node: &Node,
+    options: Options,
+    watch: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Summary, ReplayError> {
+    replay_in(&mut HeapMemory, source, node, options, watch)
+}
+
+/// As [`replay`], with the tables of the workers in memory from `memory`.
+///
+/// # Errors
+///
+/// As [`replay`].
+pub fn replay_in(
+    memory: &mut impl MemorySource,
+    source: &mut CaptureSource,
+    node: &Node,
     mut options: Options,
     watch: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Summary, ReplayError> {
@@ -75,8 +90,7 @@ pub fn replay(
     let snapshot = Arc::new(snapshot);
     let sides = Sides::new(spec, &snapshot);
     let workers = options.workers.clamp(1, WORKER_COUNT_MAX);
-    let engine = Engine::new(node, snapshot.clone(), workers, options.seed)
-        .map_err(|e| ReplayError::Config(e.to_string()))?;
+    let engine = Engine::new(memory, node, snapshot.clone(), workers, options.seed)?;
 
     // The output is created when all else is known to be good.
     let (reader, cut) = match source.open() {

@@ -375,6 +375,34 @@ fn ndp_for_others() {
     lab.check_bytes(0, &advertisement.frame(), drop, "");
 }
 
+/// What answers the kernel's own questions is the kernel's.
+#[test]
+fn answers_to_the_kernel_are_punted() {
+    let mut lab = Lab::new();
+    for (port, own, other) in [(0, 0, 1), (1, 1, 0)] {
+        let reply = |target: &str| Arp {
+            operation: 2,
+            ..who_has(target)
+        };
+        lab.check_bytes(port, &reply(PORT_V4[own]).frame(), Want::Punt, "");
+        lab.check_bytes(
+            port,
+            &reply(PORT_V4[other]).frame(),
+            Want::Drop(DropReason::NeighbourNotOurs),
+            "",
+        );
+        let advertisement = |dst: &str| Ns {
+            kind: 136,
+            options: [&[2, 1], &HOST_MAC[..]].concat(),
+            dst: v6(dst),
+            ..Ns::new(HOST_V6)
+        };
+        lab.check_bytes(port, &advertisement(PORT_V6[own]).frame(), Want::Punt, "");
+        let others = Want::Drop(DropReason::NeighbourNotOurs);
+        lab.check_bytes(port, &advertisement(PORT_V6[other]).frame(), others, "");
+    }
+}
+
 #[test]
 fn ndp_that_contradicts_itself() {
     let mut lab = Lab::new();

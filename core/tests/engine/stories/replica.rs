@@ -281,6 +281,53 @@ fn deltas_do_not_touch_udp() {
     }
 }
 
+fn bucket(tuple: &evenkeel_core::tuple::Tuple) -> u16 {
+    let steering = crate::story::steering(64);
+    steering.bucket(steering.toeplitz().hash_tuple(tuple))
+}
+
+/// Gives a record the first local port whose replies come to the bucket of its client's packets.
+fn align(record: &mut SessionRecord) {
+    let port = (1..).find(|&port| {
+        record.conn.local.set_port(port);
+        bucket(&record.conn.inbound()) == bucket(&record.conn.outbound())
+    });
+    assert!(port.is_some(), "every class has ports");
+}
+
+/// A bit of the local port that changes the bucket.
+fn misaligned_bit(record: &SessionRecord) -> u16 {
+    let bits = (0..16).map(|bit| 1 << bit);
+    bits.into_iter()
+        .find(|bit| {
+            let mut other = *record;
+            other.conn.local.set_port(record.conn.local.port() ^ bit);
+            other.conn.local.port() != 0 && bucket(&other.conn.outbound()) != bucket(&record.conn.outbound())
+        })
+        .expect("the key has rank")
+}
+
+/// A worker takes sessions in whose packets come to it, and no others.
+#[test]
+fn a_session_is_installed_at_its_own_worker_only() {
+    for (kind, proto) in kinds_and_protos() {
+        let mut lab = Lab::new();
+        let flow = lab.open(kind, proto, 0);
+        let session = record(&lab, &flow);
+        let own = usize::from(bucket(&session.conn.inbound()) % 4);
+        let mut four = Lab::with(|c| c.workers = 4);
+        for (id, worker) in four.workers.iter_mut().enumerate() {
+            let done = worker.handle_command(four.now, Command::Install(Box::new(session)));
+            let want = if id == own {
+                Ok(())
+            } else {
+                Err(CommandError::Install(InstallError::WrongBucket))
+            };
+            assert_eq!(done, want, "worker {id}, the session is of worker {own}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_installed_is_refused_by_name() {
     for (kind, proto) in kinds_and_protos() {
@@ -312,7 +359,13 @@ fn what_cannot_be_installed_is_refused_by_name() {
 
         let mut other = good;
         other.conn.client.set_port(1);
-        other.conn.local.set_port(1);
+        align(&mut other);
+        // Its directions would come to two buckets.
+        let mut torn = other;
+        torn.conn
+            .local
+            .set_port(torn.conn.local.port() ^ misaligned_bit(&torn));
+        refused(&mut lab, &torn, InstallError::WrongBucket);
         // No port, ends of two families, both tuples alike.
         for end in 0..4 {
             let mut bad = other;
@@ -340,7 +393,7 @@ fn what_cannot_be_installed_is_refused_by_name() {
         install(&mut lab, &with_ext).expect("room");
         let mut third = other;
         third.conn.client.set_port(2);
-        third.conn.local.set_port(2);
+        align(&mut third);
         third.deltas = deltas;
         refused(&mut lab, &third, InstallError::Full(TableFull::Slab));
         lab.pass(Duration::from_millis(299_999));

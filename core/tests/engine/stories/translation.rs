@@ -84,6 +84,22 @@ fn options_and_extension_headers_stay_behind() {
     }
 }
 
+/// AH covers the addresses that would be rewritten: such a packet is none that is balanced, in either family.
+#[test]
+fn authenticated_packets_are_not_rewritten() {
+    let ah =
+        |p: &mut crate::packet::Packet| p.extensions = vec![(51, vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])];
+    for kind in [Kind::V6, Kind::Nat64] {
+        for proto in [L4Proto::Tcp, L4Proto::Udp] {
+            let mut lab = Lab::new();
+            let given = first(proto, kind.client(0), kind.vip(proto));
+            lab.check(&given.clone().with(ah), Want::Drop(DropReason::NoService), "");
+            let flow = lab.open_at(kind.service(proto), &given);
+            lab.check(&flow.inbound().with(ah), Want::Drop(DropReason::NoService), "");
+        }
+    }
+}
+
 #[test]
 fn udp_without_checksum_stays_so_within_ipv4() {
     let mut lab = Lab::new();
