@@ -232,6 +232,31 @@ fn slot_holds_its_conns() {
     }
 }
 
+/// A place that is used again has another generation, in both slabs, round the end of its byte, and whatever
+/// its user wrote; its neighbour keeps its own.
+#[test]
+fn generation_grows_with_each_use_of_a_place() {
+    for kind in [0, 1, 2, 3] {
+        let mut table = table(2, 2, 5);
+        let stays = table.insert(&init(kind), 1_000_000).expect("room");
+        let of = |table: &ConnTable, id| table.view(id).map(|v| v.generation);
+        let kept = of(&table, stays);
+        let mut last: Option<(ConnId, u8)> = None;
+        for n in 1..600 {
+            let id = table.insert(&init(kind + 8 * n), 1_000_000).expect("room");
+            let generation = of(&table, id).expect("it was just made");
+            if let Some((place, before)) = last {
+                assert_eq!(id, place, "the only free place");
+                assert_eq!(generation, before.wrapping_add(1), "use {n}");
+            }
+            last = Some((id, generation));
+            assert!(table.remove(id));
+            assert_eq!(of(&table, id), None, "not in use");
+        }
+        assert_eq!(of(&table, stays), kept);
+    }
+}
+
 /// The wheel as the table shows it for debugging.
 fn wheel(table: &ConnTable) -> String {
     let all = format!("{table:?}");

@@ -1,13 +1,16 @@
 //! The table at its bounds, and bursts that change it under their own feet.
 
+use std::net::{IpAddr, SocketAddr};
+
 use evenkeel_core::conn::TableSizes;
 use evenkeel_core::port::{HeapFrame, PortId};
+use evenkeel_core::service::ServerSpec;
 use evenkeel_core::stats::DropReason;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::worker::{Command, CommandError, Event, Verdict};
 
 use crate::packet::{ACK, Packet, RST, SYN};
-use crate::story::{Flow, KINDS, Kind, Lab, Want, first, kinds_and_protos, packet, snapshot, syn};
+use crate::story::{Flow, KINDS, Kind, Lab, Want, first, ip, kinds_and_protos, packet, snapshot, syn};
 
 /// A slab is full: named, counted, nobody else is disturbed, and the other slab has room.
 #[test]
@@ -143,6 +146,156 @@ fn full_port_class_is_a_named_refusal() {
         lab.expire();
         assert!(attempt(&mut lab, &late).is_some());
         lab.audit();
+    }
+}
+
+/// A service with one or more servers and some LIPs whose classes have 16 usable ports each, and the first flow of
+/// one bucket. Sessions of another node can take ports away without moving on where ports are looked for.
+struct Crowded {
+    lab: Lab,
+    kind: Kind,
+    clients: Vec<SocketAddr>,
+    flow: Flow,
+}
+
+const CROWDED_BUCKET: u16 = 17;
+
+impl Crowded {
+    fn new(kind: Kind, servers: usize, local_addr_count: u16) -> Self {
+        let v4 = kind.servers_are_v4();
+        let mut lab = Lab::with(|c| {
+            c.buckets = 256;
+            c.local_port_min = 0xf000;
+            c.spec.services.retain(|s| s.id == kind.service(L4Proto::Tcp));
+            c.spec.services[0].servers.truncate(servers);
+            c.spec.services[0].local_addrs = (1..=local_addr_count)
+                .map(|n| {
+                    ip(&if v4 {
+                        format!("10.0.2.{n}")
+                    } else {
+                        format!("fd00::2:{n}")
+                    })
+                })
+                .collect();
+        });
+        let vip = kind.vip(L4Proto::Tcp);
+        let mut clients: Vec<_> = (0..200_000)
+            .map(|n| kind.client(n))
+            .filter(|c| lab.bucket(*c, vip) == CROWDED_BUCKET)
+            .take(200)
+            .collect();
+        assert_eq!(clients.len(), 200);
+        let first = clients.pop().expect("a client");
+        let flow = lab.open_at(kind.service(L4Proto::Tcp), &syn(first, vip));
+        Crowded {
+            lab,
+            kind,
+            clients,
+            flow,
+        }
+    }
+
+    fn syn(&mut self) -> Packet {
+        syn(self.clients.pop().expect("clients enough"), self.flow.vip)
+    }
+
+    /// The LIP that is `n` places behind that of the first flow.
+    fn local_addr(&self, n: usize) -> IpAddr {
+        let all = &self.lab.spec.services[0].local_addrs;
+        let first = all
+            .iter()
+            .position(|a| *a == self.flow.local.ip())
+            .expect("a LIP");
+        all[(first + n) % all.len()]
+    }
+
+    /// Takes every usable port of `addr` towards `server`.
+    fn fill(&mut self, server: SocketAddr, addr: IpAddr) {
+        let class = self.lab.steering.class_for(server, addr, CROWDED_BUCKET);
+        let ports: Vec<_> = (0..class.len())
+            .map(|i| class.port(i))
+            .filter(|p| *p >= 0xf000)
+            .collect();
+        assert_eq!(ports.len(), 16);
+        let (view, _) = self.lab.workers[0]
+            .conn(&self.flow.inbound().tuple())
+            .expect("the first flow");
+        let mut record = self.lab.workers[0].session(view.id).expect("its session");
+        for port in ports {
+            let local = SocketAddr::new(addr, port);
+            if (server, local) == (self.flow.server, self.flow.local) {
+                continue;
+            }
+            record.conn.client = self.clients.pop().expect("clients enough");
+            (record.conn.server, record.conn.local) = (server, local);
+            self.lab.workers[0]
+                .handle_command(self.lab.now, Command::Install(Box::new(record)))
+                .expect("room for it");
+        }
+    }
+}
+
+/// Six LIPs whose ports are all taken: 8 ports on each of 4 of them are looked at, no more and no fewer.
+#[test]
+fn full_port_class_on_four_of_six_local_addresses() {
+    for kind in KINDS {
+        let mut c = Crowded::new(kind, 1, 6);
+        for n in 0..6 {
+            c.fill(c.flow.server, c.local_addr(n));
+        }
+        for _ in 0..20 {
+            let late = c.syn();
+            let drop = Want::Drop(DropReason::NoLocalPort);
+            c.lab.check(&late, drop, "port_probes_taken+32");
+            assert_eq!(c.lab.conn(&late.tuple()), None);
+        }
+        c.lab.audit();
+    }
+}
+
+/// The fourth LIP that is tried has free ports: one of them is found. The fifth is not tried.
+#[test]
+fn full_port_class_on_all_local_addresses_but_one() {
+    for kind in KINDS {
+        for free in 0..6 {
+            // The conn behind the first one begins at the next LIP.
+            let mut c = Crowded::new(kind, 1, 6);
+            for n in (0..6).filter(|n| *n != free) {
+                c.fill(c.flow.server, c.local_addr(1 + n));
+            }
+            let given = c.syn();
+            if free >= 4 {
+                let drop = Want::Drop(DropReason::NoLocalPort);
+                c.lab.check(&given, drop, "port_probes_taken+32");
+                continue;
+            }
+            let moved = format!("opened+1 SYN_RECV+1 port_probes_taken+{}", 8 * free);
+            let seen = c
+                .lab
+                .check(&given, Want::Opens(c.kind.service(L4Proto::Tcp)), &moved);
+            assert_eq!(seen.packet.expect("forwarded").src.ip(), c.local_addr(1 + free));
+        }
+    }
+}
+
+/// No port is free towards the server whose turn it is: the next SYN is another server's.
+#[test]
+fn full_port_class_towards_one_server_does_not_keep_the_turn() {
+    for kind in KINDS {
+        let mut c = Crowded::new(kind, 2, 1);
+        let servers = c.lab.spec.services[0].servers.clone();
+        let end = |s: &ServerSpec| SocketAddr::new(s.addr, s.port);
+        let next = servers.iter().map(end).find(|s| *s != c.flow.server);
+        let next = next.expect("two servers");
+        c.fill(next, c.flow.local.ip());
+        for _ in 0..3 {
+            let refused = c.syn();
+            let drop = Want::Drop(DropReason::NoLocalPort);
+            c.lab.check(&refused, drop, "port_probes_taken+8");
+            let given = c.syn();
+            assert!(attempt(&mut c.lab, &given).is_some_and(|f| f.server == c.flow.server));
+        }
+        c.lab.audit();
     }
 }
 

@@ -6,7 +6,7 @@ use evenkeel_core::tuple::L4Proto;
 
 use crate::packet::{ACK, FIN, PSH, QINQ, RST, SYN, URG, VLAN};
 use crate::story::{
-    Flow, KINDS, Kind, Lab, PORT_MACS, Want, hop, kinds_and_protos, packet, server_addr, spec, syn,
+    Flow, KINDS, Kind, Lab, PORT_MACS, Want, hop, ip, kinds_and_protos, packet, server_addr, spec, syn,
 };
 
 /// Sends `flags` of the client, then of the real server, and so on; each goes through and moves counters.
@@ -461,6 +461,42 @@ fn a_removed_server_keeps_its_connections() {
         }
         talk(&mut lab, &flow, &[('c', RST, "ESTABLISHED-1 CLOSE+1 closed+1")]);
         lab.audit();
+    }
+}
+
+/// A reload gives a real server's id to another address: its connections go on to the old address, on the link or
+/// behind the gateway, and have no way where that has none; new ones go to the new address.
+#[test]
+fn a_server_id_at_another_address_keeps_old_connections() {
+    for kind in KINDS {
+        let v4 = kind.servers_are_v4();
+        for n in 1..=3 {
+            let (old, new) = (server_addr(v4, n), server_addr(v4, 4));
+            let mut lab = Lab::new();
+            let flow = (0..)
+                .map(|client| lab.establish(kind, client))
+                .find(|f| f.server.ip() == old)
+                .expect("every server has its turn");
+            lab.reload(|spec| {
+                let service = spec
+                    .services
+                    .iter_mut()
+                    .find(|s| s.id == kind.service(L4Proto::Tcp));
+                let servers = &mut service.expect("there").servers;
+                let server = servers.iter_mut().find(|s| s.addr == old);
+                server.expect("there").addr = new;
+            });
+            // That of the new address would be found by the id alone.
+            assert_ne!(hop(old), hop(new));
+            talk(&mut lab, &flow, &[('c', PSH | ACK, ""), ('s', ACK, "")]);
+            let later = (1000..1100).map(|client| lab.open(kind, L4Proto::Tcp, client).server.ip());
+            let later: Vec<_> = later.collect();
+            assert!(later.contains(&new) && !later.contains(&old));
+            talk(&mut lab, &flow, &[('c', PSH | ACK, "")]);
+            let gone = if v4 { "10.0.0.254" } else { "fd00::fe" };
+            lab.reload(|spec| spec.neighbours.retain(|x| x.addr != old && x.addr != ip(gone)));
+            lab.check(&flow.inbound(), Want::Drop(DropReason::NoNeighbour), "");
+        }
     }
 }
 
