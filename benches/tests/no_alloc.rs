@@ -134,23 +134,23 @@ fn established_bursts(kind: Kind) {
 }
 
 #[test]
-fn established_v4() {
+fn no_alloc_established_v4() {
     established_bursts(Kind::V4);
 }
 
 #[test]
-fn established_v6() {
+fn no_alloc_established_v6() {
     established_bursts(Kind::V6);
 }
 
 #[test]
-fn established_nat64() {
+fn no_alloc_established_nat64() {
     established_bursts(Kind::Nat64);
 }
 
 /// SYNs that are scheduled and get a port, until the table is full; the refusals; and all expiring again.
 #[test]
-fn opening_refusing_and_expiring() {
+fn no_alloc_opening_refusing_and_expiring() {
     for kind in [Kind::V4, Kind::V6, Kind::Nat64] {
         let mut bench = Bench::new(kind);
         let syns = world::SPARE + 1024;
@@ -180,7 +180,7 @@ fn opening_refusing_and_expiring() {
 
 /// Frames that are refused at every stage: cut, damaged, for nobody, of no conn, out of hops.
 #[test]
-fn drops() {
+fn no_alloc_drops() {
     let mut bench = Bench::new(Kind::V4);
     let mut order = Order::new(3, CONNS);
     let calls = calls_of(|| {

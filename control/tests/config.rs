@@ -73,6 +73,42 @@ fn codes(errors: &ConfigErrors) -> Vec<Code> {
     errors.problems().iter().map(|p| p.code).collect()
 }
 
+/// A key of zeros and one that maps local ports onto fewer buckets than there are: the reason is in the message.
+#[test]
+fn check_refuses_a_key_without_full_rank() {
+    let low_rank = "ff".repeat(40);
+    for (key, buckets, reaches) in [
+        ("00".repeat(40), 64, "only 1 of 64 buckets (rank 0, needed 6)"),
+        (low_rank.clone(), 64, "only 2 of 64 buckets (rank 1, needed 6)"),
+        (low_rank, 2, ""),
+    ] {
+        let bytes: Vec<_> = key
+            .as_bytes()
+            .chunks(2)
+            .map(|b| str::from_utf8(b).expect("digits"))
+            .collect();
+        let rss = format!("[rss]\nkey = \"{}\"\nbuckets = {buckets}\n", bytes.join(":"));
+        let text = format!("{REPLAY}\n{rss}");
+        let refused = parse("rank.toml", &text).err();
+        if reaches.is_empty() {
+            assert!(refused.is_none(), "rank 1 is enough for two buckets: {refused:?}");
+            continue;
+        }
+        let errors = refused.expect("a key that cannot align ports is refused");
+        check_errors(&text, &errors);
+        let [v4, v6] = errors.problems() else {
+            panic!("one for each family: {errors:?}");
+        };
+        for (problem, family) in [(v4, "IPv4"), (v6, "IPv6")] {
+            assert_eq!(problem.code, Code::RssKey);
+            assert!(problem.message.contains(family), "{}", problem.message);
+            assert!(problem.message.ends_with(reaches), "{}", problem.message);
+            assert!(!problem.help.is_empty());
+            assert!(text[problem.span()].contains(&key[..2]));
+        }
+    }
+}
+
 #[test]
 fn bad_configs_get_these_reports() {
     let cases = texts("bad");
