@@ -28,7 +28,7 @@ const LOAD: (usize, usize) = (27, 32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// PREFETCHT1: into the second-level cache. Nothing is lost when all of the first level's fill buffers are
-    /// busy; the floor of this machine.
+    /// busy. The floor asks so.
     T1,
     /// PREFETCHT0: into the first level. What finds no fill buffer is dropped, and costs its full latency later.
     T0,
