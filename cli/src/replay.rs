@@ -3,8 +3,10 @@
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -108,6 +110,9 @@ pub(crate) fn run(args: Args) -> Result<Exit, Complaint> {
     };
     let mut source = CaptureSource::new(args.read);
     let signals = Signals::listen()?;
+    if source.file_len().is_none() {
+        signals.end_if_blocked();
+    }
     let mut bar = Bar::new(source.file_len());
     // Tables are as large as the config says; a capture fills little of them.
     let result = replay_in(&mut LazyMemory, &mut source, &node, options, &mut |progress| {
@@ -152,11 +157,29 @@ fn check_files(args: &Args) -> Result<(), Complaint> {
                 .help("give one as a file"),
         );
     }
+    if fs::metadata(&args.read).is_ok_and(|meta| meta.is_dir()) {
+        return Err(Complaint::new(format!(
+            "{} is a directory, not a capture",
+            args.read.display()
+        )));
+    }
     let Some(out) = args.write.as_deref().filter(|out| !config::is_stdin(out)) else {
         return Ok(());
     };
+    if let Some(folder) = out.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+        return Err(
+            Complaint::new(format!("the folder {} of -w does not exist", folder.display()))
+                .help("make it first, or choose another one"),
+        );
+    }
+    if same_file(Path::new("/dev/stdout"), out) {
+        return Err(Complaint::new("-w would write where the summary is printed")
+            .help("write `-w -` to have the output there alone"));
+    }
     for (input, what) in [(&args.read, "capture"), (&args.config, "config")] {
-        if !config::is_stdin(input) && same_file(input, out) {
+        // What standard input is redirected from counts too.
+        let stdin = Path::new("/dev/stdin");
+        if same_file(if config::is_stdin(input) { stdin } else { input }, out) {
             return Err(
                 Complaint::new(format!("-w would write over the {what} {}", input.display()))
                     .help("choose another name for the output"),
@@ -228,6 +251,22 @@ impl Signals {
             flag::register_usize(signal, received.clone(), signal as usize).map_err(failed)?;
         }
         Ok(Signals(received))
+    }
+
+    /// A read that waits for input does not see a signal: a second after one the process ends, without a
+    /// summary. For inputs that can wait; a file cannot.
+    fn end_if_blocked(&self) {
+        const LOOK_EVERY: Duration = Duration::from_millis(50);
+        const TIME_TO_FINISH: Duration = Duration::from_secs(1);
+        let received = self.0.clone();
+        thread::spawn(move || {
+            while received.load(Ordering::Relaxed) == 0 {
+                thread::sleep(LOOK_EVERY);
+            }
+            thread::sleep(TIME_TO_FINISH);
+            let _ = writeln!(io::stderr(), "evenkeel: ended while waiting for input");
+            process::exit(128 + received.load(Ordering::Relaxed) as i32);
+        });
     }
 
     fn received(&self) -> Option<u8> {

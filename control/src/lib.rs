@@ -15,6 +15,7 @@
 
 mod check;
 mod config;
+mod excerpt;
 mod ids;
 mod problem;
 mod read;

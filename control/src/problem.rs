@@ -4,7 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
+use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
+
+use crate::excerpt::Excerpt;
 use serde::Serialize;
 
 /// Errors (and, apart from them, warnings) that are reported of one text at most; of more, the first in
@@ -156,7 +158,7 @@ pub struct Problem {
     #[serde(skip)]
     labels: Vec<(Span, String)>,
     #[serde(skip)]
-    source: Arc<NamedSource<Arc<str>>>,
+    source: Arc<Excerpt>,
 }
 
 impl Problem {
@@ -198,10 +200,11 @@ impl Diagnostic for Problem {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         Some(Box::new(self.labels.iter().enumerate().map(
             |(i, (span, text))| {
+                let marked = self.source.marked(span.start, span.end);
                 if i == 0 {
-                    LabeledSpan::new_primary_with_span(Some(text.clone()), span.clone())
+                    LabeledSpan::new_primary_with_span(Some(text.clone()), marked)
                 } else {
-                    LabeledSpan::new_with_span(Some(text.clone()), span.clone())
+                    LabeledSpan::new_with_span(Some(text.clone()), marked)
                 }
             },
         )))
@@ -338,7 +341,7 @@ impl Findings {
         if self.kept.is_empty() {
             return (Vec::new(), 0);
         }
-        let source = Arc::new(NamedSource::new(name, Arc::<str>::from(printable(text))));
+        let source = Arc::new(Excerpt::new(name, printable(text)));
         let mut place = Position {
             text,
             at: 0,
@@ -416,13 +419,18 @@ fn clamp(text: &str, span: Span) -> Span {
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && !matches!(c, '\n' | '\r' | '\t') {
+        if (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || is_bidi_control(c) {
             shown.extend(std::iter::repeat_n('?', c.len_utf8()));
         } else {
             shown.push(c);
         }
     }
     shown
+}
+
+/// Characters that turn the direction of what follows on a terminal (Unicode, UAX #9).
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A piece of the text as a message may show it: escaped, and not long.

@@ -709,6 +709,8 @@ impl Worker {
                 self.counters.port_probes_taken += 1;
             }
         }
+        // The next one begins at another LIP: there may be more of them than are probed.
+        *cursor = cursor.wrapping_add(1);
         Err(DropReason::NoLocalPort)
     }
 
