@@ -160,7 +160,8 @@ pub fn worker(conns_v4: u32, conns_v6: u32, pages: Pages) -> Result<Worker, MapE
     let config = WorkerConfig {
         id: WorkerId(0),
         buckets: BucketMap::dealt(1),
-        steering: Arc::new(Steering::new(&MICROSOFT_KEY, 64).expect("full rank")),
+        // One bucket: flows are made by arithmetic, and their local ports are those of no bucket in particular.
+        steering: Arc::new(Steering::new(&MICROSOFT_KEY, 1).expect("full rank")),
         sizes,
         local_port_min: 1024,
         seed: 0x5eed,
