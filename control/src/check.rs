@@ -1,6 +1,6 @@
 //! What a config means as a whole: core's checks, brought back to the text, and some of our own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use evenkeel_core::lport::{PortClassError, Steering, SteeringError};
@@ -12,7 +12,7 @@ use crate::problem::{Code, Finding, Findings, PROBLEM_COUNT_MAX, Span};
 use crate::sections::{Draft, ServicePlace};
 
 /// Local ports that every class must keep: as many as the engine probes on a local address.
-const CLASS_PORTS_MIN: usize = 8;
+const CLASS_PORTS_MIN: u32 = evenkeel_core::worker::PORT_PROBES_PER_ADDR;
 
 /// Steering by the key, or findings.
 pub(crate) fn steering(draft: &Draft, findings: &mut Findings) -> Option<Arc<Steering>> {
@@ -26,7 +26,7 @@ pub(crate) fn steering(draft: &Draft, findings: &mut Findings) -> Option<Arc<Ste
         }
     };
     let min = draft.local_port_min.value;
-    let left = smallest_class(&steering, min);
+    let left = steering.usable_ports(min);
     if left < CLASS_PORTS_MIN {
         let buckets = draft.buckets.value;
         let message =
@@ -68,16 +68,6 @@ fn steering_finding(draft: &Draft, error: SteeringError) -> Finding {
             Finding::new(Code::RssKey, draft.rss_key.span.clone(), error.to_string(), help).label("this key")
         }
     }
-}
-
-/// Ports from `min` on of the class that has the fewest.
-fn smallest_class(steering: &Steering, min: u16) -> usize {
-    let ends = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let classes = ends.into_iter().flat_map(|addr| {
-        (0..steering.buckets()).map(move |bucket| steering.class_for(SocketAddr::new(addr, 1), addr, bucket))
-    });
-    let counts = classes.map(|class| (0..class.len()).filter(|&i| class.port(i) >= min).count());
-    counts.min().unwrap_or(0)
 }
 
 /// Services that need conns of a kind for which the table has no room.
@@ -413,200 +403,148 @@ mod tests {
         let addr: IpAddr = "198.51.100.11".parse().expect("address");
         let too_many = |what, max| Kind::TooMany { what, max };
         let cases = [
-            (Place::Whole, too_many("ports", 1), Code::TooMany, "[[port]]"),
             (
                 Place::Whole,
-                too_many("services", 1),
-                Code::TooMany,
-                "[[service]]",
+                vec![
+                    (too_many("ports", 1), Code::TooMany, "[[port]]"),
+                    (too_many("services", 1), Code::TooMany, "[[service]]"),
+                    (too_many("neighbours", 2), Code::TooMany, "\"198.51.100.11\""),
+                    (too_many("routes", 5), Code::TooMany, "\"::/0\""),
+                    (too_many("real servers", 3), Code::TooMany, "\"198.51.100.11:53\""),
+                    (too_many("of something new", 1), Code::TooMany, ""),
+                ],
             ),
-            (
-                Place::Whole,
-                too_many("neighbours", 2),
-                Code::TooMany,
-                "\"198.51.100.11\"",
-            ),
-            (Place::Whole, too_many("routes", 5), Code::TooMany, "\"::/0\""),
-            (
-                Place::Whole,
-                too_many("real servers", 3),
-                Code::TooMany,
-                "\"198.51.100.11:53\"",
-            ),
-            (Place::Whole, too_many("of something new", 1), Code::TooMany, ""),
             (
                 Place::Service(1),
-                too_many("local addresses", 256),
-                Code::TooMany,
-                "[[service]]",
+                vec![(too_many("local addresses", 256), Code::TooMany, "[[service]]")],
             ),
             (
                 Place::Server(1, 1),
-                too_many("real server ids", 16_384),
-                Code::TooMany,
-                "\"198.51.100.12:53\"",
+                vec![(
+                    too_many("real server ids", 16_384),
+                    Code::TooMany,
+                    "\"198.51.100.12:53\"",
+                )],
             ),
             (
                 Place::Port(1),
-                Kind::Duplicate { first: 0 },
-                Code::Duplicate,
-                "\"servers\"",
-            ),
-            (
-                Place::Port(1),
-                Kind::BadMac(MacAddr([0; 6])),
-                Code::BadMac,
-                "\"02:00:00:00:00:02\"",
-            ),
-            (
-                Place::Port(1),
-                Kind::Mtu { mtu: 9, min: 68 },
-                Code::OutOfRange,
-                "[[port]]",
+                vec![
+                    (Kind::Duplicate { first: 0 }, Code::Duplicate, "\"servers\""),
+                    (
+                        Kind::BadMac(MacAddr([0; 6])),
+                        Code::BadMac,
+                        "\"02:00:00:00:00:02\"",
+                    ),
+                    (Kind::Mtu { mtu: 9, min: 68 }, Code::OutOfRange, "[[port]]"),
+                ],
             ),
             (
                 Place::PortAddress(0, 1),
-                Kind::NotUnicast(addr),
-                Code::NotUnicast,
-                "\"2001:db8:c::2/64\"",
+                vec![(Kind::NotUnicast(addr), Code::NotUnicast, "\"2001:db8:c::2/64\"")],
             ),
             (
                 Place::PortAddress(1, 0),
-                Kind::PrefixLength { len: 33, max: 32 },
-                Code::PrefixLength,
-                "\"198.51.100.2/24\"",
-            ),
-            (
-                Place::PortAddress(1, 0),
-                Kind::AddressConflict(addr),
-                Code::AddressConflict,
-                "\"198.51.100.2/24\"",
-            ),
-            (
-                Place::Service(1),
-                Kind::Overlap { first: 0 },
-                Code::Overlap,
-                "\"192.0.2.53:53\"",
+                vec![
+                    (
+                        Kind::PrefixLength { len: 33, max: 32 },
+                        Code::PrefixLength,
+                        "\"198.51.100.2/24\"",
+                    ),
+                    (
+                        Kind::AddressConflict(addr),
+                        Code::AddressConflict,
+                        "\"198.51.100.2/24\"",
+                    ),
+                ],
             ),
             (
                 Place::Service(1),
-                Kind::Duplicate { first: 0 },
-                Code::Duplicate,
-                "[[service]]",
-            ),
-            (
-                Place::Service(1),
-                Kind::NotUnicast(addr),
-                Code::NotUnicast,
-                "\"192.0.2.53:53\"",
-            ),
-            (
-                Place::Service(1),
-                Kind::PortZero,
-                Code::PortZero,
-                "\"192.0.2.53:53\"",
-            ),
-            (
-                Place::Service(1),
-                Kind::AddressConflict(addr),
-                Code::AddressConflict,
-                "\"192.0.2.53:53\"",
-            ),
-            (Place::Service(1), Kind::NoServers, Code::NoServer, "[[service]]"),
-            (
-                Place::Service(1),
-                Kind::CycleTooLong,
-                Code::CycleTooLong,
-                "[[service]]",
+                vec![
+                    (Kind::Overlap { first: 0 }, Code::Overlap, "\"192.0.2.53:53\""),
+                    (Kind::Duplicate { first: 0 }, Code::Duplicate, "[[service]]"),
+                    (Kind::NotUnicast(addr), Code::NotUnicast, "\"192.0.2.53:53\""),
+                    (Kind::PortZero, Code::PortZero, "\"192.0.2.53:53\""),
+                    (
+                        Kind::AddressConflict(addr),
+                        Code::AddressConflict,
+                        "\"192.0.2.53:53\"",
+                    ),
+                    (Kind::NoServers, Code::NoServer, "[[service]]"),
+                    (Kind::CycleTooLong, Code::CycleTooLong, "[[service]]"),
+                ],
             ),
             (
                 Place::Service(2),
-                Kind::NoLocalAddr(Family::V6),
-                Code::NoLocalAddress,
-                "[\"2001:db8:5::101\", \"2001:db8:5::102\"]",
+                vec![(
+                    Kind::NoLocalAddr(Family::V6),
+                    Code::NoLocalAddress,
+                    "[\"2001:db8:5::101\", \"2001:db8:5::102\"]",
+                )],
             ),
             (
                 Place::LocalAddr(2, 1),
-                Kind::UnusedLocalAddr(addr),
-                Code::UnusedLocalAddress,
-                "\"2001:db8:5::102\"",
+                vec![
+                    (
+                        Kind::UnusedLocalAddr(addr),
+                        Code::UnusedLocalAddress,
+                        "\"2001:db8:5::102\"",
+                    ),
+                    (
+                        Kind::Duplicate { first: 0 },
+                        Code::Duplicate,
+                        "\"2001:db8:5::102\"",
+                    ),
+                ],
             ),
-            (
-                Place::LocalAddr(2, 1),
-                Kind::Duplicate { first: 0 },
-                Code::Duplicate,
-                "\"2001:db8:5::102\"",
-            ),
-            (Place::Server(1, 0), Kind::Weight(1001), Code::OutOfRange, "3"),
             (
                 Place::Server(1, 0),
-                Kind::PortZero,
-                Code::PortZero,
-                "\"198.51.100.11:53\"",
+                vec![
+                    (Kind::Weight(1001), Code::OutOfRange, "3"),
+                    (Kind::PortZero, Code::PortZero, "\"198.51.100.11:53\""),
+                ],
             ),
             (
                 Place::Server(0, 2),
-                Kind::Duplicate { first: 0 },
-                Code::Duplicate,
-                "\"198.51.100.13:8080\"",
+                vec![(
+                    Kind::Duplicate { first: 0 },
+                    Code::Duplicate,
+                    "\"198.51.100.13:8080\"",
+                )],
             ),
             (
                 Place::Route(1),
-                Kind::UnknownPort(PortId(9)),
-                Code::UnknownPort,
-                "\"clients\"",
-            ),
-            (
-                Place::Route(1),
-                Kind::FamilyMismatch,
-                Code::WrongFamily,
-                "\"2001:db8:c::1\"",
-            ),
-            (
-                Place::Route(1),
-                Kind::NotUnicast(addr),
-                Code::NotUnicast,
-                "\"2001:db8:c::1\"",
-            ),
-            (
-                Place::Route(1),
-                Kind::PrefixLength { len: 129, max: 128 },
-                Code::PrefixLength,
-                "\"::/0\"",
-            ),
-            (
-                Place::Route(1),
-                Kind::Duplicate { first: 0 },
-                Code::Duplicate,
-                "\"::/0\"",
+                vec![
+                    (Kind::UnknownPort(PortId(9)), Code::UnknownPort, "\"clients\""),
+                    (Kind::FamilyMismatch, Code::WrongFamily, "\"2001:db8:c::1\""),
+                    (Kind::NotUnicast(addr), Code::NotUnicast, "\"2001:db8:c::1\""),
+                    (
+                        Kind::PrefixLength { len: 129, max: 128 },
+                        Code::PrefixLength,
+                        "\"::/0\"",
+                    ),
+                    (Kind::Duplicate { first: 0 }, Code::Duplicate, "\"::/0\""),
+                ],
             ),
             (
                 Place::Neighbour(2),
-                Kind::UnknownPort(PortId(9)),
-                Code::UnknownPort,
-                "\"servers\"",
-            ),
-            (
-                Place::Neighbour(2),
-                Kind::NotUnicast(addr),
-                Code::NotUnicast,
-                "\"198.51.100.11\"",
-            ),
-            (
-                Place::Neighbour(2),
-                Kind::BadMac(MacAddr([1; 6])),
-                Code::BadMac,
-                "\"02:00:00:00:02:11\"",
-            ),
-            (
-                Place::Neighbour(2),
-                Kind::Duplicate { first: 0 },
-                Code::Duplicate,
-                "\"198.51.100.11\"",
+                vec![
+                    (Kind::UnknownPort(PortId(9)), Code::UnknownPort, "\"servers\""),
+                    (Kind::NotUnicast(addr), Code::NotUnicast, "\"198.51.100.11\""),
+                    (
+                        Kind::BadMac(MacAddr([1; 6])),
+                        Code::BadMac,
+                        "\"02:00:00:00:02:11\"",
+                    ),
+                    (Kind::Duplicate { first: 0 }, Code::Duplicate, "\"198.51.100.11\""),
+                ],
             ),
             // An index that the text does not have is no panic.
-            (Place::Server(9, 9), Kind::PortZero, Code::PortZero, ""),
+            (Place::Server(9, 9), vec![(Kind::PortZero, Code::PortZero, "")]),
         ];
+        let cases = cases.into_iter().flat_map(|(place, found)| {
+            let of_place = move |(kind, code, text)| (place, kind, code, text);
+            found.into_iter().map(of_place)
+        });
         for (place, kind, code, text) in cases {
             let error = SnapshotError { place, kind };
             let finding = snapshot_finding(&draft, place_of(&draft, &error), &error);
@@ -621,14 +559,5 @@ mod tests {
                 assert!(first.start < finding.span.start && !first.is_empty(), "{error}");
             }
         }
-    }
-
-    #[test]
-    fn the_smallest_class_is_counted_over_both_families() {
-        let steering = Steering::new(&evenkeel_core::hash::MICROSOFT_KEY, 64).expect("full rank");
-        assert_eq!(smallest_class(&steering, 1), 1023, "port 0 is in one class");
-        assert_eq!(smallest_class(&steering, u16::MAX), 0);
-        let one = Steering::new(&evenkeel_core::hash::MICROSOFT_KEY, 1).expect("full rank");
-        assert_eq!(smallest_class(&one, 60_000), 5_536);
     }
 }
