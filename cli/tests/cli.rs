@@ -126,7 +126,7 @@ fn exit_codes_of_what_is_refused() {
         ),
         (
             &["replay", "-r", ".", "--config", CONFIG, "--map-vip"],
-            "cannot read .",
+            "is a directory",
         ),
         (
             &["replay", "-r", foreign, "--config", CONFIG],
@@ -156,7 +156,7 @@ fn exit_codes_of_what_is_refused() {
                 "-w",
                 "/nonexistent/out.pcapng",
             ],
-            "cannot create",
+            "the folder /nonexistent of -w does not exist",
         ),
         (
             &[
