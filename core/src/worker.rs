@@ -8,7 +8,8 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::SocketAddr;
+use core::hint::select_unpredictable;
+use core::net::{Ipv4Addr, SocketAddr};
 
 use crate::conn::{
     Candidates, ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory,
@@ -18,7 +19,7 @@ use crate::hash::SplitMix;
 use crate::l3::{self, Originated, Originator};
 use crate::lport::{BUCKET_COUNT_MAX, Steering};
 use crate::memory::OutOfMemory;
-use crate::parse::{Kind, Parsed, parse, tcp_flag};
+use crate::parse::{Kind, Parsed, parse, parse_plain_v4, tcp_flag};
 use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
 use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, Timeouts, tcp_transition, udp_transition};
 use crate::sched;
@@ -29,7 +30,7 @@ use crate::stats::{Counters, DropReason};
 use crate::sync::{InstallError, SessionRecord};
 use crate::time::Instant;
 use crate::tuple::{Direction, Family, L4Proto, Tuple};
-use crate::xmit::{SeqShift, Target4, Target6, Ways, rewrite_v4, rewrite_v6};
+use crate::xmit::{Egress, SeqShift, Target4, Target6, Ways, rewrite_v4, rewrite_v6};
 
 /// Conns that one call of [`Worker::handle_timeout`] looks at, at most.
 pub const TIMER_BUDGET: usize = 256;
@@ -204,10 +205,15 @@ impl Unsent {
     }
 }
 
+// Which frames of a burst have no hint is kept in 32 bits.
+const _: () = assert!(BURST <= 32);
+
 /// What is known of a frame before its turn comes.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
     outcome: Result<(), DropReason>,
+    /// TCP or UDP over IPv4, and neither malformed nor the beginning or end of anything: see [`is_plain`].
+    plain_v4: bool,
     parsed: Parsed,
     at: Candidates,
     hint: Option<ConnRef>,
@@ -216,6 +222,7 @@ struct Staged {
 impl Staged {
     const NONE: Staged = Staged {
         outcome: Err(DropReason::Truncated),
+        plain_v4: false,
         parsed: Parsed::NONE,
         at: Candidates {
             first: 0,
@@ -244,6 +251,8 @@ pub struct Worker {
     /// By service id and bucket.
     cursors: Vec<Cursor>,
     ways: Ways,
+    /// By service id; the defaults where there is no such service.
+    timeouts: Vec<Timeouts>,
     counters: Counters,
     originator: Originator,
     events: VecDeque<Event>,
@@ -266,6 +275,7 @@ impl Worker {
             snapshot: Arc::new(Snapshot::default()),
             cursors: Vec::new(),
             ways: Ways::default(),
+            timeouts: Vec::new(),
             counters: Counters::default(),
             originator: Originator::new(),
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
@@ -315,16 +325,16 @@ impl Worker {
         for burst in frames.chunks_mut(BURST) {
             self.stage(burst, &mut staged);
             let (mut tx_packets, mut tx_bytes) = (0, 0);
-            for (frame, staged) in burst.iter_mut().zip(&staged) {
-                match self.act(frame, staged) {
+            let turns = burst.iter_mut().zip(&staged);
+            out.verdicts
+                .extend(turns.map(|(frame, staged)| match self.act(frame, staged) {
                     Ok(port) => {
                         tx_packets += 1;
                         tx_bytes += frame.len() as u64;
-                        out.verdicts.push(Verdict::Tx(port));
+                        Verdict::Tx(port)
                     }
-                    Err(unsent) => out.verdicts.push(self.unsent(unsent)),
-                }
-            }
+                    Err(unsent) => self.unsent(unsent),
+                }));
             self.counters.tx_packets += tx_packets;
             self.counters.tx_bytes += tx_bytes;
         }
@@ -337,26 +347,30 @@ impl Worker {
     fn stage<F: Frame>(&mut self, frames: &[F], staged: &mut [Staged]) {
         let Worker { table, counters, .. } = self;
         counters.rx_packets += frames.len() as u64;
-        counters.rx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        let mut rx_bytes = 0;
         for (frame, staged) in frames.iter().zip(staged.iter_mut()) {
-            staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
-            if staged.is_transport() {
+            let (data, len) = (frame.data(), frame.len());
+            rx_bytes += len as u64;
+            if parse_plain_v4(data, len, frame.rx_checksum(), &mut staged.parsed) {
+                staged.outcome = Ok(());
+                staged.plain_v4 = is_plain(&staged.parsed);
                 staged.at = table.candidates(table.hash(&staged.parsed.key));
                 table.prefetch_first(staged.at);
-            }
-        }
-        let staged = &mut staged[..frames.len()];
-        for staged in staged.iter_mut() {
-            staged.hint = if staged.is_transport() {
-                table.hint_first(staged.at)
             } else {
-                None
-            };
-        }
-        for staged in staged.iter_mut() {
-            if staged.hint.is_none() && staged.is_transport() {
-                staged.hint = table.hint_second(staged.at);
+                stage_other(table, frame, staged);
             }
+        }
+        counters.rx_bytes += rx_bytes;
+        // What is not looked up has the candidates of an earlier burst, and a hint that nobody takes: cheaper
+        // than to tell the two apart.
+        let mut missed = 0u32;
+        for (place, staged) in staged[..frames.len()].iter_mut().enumerate() {
+            staged.hint = table.hint_first(staged.at);
+            missed |= u32::from(staged.hint.is_none()) << place;
+        }
+        while let Some(staged) = staged.get_mut(missed.trailing_zeros() as usize) {
+            staged.hint = table.hint_second(staged.at);
+            missed &= missed - 1;
         }
     }
 
@@ -370,14 +384,26 @@ impl Worker {
     /// The turn of one frame.
     #[inline]
     fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
-        if staged.is_transport() {
-            return self.transport(frame, &staged.parsed, staged);
+        match staged.hint {
+            Some(conn) if staged.plain_v4 => self.relay_v4(frame, staged, conn),
+            _ => self.act_otherwise(frame, staged),
         }
-        self.act_otherwise(frame, staged)
     }
 
-    /// The turn of a frame that is not looked up in the conn table.
-    #[cold]
+    /// The turn of a packet over IPv4 that is neither the beginning nor the end of anything: mostly one of the conn
+    /// that was found ahead, and nothing but forwarded.
+    #[inline(never)]
+    fn relay_v4<F: Frame>(&mut self, frame: &mut F, staged: &Staged, conn: ConnRef) -> Turn {
+        let parsed = &staged.parsed;
+        if self.table.is_alive_v4(conn, &parsed.key) {
+            self.forward_v4(frame, parsed, conn)
+        } else {
+            self.transport(frame, parsed, staged)
+        }
+    }
+
+    /// The turn of any frame.
+    #[inline(never)]
     fn act_otherwise<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
         staged.outcome?;
         let parsed = &staged.parsed;
@@ -403,10 +429,9 @@ impl Worker {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn transport<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, staged: &Staged) -> Turn {
-        // Most segments are neither malformed nor the beginning of anything.
-        let plain = parsed.kind == Kind::Udp || main_flags(parsed.flags) == tcp_flag::ACK;
+        let plain = is_plain(parsed);
         if !plain {
             check_tcp_flags(parsed.flags)?;
         }
@@ -459,26 +484,44 @@ impl Worker {
         }
     }
 
-    // Both are functions of their own: inlined into one loop they would keep everything of it on the stack.
-    #[inline(never)]
+    // Not inlined into the loop over a burst, where it would keep everything on the stack.
+    #[inline(always)]
     fn forward_v4<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
         let (direction, other) = (conn.direction(), conn.direction().reversed() as usize);
         let c = self.table.v4.at(conn.id().place()).ok_or(DropReason::NoConn)?;
         let to = Target4::reverse_of(c.addrs[other], c.ports[other]);
         let server = RealServerId(c.meta.server);
-        let known = if direction == Direction::Inbound {
-            self.ways.to_server_v4(server, to.dst())
-        } else {
-            None
-        };
-        let out = match known {
+        let searched;
+        let out = match self.ways.find_v4(direction, server, to.dst().octets()) {
             Some(way) => way,
-            None => self.ways.by_route_v4(&self.snapshot, to.dst())?,
+            None => {
+                searched = self.search_v4(direction, server, to.dst())?;
+                &searched
+            }
         };
         let shift = if c.meta.ext == 0 { None } else { self.shift(conn) };
-        rewrite_v4(frame, parsed, &to, shift, &out)?;
+        rewrite_v4(frame, parsed, &to, shift, out)?;
+        let port = out.port;
         self.advance(conn, parsed);
-        Ok(out.port)
+        Ok(port)
+    }
+
+    /// The way out of a packet where none was at hand.
+    #[inline(never)]
+    fn search_v4(
+        &self,
+        direction: Direction,
+        server: RealServerId,
+        dst: Ipv4Addr,
+    ) -> Result<Egress, DropReason> {
+        let known = match direction {
+            Direction::Inbound => self.ways.to_server_v4(server, dst),
+            Direction::Outbound => None,
+        };
+        match known {
+            Some(way) => Ok(way),
+            None => self.ways.by_route_v4(&self.snapshot, dst),
+        }
     }
 
     #[inline(never)]
@@ -526,17 +569,20 @@ impl Worker {
         };
         let next = match parsed.kind {
             Kind::Tcp => {
-                let side = match direction {
-                    Direction::Outbound => TcpSide::Outbound,
-                    Direction::Inbound if meta.flags & flag::INBOUND_ONLY != 0 => TcpSide::InboundOnly,
-                    Direction::Inbound => TcpSide::Inbound,
+                let client = if meta.flags & flag::INBOUND_ONLY != 0 {
+                    TcpSide::InboundOnly
+                } else {
+                    TcpSide::Inbound
                 };
+                // No branch on the direction, which cannot be predicted.
+                let inbound = direction == Direction::Inbound;
+                let side = select_unpredictable(inbound, client, TcpSide::Outbound);
                 tcp_transition(state, side, tcp_event(parsed.flags))
             }
             _ => udp_transition(state, direction),
         };
-        let timeout = match self.snapshot.service(ServiceId(meta.service)) {
-            Some(service) => service.timeouts.ms(next),
+        let timeout = match self.timeouts.get(usize::from(meta.service)) {
+            Some(timeouts) => timeouts.ms(next),
             // The service has left the config: its conns live on by the defaults.
             None => Timeouts::default().ms(next),
         };
@@ -792,6 +838,11 @@ impl Worker {
                     self.cursors.resize(cursors, Cursor::default());
                 }
                 self.ways = Ways::new(&snapshot);
+                let slots = 0..snapshot.service_slots();
+                self.timeouts = slots
+                    .map(|id| snapshot.service(ServiceId(id as u16)))
+                    .map(|service| service.map_or_else(Timeouts::default, |service| service.timeouts))
+                    .collect();
                 let old = core::mem::replace(&mut self.snapshot, snapshot);
                 self.events.push_back(Event::SnapshotReleased(old));
                 Ok(())
@@ -846,6 +897,23 @@ enum Removal {
     Replaced,
     /// Its first packet could not be forwarded: it never was.
     Undone,
+}
+
+/// What is known ahead of a frame that is not as most are.
+#[inline(never)]
+fn stage_other<F: Frame>(table: &ConnTable, frame: &F, staged: &mut Staged) {
+    staged.plain_v4 = false;
+    staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
+    if staged.is_transport() {
+        staged.at = table.candidates(table.hash(&staged.parsed.key));
+        table.prefetch_first(staged.at);
+    }
+}
+
+/// Most packets of a transport are neither malformed nor the beginning or the end of anything.
+#[inline]
+fn is_plain(parsed: &Parsed) -> bool {
+    parsed.kind == Kind::Udp || main_flags(parsed.flags) == tcp_flag::ACK
 }
 
 /// The flags that decide what a segment is.

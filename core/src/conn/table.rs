@@ -258,6 +258,20 @@ impl ConnTable {
         }
     }
 
+    /// [`ConnTable::is`] of a conn between IPv4 ends and a packet over IPv4, whose time is not up besides.
+    #[inline(always)]
+    pub(crate) fn is_alive_v4(&self, conn: ConnRef, key: &Key) -> bool {
+        let direction = conn.direction() as usize;
+        !conn.id().is_v6()
+            && self.v4.at(conn.id().place()).is_some_and(|c| {
+                let left = c.meta.deadline.wrapping_sub(self.now as u32).cast_signed();
+                c.addrs[direction] == key.addrs_v4()
+                    && c.ports[direction] == key.ports
+                    && c.meta.proto == key.proto
+                    && left > 0
+            })
+    }
+
     /// Whether `conn` is what packets with this key belong to.
     #[inline]
     pub(crate) fn is(&self, conn: ConnRef, key: &Key) -> bool {
