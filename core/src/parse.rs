@@ -247,66 +247,25 @@ pub(crate) fn parse_plain_v4(data: &[u8], len: usize, rx_checksum: RxChecksum, p
     let Some(head) = data.first_chunk::<PLAIN_V4_HEAD_LEN>() else {
         return false;
     };
-    let [
-        ..,
-        t0,
-        t1,
-        v,
-        tos,
-        len0,
-        len1,
-        id0,
-        id1,
-        frag0,
-        frag1,
-        ttl,
-        proto,
-        sum0,
-        sum1,
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-        g,
-        h,
-        p0,
-        p1,
-        p2,
-        p3,
-        u0,
-        u1,
-        u2,
-        u3,
-        _,
-        _,
-        _,
-        _,
-        offset,
-        flags,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-    ] = *head;
-    // EtherType, version, five words.
-    let is_v4 = u32::from_be_bytes([t0, t1, v, tos]) >> 8 == (EtherType::IPV4.0 as u32) << 8 | 0x45;
-    let total_len = usize::from(u16::from_be_bytes([len0, len1]));
-    if !is_v4 || L3 + total_len > len || u16::from_be_bytes([frag0, frag1]) & 0x3fff != 0 {
+    // Version 4 and five words; no more fragments, and no offset.
+    const FIRST_MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    const FIRST: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+    let first = u64::from_ne_bytes(bytes(head, L3));
+    if u16::from_be_bytes(bytes(head, L3 - 2)) != EtherType::IPV4.0 || first & FIRST_MASK != FIRST {
         return false;
     }
-    let addrs = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let total_len = usize::from(u16::from_be_bytes(bytes(head, L3 + 2)));
+    if L3 + total_len > len {
+        return false;
+    }
+    let addrs = u64::from_ne_bytes(bytes(head, L3 + 12));
     match rx_checksum {
         RxChecksum::Bad => return false,
         RxChecksum::Good => {}
         RxChecksum::Unknown => {
             // Words of any length and byte order, with the carry brought round: 0xffff divides 2^64 - 1. A header
             // is not zero, so that a sum of zero is the other zero.
-            let first = u64::from_ne_bytes([v, tos, len0, len1, id0, id1, frag0, frag1]);
-            let second = u64::from(u32::from_ne_bytes([ttl, proto, sum0, sum1]));
+            let second = u64::from(u32::from_ne_bytes(bytes(head, L3 + 8)));
             let (sum, carry) = first.overflowing_add(addrs);
             let (sum, again) = sum.overflowing_add(second + u64::from(carry));
             if (sum + u64::from(again)) % 0xffff != 0 {
@@ -314,17 +273,18 @@ pub(crate) fn parse_plain_v4(data: &[u8], len: usize, rx_checksum: RxChecksum, p
             }
         }
     }
+    let proto = head[L3 + 9];
     match IpProto(proto) {
         IpProto::TCP => {
-            let header_len = usize::from(offset >> 4) * 4;
+            let header_len = usize::from(head[L4 + 12] >> 4) * 4;
             if header_len < TCP_LEN || IPV4_LEN + header_len > total_len || L4 + header_len > data.len() {
                 return false;
             }
             parsed.kind = Kind::Tcp;
-            parsed.flags = flags;
+            parsed.flags = head[L4 + 13];
         }
         IpProto::UDP => {
-            let udp_len = usize::from(u16::from_be_bytes([u0, u1]));
+            let udp_len = usize::from(u16::from_be_bytes(bytes(head, L4 + 4)));
             if udp_len < UDP_LEN || IPV4_LEN + udp_len > total_len {
                 return false;
             }
@@ -332,15 +292,22 @@ pub(crate) fn parse_plain_v4(data: &[u8], len: usize, rx_checksum: RxChecksum, p
         }
         _ => return false,
     }
-    let _ = (u2, u3);
-    parsed.ttl = ttl;
+    parsed.ttl = head[L3 + 8];
     parsed.l3 = L3 as u16;
     parsed.l4 = L4 as u16;
     parsed.end = (L3 + total_len) as u32;
     parsed.key.proto = proto;
-    parsed.key.ports = [p0, p1, p2, p3];
+    parsed.key.ports = bytes(head, L4);
     parsed.key.set_v4(addrs.to_ne_bytes());
     true
+}
+
+/// `N` bytes of a head; `at` is a constant, and so is the check.
+#[inline(always)]
+fn bytes<const N: usize>(head: &[u8; PLAIN_V4_HEAD_LEN], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&head[at..at + N]);
+    bytes
 }
 
 /// Parses the contiguous head `data` of a frame of `len` bytes into `parsed`, of which everything is written

@@ -12,7 +12,7 @@ use core::hint::select_unpredictable;
 use core::net::{Ipv4Addr, SocketAddr};
 
 use crate::conn::{
-    Candidates, ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory,
+    Candidates, Conn4, ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory,
     TableSizes, flag,
 };
 use crate::hash::SplitMix;
@@ -205,6 +205,17 @@ impl Unsent {
     }
 }
 
+// What [`Worker::prolong_v4`] relies on: an ACK leaves ESTABLISHED as it is, whoever sends it.
+const _: () = {
+    let sides = [TcpSide::Inbound, TcpSide::Outbound, TcpSide::InboundOnly];
+    let mut i = 0;
+    while i < sides.len() {
+        let next = tcp_transition(ConnState::Established, sides[i], TcpEvent::Ack);
+        assert!(matches!(next, ConnState::Established));
+        i += 1;
+    }
+};
+
 // Which frames of a burst have no hint is kept in 32 bits.
 const _: () = assert!(BURST <= 32);
 
@@ -395,11 +406,49 @@ impl Worker {
     #[inline(never)]
     fn relay_v4<F: Frame>(&mut self, frame: &mut F, staged: &Staged, conn: ConnRef) -> Turn {
         let parsed = &staged.parsed;
-        if self.table.is_alive_v4(conn, &parsed.key) {
-            self.forward_v4(frame, parsed, conn)
-        } else {
-            self.transport(frame, parsed, staged)
+        if !self.table.is_alive_v4(conn, &parsed.key) {
+            return self.transport(frame, parsed, staged);
         }
+        let port = self.forward_v4(frame, parsed, conn)?;
+        if !self.prolong_v4(conn) {
+            self.advance(conn, parsed);
+        }
+        Ok(port)
+    }
+
+    /// [`Worker::advance`] for a plain packet of an established conn, which stays in its state and lives longer.
+    /// `false`: it is something else, and nothing was done.
+    #[inline(always)]
+    fn prolong_v4(&mut self, conn: ConnRef) -> bool {
+        const ESTABLISHED: u8 = ConnState::Established as u8;
+        const UDP_NORMAL: u8 = ConnState::UdpNormal as u8;
+        let Some(Conn4 { meta, .. }) = self.table.v4.at(conn.id().place()) else {
+            return false;
+        };
+        let state = match meta.state {
+            ESTABLISHED => ConnState::Established,
+            UDP_NORMAL => ConnState::UdpNormal,
+            _ => return false,
+        };
+        let Some(timeouts) = self.timeouts.get(usize::from(meta.service)) else {
+            return false;
+        };
+        let deadline = (self.table.now() as u32).wrapping_add(timeouts.ms(state));
+        if deadline.wrapping_sub(meta.deadline).cast_signed() < 0 {
+            return false;
+        }
+        self.count_forwarded(conn.direction());
+        // The wheel finds out when it looks.
+        if let Some(c) = self.table.v4.at_mut(conn.id().place()) {
+            c.meta.deadline = deadline;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn count_forwarded(&mut self, direction: Direction) {
+        self.counters.inbound_packets += u64::from(direction == Direction::Inbound);
+        self.counters.outbound_packets += u64::from(direction == Direction::Outbound);
     }
 
     /// The turn of any frame.
@@ -480,11 +529,13 @@ impl Worker {
         if conn.id().is_v6() {
             self.forward_v6(frame, parsed, conn)
         } else {
-            self.forward_v4(frame, parsed, conn)
+            let port = self.forward_v4(frame, parsed, conn)?;
+            self.advance(conn, parsed);
+            Ok(port)
         }
     }
 
-    // Not inlined into the loop over a burst, where it would keep everything on the stack.
+    /// [`Worker::forward`] between IPv4 ends, without what follows for the conn.
     #[inline(always)]
     fn forward_v4<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
         let (direction, other) = (conn.direction(), conn.direction().reversed() as usize);
@@ -499,11 +550,12 @@ impl Worker {
                 &searched
             }
         };
-        let shift = if c.meta.ext == 0 { None } else { self.shift(conn) };
-        rewrite_v4(frame, parsed, &to, shift, out)?;
-        let port = out.port;
-        self.advance(conn, parsed);
-        Ok(port)
+        if c.meta.ext == 0 {
+            rewrite_v4(frame, parsed, &to, None, out)?;
+        } else {
+            rewrite_v4(frame, parsed, &to, self.shift(conn), out)?;
+        }
+        Ok(out.port)
     }
 
     /// The way out of a packet where none was at hand.
@@ -555,11 +607,10 @@ impl Worker {
     }
 
     /// Counts a packet that was forwarded; state and deadline follow.
-    #[inline(always)]
+    #[inline]
     fn advance(&mut self, conn: ConnRef, parsed: &Parsed) {
         let (id, direction) = (conn.id(), conn.direction());
-        self.counters.inbound_packets += u64::from(direction == Direction::Inbound);
-        self.counters.outbound_packets += u64::from(direction == Direction::Outbound);
+        self.count_forwarded(direction);
         let tick = self.table.now();
         let Some(meta) = self.table.meta_mut(id) else {
             return;
