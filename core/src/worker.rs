@@ -27,7 +27,7 @@ use crate::service::{
     OwnedAddr, RealServer, RealServerId, ServiceId, Snapshot, VirtualService, is_group, is_unicast,
 };
 use crate::stats::{Counters, DropReason};
-use crate::sync::{InstallError, SessionRecord};
+use crate::sync::{Answering, InstallError, SessionRecord, SyncCommand, SyncEvent};
 use crate::time::Instant;
 use crate::tuple::{Direction, Family, L4Proto, Tuple};
 use crate::xmit::{Egress, SeqShift, Target4, Target6, Ways, rewrite_v4, rewrite_v6};
@@ -125,6 +125,8 @@ pub enum Command {
     SetSnapshot(Arc<Snapshot>),
     /// Take in a session that another node created.
     Install(Box<SessionRecord>),
+    /// Something about the other nodes.
+    Sync(SyncCommand),
 }
 
 /// Why a command was not carried out.
@@ -134,6 +136,8 @@ pub enum CommandError {
     EventsFull,
     /// The session does not fit.
     Install(InstallError),
+    /// The worker was made without a cluster.
+    NoCluster,
 }
 
 impl fmt::Display for CommandError {
@@ -141,6 +145,7 @@ impl fmt::Display for CommandError {
         match self {
             Self::EventsFull => f.write_str("events wait to be polled"),
             Self::Install(e) => write!(f, "the session does not fit: {e:?}"),
+            Self::NoCluster => f.write_str("the worker was made without a cluster"),
         }
     }
 }
@@ -152,6 +157,8 @@ impl core::error::Error for CommandError {}
 pub enum Event {
     /// A snapshot that it no longer reads: who polls frees it, the fast path does not.
     SnapshotReleased(Arc<Snapshot>),
+    /// Something that the node has to know about replication.
+    Sync(SyncEvent),
 }
 
 /// Where scheduling and port choice of a (service, bucket) stand.
@@ -266,6 +273,8 @@ pub struct Worker {
     timeouts: Vec<Timeouts>,
     counters: Counters,
     originator: Originator,
+    /// For what it answers; `None`: for all that the snapshot owns.
+    answering: Option<Arc<Answering>>,
     events: VecDeque<Event>,
     now: Instant,
     /// [`BURST`] of them.
@@ -289,6 +298,7 @@ impl Worker {
             timeouts: Vec::new(),
             counters: Counters::default(),
             originator: Originator::new(),
+            answering: None,
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
             staged: alloc::vec![Staged::NONE; BURST],
@@ -908,6 +918,11 @@ impl Worker {
                 self.counters.by_state[record.conn.state as usize] += 1;
                 Ok(())
             }
+            Command::Sync(SyncCommand::Answer(answering)) => {
+                self.answering = Some(answering);
+                Ok(())
+            }
+            Command::Sync(_) => Err(CommandError::NoCluster),
         }
     }
 
