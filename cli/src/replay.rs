@@ -3,10 +3,8 @@
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -108,11 +106,9 @@ pub(crate) fn run(args: Args) -> Result<Exit, Complaint> {
         filter: args.filter.as_deref().map(filter).transpose()?,
         output: args.write.map(Output::Path),
     };
-    let mut source = CaptureSource::new(args.read);
     let signals = Signals::listen()?;
-    if source.file_len().is_none() {
-        signals.end_if_blocked();
-    }
+    let stop = signals.clone();
+    let mut source = CaptureSource::new(args.read).stop_when(move || stop.received().is_some());
     let mut bar = Bar::new(source.file_len());
     // Tables are as large as the config says; a capture fills little of them.
     let result = replay_in(&mut LazyMemory, &mut source, &node, options, &mut |progress| {
@@ -156,12 +152,6 @@ fn check_files(args: &Args) -> Result<(), Complaint> {
             Complaint::new("capture and config cannot both come from standard input")
                 .help("give one as a file"),
         );
-    }
-    if fs::metadata(&args.read).is_ok_and(|meta| meta.is_dir()) {
-        return Err(Complaint::new(format!(
-            "{} is a directory, not a capture",
-            args.read.display()
-        )));
     }
     let Some(out) = args.write.as_deref().filter(|out| !config::is_stdin(out)) else {
         return Ok(());
@@ -237,6 +227,7 @@ fn complaint(error: ReplayError) -> Complaint {
 }
 
 /// SIGINT and SIGTERM: the first one stops the replay where it is, a second one ends the process.
+#[derive(Clone)]
 struct Signals(Arc<AtomicUsize>);
 
 impl Signals {
@@ -251,22 +242,6 @@ impl Signals {
             flag::register_usize(signal, received.clone(), signal as usize).map_err(failed)?;
         }
         Ok(Signals(received))
-    }
-
-    /// A read that waits for input does not see a signal: a second after one the process ends, without a
-    /// summary. For inputs that can wait; a file cannot.
-    fn end_if_blocked(&self) {
-        const LOOK_EVERY: Duration = Duration::from_millis(50);
-        const TIME_TO_FINISH: Duration = Duration::from_secs(1);
-        let received = self.0.clone();
-        thread::spawn(move || {
-            while received.load(Ordering::Relaxed) == 0 {
-                thread::sleep(LOOK_EVERY);
-            }
-            thread::sleep(TIME_TO_FINISH);
-            let _ = writeln!(io::stderr(), "evenkeel: ended while waiting for input");
-            process::exit(128 + received.load(Ordering::Relaxed) as i32);
-        });
     }
 
     fn received(&self) -> Option<u8> {

@@ -126,7 +126,7 @@ fn exit_codes_of_what_is_refused() {
         ),
         (
             &["replay", "-r", ".", "--config", CONFIG, "--map-vip"],
-            "is a directory",
+            "cannot open .: it is a directory",
         ),
         (
             &["replay", "-r", foreign, "--config", CONFIG],

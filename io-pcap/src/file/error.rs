@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::FileFormat;
 use super::linktype::LinkType;
@@ -87,6 +87,17 @@ pub enum CaptureError {
         /// What is wrong with it.
         what: String,
     },
+}
+
+impl CaptureError {
+    /// Opening `path` failed.
+    pub(crate) fn open(path: &Path, error: &io::Error) -> Self {
+        CaptureError::Open {
+            path: path.to_owned(),
+            kind: error.kind(),
+            message: error.to_string(),
+        }
+    }
 }
 
 /// Why a format reader stopped; [`Fault::into_error`] adds what only the reader knows.

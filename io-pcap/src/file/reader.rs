@@ -70,11 +70,12 @@ impl CaptureReader {
         if path == Path::new("-") {
             return CaptureReader::new(io::stdin());
         }
-        let file = File::open(path).map_err(|error| CaptureError::Open {
-            path: path.to_owned(),
-            kind: error.kind(),
-            message: error.to_string(),
-        })?;
+        // A folder can be opened on some systems, but not be read on any.
+        if path.is_dir() {
+            let error = io::Error::new(io::ErrorKind::IsADirectory, "it is a directory");
+            return Err(CaptureError::open(path, &error));
+        }
+        let file = File::open(path).map_err(|error| CaptureError::open(path, &error))?;
         CaptureReader::new(file)
     }
 

@@ -14,6 +14,7 @@ mod ledger;
 mod look;
 mod map_vip;
 mod output;
+mod patient;
 mod reply;
 mod run;
 mod sides;

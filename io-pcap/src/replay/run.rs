@@ -95,7 +95,11 @@ pub fn replay_in(
     // The output is created when all else is known to be good.
     let (reader, cut) = match source.open() {
         Ok(reader) => (Some(reader), None),
-        Err(error) if is_cut(&error) => (None, Some(error)),
+        Err(_) if interrupted || stopped(watch, None) => {
+            interrupted = true;
+            (None, None)
+        }
+        Err(error) if is_cut_header(&error) => (None, Some(error)),
         Err(error) => return Err(error.into()),
     };
     let writer = match options.output {
@@ -137,12 +141,19 @@ pub fn replay_in(
     Ok(summary)
 }
 
-/// Whether what could be read is worth replaying.
-fn is_cut(error: &CaptureError) -> bool {
-    matches!(
-        error,
-        CaptureError::Cut { .. } | CaptureError::Corrupt { .. } | CaptureError::Io { .. }
-    )
+/// Whether a capture whose header cannot be read is one nevertheless.
+fn is_cut_header(error: &CaptureError) -> bool {
+    matches!(error, CaptureError::Cut { .. } | CaptureError::Corrupt { .. })
+}
+
+/// Whether `watch` wants no more. A capture that is read through a pipe ends then, in whatever place: that is no
+/// fault of the capture.
+fn stopped(watch: &mut dyn FnMut(Progress) -> bool, reader: Option<&CaptureReader>) -> bool {
+    !watch(Progress {
+        scanning: false,
+        packets: reader.map_or(0, CaptureReader::packets_read),
+        bytes: reader.map_or(0, CaptureReader::byte_offset),
+    })
 }
 
 /// Chooses the endpoint and puts it into the config.
@@ -158,8 +169,12 @@ fn map(
     let mut flows = Flows::default();
     let mut reader = match source.open() {
         Ok(reader) => reader,
+        Err(_) if stopped(watch, None) => {
+            *interrupted = true;
+            return Ok(None);
+        }
         // The second reading says so.
-        Err(error) if is_cut(&error) => return Ok(None),
+        Err(error) if is_cut_header(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut framer = Framer::default();
@@ -286,15 +301,18 @@ impl Replay<'_> {
                 self.captured.interrupted = true;
                 return Ok(());
             }
-            let packet = match reader.next_packet() {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    self.captured.cut = Some(error.to_string());
+            match reader.next_packet() {
+                Ok(Some(packet)) => self.packet(&packet, filter)?,
+                end => {
+                    let cut = end.err();
+                    if stopped(watch, Some(reader)) {
+                        self.captured.interrupted = true;
+                    } else {
+                        self.captured.cut = cut.map(|e| e.to_string());
+                    }
                     return Ok(());
                 }
-            };
-            self.packet(&packet, filter)?;
+            }
         }
     }
 
