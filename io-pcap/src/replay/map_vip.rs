@@ -191,6 +191,13 @@ impl Flows {
         Some((endpoint, n, packets.len()))
     }
 
+    /// Whether packets go to `endpoint` or come from it.
+    pub(super) fn has(&self, endpoint: Endpoint) -> bool {
+        self.flows.keys().any(|&(proto, lesser, greater)| {
+            proto == endpoint.proto && (lesser == endpoint.addr || greater == endpoint.addr)
+        })
+    }
+
     /// Who talks to `endpoint`.
     pub(super) fn clients(&self, endpoint: Endpoint) -> BTreeSet<IpAddr> {
         self.ends()

@@ -207,7 +207,15 @@ fn map(
             None => return Ok(None),
         },
     };
-    let mapping = Mapping::new(&node.spec, endpoint, &flows.clients(endpoint))?;
+    let mut mapping = Mapping::new(&node.spec, endpoint, &flows.clients(endpoint))?;
+    if !flows.has(endpoint) {
+        let instead = flows.busiest().map_or_else(
+            || "it has no TCP or UDP endpoint".to_owned(),
+            |(busiest, ..)| format!("its busiest endpoint is {busiest}"),
+        );
+        let note = format!("{endpoint} is not in the capture: no packet was mapped to the VIP; {instead}");
+        mapping.notes.insert(0, note);
+    }
     let summary = MapVipSummary {
         endpoint: endpoint.to_string(),
         vip: mapping.vip.to_string(),
