@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use evenkeel_control::{Config, ConfigErrors, Problem};
+use evenkeel_control::{Config, Problem};
 use serde::Serialize;
 
 use crate::complaint::Complaint;
+use crate::config::Unread;
 use crate::{Exit, config, print};
 
 /// Check configs: every error at once, with its place and a remedy.
@@ -37,10 +38,18 @@ struct Checked {
     routes: usize,
     neighbours: usize,
     workers: u8,
-    errors: Vec<Problem>,
+    errors: Vec<Refusal>,
     errors_omitted: usize,
     warnings: Vec<Problem>,
     warnings_omitted: usize,
+}
+
+/// What is wrong with a file: with its text, or there is none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Refusal {
+    Problem(Problem),
+    Unread(Unread),
 }
 
 #[derive(Debug, Serialize)]
@@ -68,7 +77,7 @@ impl Checked {
         }
     }
 
-    fn refused(file: String, errors: &ConfigErrors) -> Self {
+    fn refused(file: String, errors: Vec<Refusal>, omitted: usize) -> Self {
         Checked {
             file,
             ok: false,
@@ -78,8 +87,8 @@ impl Checked {
             routes: 0,
             neighbours: 0,
             workers: 0,
-            errors: errors.problems().to_vec(),
-            errors_omitted: errors.omitted(),
+            errors,
+            errors_omitted: omitted,
             warnings: Vec::new(),
             warnings_omitted: 0,
         }
@@ -89,7 +98,7 @@ impl Checked {
         let n = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
             "{}: ok: {}, {}, {}, {}\n",
-            self.file,
+            Problem::shown_name(&self.file),
             n(self.services, "service"),
             n(self.servers, "server"),
             n(self.ports, "port"),
@@ -104,10 +113,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
         let name = path.display().to_string();
         let text = match config::read(path) {
             Ok(text) => text,
-            Err(complaint) if args.json => return Err(complaint),
-            Err(complaint) => {
-                complaint.report();
-                files.push(None);
+            Err(unread) => {
+                let errors = if args.json {
+                    vec![Refusal::Unread(unread)]
+                } else {
+                    Complaint::from(unread).report();
+                    Vec::new()
+                };
+                files.push(Checked::refused(name, errors, 0));
                 continue;
             }
         };
@@ -118,22 +131,20 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
                     print(&checked.line())?;
                     config::warn(&config);
                 }
-                files.push(Some(checked));
+                files.push(checked);
             }
             Err(errors) => {
-                files.push(Some(Checked::refused(name, &errors)));
+                let problems = errors.problems().iter().cloned().map(Refusal::Problem).collect();
+                files.push(Checked::refused(name, problems, errors.omitted()));
                 if !args.json {
                     Complaint::from(errors).report();
                 }
             }
         }
     }
-    let ok = files.iter().all(|f| f.as_ref().is_some_and(|f| f.ok));
+    let ok = files.iter().all(|f| f.ok);
     if args.json {
-        let report = Report {
-            ok,
-            files: files.into_iter().flatten().collect(),
-        };
+        let report = Report { ok, files };
         let text = serde_json::to_string_pretty(&report)
             .map_err(|e| Complaint::new(format!("cannot write JSON: {e}")))?;
         print(&(text + "\n"))?;

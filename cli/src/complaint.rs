@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use evenkeel_control::ConfigErrors;
+use evenkeel_control::{ConfigErrors, Problem};
 use miette::{Diagnostic, Report};
 
 /// Why a command does not do what it was asked for.
@@ -34,7 +34,7 @@ impl Diagnostic for Plain {
 impl Complaint {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Complaint::Plain(Plain {
-            message: message.into(),
+            message: Problem::shown_name(&message.into()),
             help: None,
             source: None,
         })
@@ -42,7 +42,7 @@ impl Complaint {
 
     pub(crate) fn io(message: impl Into<String>, source: io::Error) -> Self {
         Complaint::Plain(Plain {
-            message: message.into(),
+            message: Problem::shown_name(&message.into()),
             help: None,
             source: Some(source),
         })
@@ -51,7 +51,7 @@ impl Complaint {
     /// With what to do about it.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         if let Complaint::Plain(plain) = &mut self {
-            plain.help = Some(help.into());
+            plain.help = Some(Problem::shown_name(&help.into()));
         }
         self
     }

@@ -6,12 +6,36 @@ use std::path::Path;
 
 use evenkeel_control::{Config, TEXT_LEN_MAX};
 use miette::Report;
+use serde::Serialize;
 
 use crate::complaint::Complaint;
 
+/// Why a config file gives no text. Serialized, it has the fields of a [`Problem`](evenkeel_control::Problem).
+#[derive(Debug, Serialize)]
+pub(crate) struct Unread {
+    file: String,
+    line: usize,
+    column: usize,
+    len: usize,
+    message: String,
+    help: String,
+    code: &'static str,
+    #[serde(skip)]
+    source: Option<io::Error>,
+}
+
+impl From<Unread> for Complaint {
+    fn from(unread: Unread) -> Self {
+        match unread.source {
+            Some(error) => Complaint::io(unread.message, error),
+            None => Complaint::new(unread.message).help(unread.help),
+        }
+    }
+}
+
 /// The text of a config file; `-` is standard input. At most one byte more than is taken is read.
-pub(crate) fn read(path: &Path) -> Result<String, Complaint> {
-    let name = path.display();
+pub(crate) fn read(path: &Path) -> Result<String, Unread> {
+    let name = path.display().to_string();
     let mut bytes = Vec::new();
     let limit = TEXT_LEN_MAX as u64 + 1;
     let read = if is_stdin(path) {
@@ -19,11 +43,30 @@ pub(crate) fn read(path: &Path) -> Result<String, Complaint> {
     } else {
         File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
-    read.map_err(|error| Complaint::io(format!("cannot read the config {name}"), error))?;
+    read.map_err(|error| Unread {
+        file: name.clone(),
+        line: 1,
+        column: 1,
+        len: 0,
+        message: format!("cannot read the config {name}"),
+        help: error.to_string(),
+        code: "evenkeel::config::unreadable",
+        source: Some(error),
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Complaint::new(format!("{name} is no text: byte {at} is not UTF-8"))
-            .help("a config is a TOML file, see docs/config.md")
+        let text = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default());
+        let last_line = text.rsplit('\n').next().unwrap_or_default();
+        Unread {
+            line: text.matches('\n').count() + 1,
+            column: last_line.chars().count() + 1,
+            len: 0,
+            message: format!("{name} is no text: byte {at} is not UTF-8"),
+            help: "a config is a TOML file, see docs/config.md".to_owned(),
+            code: "evenkeel::config::not_utf8",
+            source: None,
+            file: name,
+        }
     })
 }
 

@@ -9,6 +9,7 @@ mod replay;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use complaint::Complaint;
@@ -23,7 +24,8 @@ use complaint::Complaint;
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Exit codes: 0 fine, 1 refused (arguments, config, files), 2 a capture was cut short.\n\
+    after_help = "Exit codes: 0 fine, 1 refused (arguments, config, files), 2 a capture was cut short,\n\
+                        130 and 143 stopped by SIGINT and SIGTERM.\n\
                         Each command says more: evenkeel replay --help"
 )]
 struct Cli {
@@ -66,6 +68,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to standard output, and are fine.
             let _ = error.print();
+            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                let _ = writeln!(
+                    io::stderr(),
+                    "\nerror: a command is missing: replay, check or completions"
+                );
+            }
             return if error.use_stderr() {
                 Exit::Refused
             } else {

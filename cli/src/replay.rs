@@ -1,6 +1,6 @@
 //! `evenkeel replay`.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use evenkeel_control::Problem;
 use evenkeel_io_pcap::file::WriteError;
 use evenkeel_io_pcap::replay::{
     BadChecksums, CaptureSource, Endpoint, Filter, MapVip, Node, Options, Output, Progress, ReplayError,
@@ -79,8 +80,12 @@ enum BadChecksumsArg {
     Fix,
 }
 
-pub(crate) fn run(args: Args) -> Result<Exit, Complaint> {
+pub(crate) fn run(mut args: Args) -> Result<Exit, Complaint> {
     check_files(&args)?;
+    let to_stdout = args.write.as_deref().is_some_and(is_stdout);
+    if to_stdout {
+        args.write = Some("-".into());
+    }
     let config = config::load(&args.config)?;
     config::warn(&config);
     let node = Node {
@@ -89,7 +94,6 @@ pub(crate) fn run(args: Args) -> Result<Exit, Complaint> {
         local_port_min: config.local_port_min,
         spec: config.spec,
     };
-    let to_stdout = args.write.as_deref().is_some_and(config::is_stdin);
     let map_vip = args.map_vip.map(|e| e.map_or(MapVip::Busiest, MapVip::Endpoint));
     let options = Options {
         map_vip,
@@ -124,7 +128,11 @@ pub(crate) fn run(args: Args) -> Result<Exit, Complaint> {
     };
     show(&summary, args.json, &mut out).map_err(|error| Complaint::io("cannot write the summary", error))?;
     if let Some(cut) = &summary.capture.cut {
-        let _ = writeln!(io::stderr(), "evenkeel: {}: {cut}", summary.capture.file);
+        let _ = writeln!(
+            io::stderr(),
+            "evenkeel: {}: {cut}",
+            Problem::shown_name(&summary.capture.file)
+        );
     }
     Ok(match signals.received() {
         Some(signal) if summary.capture.interrupted => Exit::Interrupted(signal),
@@ -153,23 +161,24 @@ fn check_files(args: &Args) -> Result<(), Complaint> {
                 .help("give one as a file"),
         );
     }
-    let Some(out) = args.write.as_deref().filter(|out| !config::is_stdin(out)) else {
+    let Some(out) = args.write.as_deref() else {
         return Ok(());
     };
-    if let Some(folder) = out.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
-        return Err(
-            Complaint::new(format!("the folder {} of -w does not exist", folder.display()))
-                .help("make it first, or choose another one"),
-        );
-    }
-    if same_file(Path::new("/dev/stdout"), out) {
-        return Err(Complaint::new("-w would write where the summary is printed")
-            .help("write `-w -` to have the output there alone"));
-    }
+    let out = if is_stdout(out) {
+        metadata_of(io::stdout())
+    } else {
+        fs::metadata(out).ok()
+    };
     for (input, what) in [(&args.read, "capture"), (&args.config, "config")] {
-        // What standard input is redirected from counts too.
-        let stdin = Path::new("/dev/stdin");
-        if same_file(if config::is_stdin(input) { stdin } else { input }, out) {
+        let metadata = if config::is_stdin(input) {
+            metadata_of(io::stdin())
+        } else {
+            fs::metadata(input).ok()
+        };
+        if let (Some(input_is), Some(out)) = (&metadata, &out)
+            && input_is.is_file()
+            && same_file(input_is, out)
+        {
             return Err(
                 Complaint::new(format!("-w would write over the {what} {}", input.display()))
                     .help("choose another name for the output"),
@@ -179,23 +188,39 @@ fn check_files(args: &Args) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// Whether two paths lead to one regular file, by whatever links.
-fn same_file(a: &Path, b: &Path) -> bool {
-    let (Ok(meta_a), Ok(meta_b)) = (fs::metadata(a), fs::metadata(b)) else {
-        return false;
-    };
-    if !meta_a.is_file() || !meta_b.is_file() {
-        return false;
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        (meta_a.dev(), meta_a.ino()) == (meta_b.dev(), meta_b.ino())
-    }
-    #[cfg(not(unix))]
-    {
-        matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-    }
+/// Whether the output goes where standard output goes, by whatever name: then nothing else may go there.
+fn is_stdout(out: &Path) -> bool {
+    let named = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+    named.iter().any(|name| out == Path::new(name))
+        || match (fs::metadata(out), metadata_of(io::stdout())) {
+            // Devices take what comes from both.
+            (Ok(a), Some(b)) => a.is_file() && same_file(&a, &b),
+            _ => false,
+        }
+}
+
+/// What an open stream leads to.
+#[cfg(unix)]
+fn metadata_of(stream: impl std::os::fd::AsFd) -> Option<Metadata> {
+    let own = stream.as_fd().try_clone_to_owned().ok()?;
+    fs::File::from(own).metadata().ok()
+}
+
+#[cfg(not(unix))]
+fn metadata_of<T>(_: T) -> Option<Metadata> {
+    None
+}
+
+/// Whether both are one file, by whatever links.
+#[cfg(unix)]
+fn same_file(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn same_file(_: &Metadata, _: &Metadata) -> bool {
+    false
 }
 
 #[cfg(feature = "libpcap")]
@@ -219,6 +244,18 @@ fn complaint(error: ReplayError) -> Complaint {
     match error {
         ReplayError::Write(WriteError::Write { target, source }) => {
             Complaint::io(format!("cannot write {target}"), source)
+        }
+        ReplayError::Write(WriteError::Create { path, source }) => {
+            let folder = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.exists());
+            let message = format!("cannot create {}", path.display());
+            match folder {
+                Some(folder) => {
+                    let folder = folder.display();
+                    Complaint::new(format!("{message}: there is no directory {folder}"))
+                        .help(format!("make it first: mkdir -p {folder}"))
+                }
+                None => Complaint::io(message, source),
+            }
         }
         ReplayError::MapVip(error) => Complaint::new(error.to_string()).help(error.remedy()),
         ReplayError::Spool(error) => Complaint::new(error.to_string()).help("save it to a file first"),

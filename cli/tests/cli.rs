@@ -156,7 +156,7 @@ fn exit_codes_of_what_is_refused() {
                 "-w",
                 "/nonexistent/out.pcapng",
             ],
-            "the folder /nonexistent of -w does not exist",
+            "there is no directory /nonexistent",
         ),
         (
             &[

@@ -15,7 +15,6 @@
 
 mod check;
 mod config;
-mod excerpt;
 mod ids;
 mod problem;
 mod read;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
-
-use crate::excerpt::Excerpt;
+use miette::{
+    Diagnostic, LabeledSpan, MietteError, MietteSpanContents, Severity, SourceCode, SourceSpan, SpanContents,
+};
 use serde::Serialize;
 
 /// Errors (and, apart from them, warnings) that are reported of one text at most; of more, the first in
@@ -155,16 +155,25 @@ pub struct Problem {
     pub help: String,
     /// The kind.
     pub code: Code,
+    /// Bytes of the text that it is about.
+    #[serde(skip)]
+    span: Span,
+    /// What is marked in the text, as far as it is shown.
     #[serde(skip)]
     labels: Vec<(Span, String)>,
     #[serde(skip)]
-    source: Arc<Excerpt>,
+    source: Snippets,
 }
 
 impl Problem {
     /// Bytes of the text that it is about.
     pub fn span(&self) -> Range<usize> {
-        self.labels.first().map_or(0..0, |(span, _)| span.clone())
+        self.span.clone()
+    }
+
+    /// A file's name, or a message with one in it, as a terminal may show it: what would steer it is escaped.
+    pub fn shown_name(name: &str) -> String {
+        shown_name(name)
     }
 }
 
@@ -194,17 +203,16 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&*self.source)
+        Some(&self.source)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         Some(Box::new(self.labels.iter().enumerate().map(
             |(i, (span, text))| {
-                let marked = self.source.marked(span.start, span.end);
                 if i == 0 {
-                    LabeledSpan::new_primary_with_span(Some(text.clone()), marked)
+                    LabeledSpan::new_primary_with_span(Some(text.clone()), span.clone())
                 } else {
-                    LabeledSpan::new_with_span(Some(text.clone()), marked)
+                    LabeledSpan::new_with_span(Some(text.clone()), span.clone())
                 }
             },
         )))
@@ -243,7 +251,7 @@ impl fmt::Display for ConfigErrors {
         write!(
             f,
             "{}: refused, {n} error{}",
-            self.file,
+            shown_name(&self.file),
             if n == 1 { "" } else { "s" }
         )
     }
@@ -341,7 +349,8 @@ impl Findings {
         if self.kept.is_empty() {
             return (Vec::new(), 0);
         }
-        let source = Arc::new(Excerpt::new(name, printable(text)));
+        let printed: Arc<str> = printable(text).into();
+        let shown_name: Arc<str> = shown_name(name).into();
         let mut place = Position {
             text,
             at: 0,
@@ -353,16 +362,25 @@ impl Findings {
             place.advance(span.start);
             let mut labels = vec![(span.clone(), finding.label)];
             labels.extend(finding.other.map(|(span, label)| (clamp(text, span), label)));
+            let windows: Vec<_> = labels
+                .iter_mut()
+                .filter_map(|(span, _)| Window::around(&printed, span))
+                .collect();
             Problem {
                 file: name.to_owned(),
                 line: place.line,
                 column: chars(text, place.line_start..span.start) + 1,
-                len: chars(text, span),
+                len: chars(text, span.clone()),
                 message: finding.message,
                 help: finding.help,
                 code: finding.code,
+                span,
                 labels,
-                source: source.clone(),
+                source: Snippets {
+                    name: shown_name.clone(),
+                    text: printed.clone(),
+                    windows,
+                },
             }
         });
         (problems.collect(), self.omitted)
@@ -375,6 +393,162 @@ impl Findings {
             errors,
             omitted,
         }
+    }
+}
+
+/// The text for reports: the marked lines with those around them or, where these are long, a piece of one.
+#[derive(Clone, Debug)]
+struct Snippets {
+    name: Arc<str>,
+    text: Arc<str>,
+    windows: Vec<Window>,
+}
+
+impl SourceCode for Snippets {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        lines_before: usize,
+        lines_after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let (start, end) = (span.offset(), span.offset() + span.len());
+        // Without lines around it, only the place is wanted.
+        if lines_before + lines_after > 0 && !self.windows.is_empty() {
+            let within = |w: &&Window| w.start <= start && end <= w.start + w.shown.len();
+            if let Some(window) = self.windows.iter().find(within) {
+                return Ok(Box::new(MietteSpanContents::new_named(
+                    self.name.to_string(),
+                    window.shown.as_bytes(),
+                    (window.start, window.shown.len()).into(),
+                    window.line,
+                    window.column,
+                    1,
+                )));
+            }
+            // Two places are shown one by one rather than with all that is between them.
+            if is_long(&self.text, &(start..end)) {
+                return Err(MietteError::OutOfBounds);
+            }
+        }
+        let contents = self.text.read_span(span, lines_before, lines_after)?;
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.name.to_string(),
+            contents.data(),
+            *contents.span(),
+            contents.line(),
+            contents.column(),
+            contents.line_count(),
+        )))
+    }
+}
+
+/// Bytes of the longest line that is shown whole.
+const LINE_LEN_MAX: usize = 240;
+/// Bytes of text that are shown for one place.
+const SHOWN_LEN_MAX: usize = 4096;
+/// Bytes that are shown of a longer line, before and behind the beginning of the place.
+const WINDOW_BEFORE: usize = 80;
+const WINDOW_AFTER: usize = 120;
+
+/// The lines of a place, and one more each side: too much to show.
+fn is_long(text: &str, span: &Span) -> bool {
+    let around = lines_around(text, span);
+    let shown = text.get(around).unwrap_or_default();
+    shown.len() > SHOWN_LEN_MAX || shown.split('\n').any(|line| line.len() > LINE_LEN_MAX)
+}
+
+/// The lines of `span` with one before and one behind, as far as that can be told within what would be shown.
+fn lines_around(text: &str, span: &Span) -> Span {
+    let bytes = text.as_bytes();
+    let down = |mut at: usize| {
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    // No further than it takes to know that it is too much.
+    let from = span.start.saturating_sub(2 * SHOWN_LEN_MAX);
+    let to = (span.end.saturating_add(2 * SHOWN_LEN_MAX)).min(bytes.len());
+    let before = bytes.get(from..span.start).unwrap_or_default();
+    let behind = bytes.get(span.end..to).unwrap_or_default();
+    let start = before
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|&(_, &b)| b == b'\n')
+        .nth(1);
+    let end = behind.iter().enumerate().filter(|&(_, &b)| b == b'\n').nth(1);
+    down(start.map_or(from, |(i, _)| from + i + 1))..down(end.map_or(to, |(i, _)| span.end + i))
+}
+
+/// A piece of one line, for places whose lines are too long to be shown.
+#[derive(Clone, Debug)]
+struct Window {
+    /// Where it begins, in bytes of the text.
+    start: usize,
+    /// Line and column of its beginning, from 0.
+    line: usize,
+    column: usize,
+    /// As long in bytes as what it stands for, with an ellipsis where the line goes on.
+    shown: String,
+}
+
+impl Window {
+    /// For a place in long lines; the place ends within the window then.
+    fn around(text: &str, span: &mut Span) -> Option<Window> {
+        if !is_long(text, span) {
+            return None;
+        }
+        let before = text.get(..span.start)?;
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        let line_end = text
+            .get(span.start..)?
+            .find('\n')
+            .map_or(text.len(), |i| span.start + i);
+        let start = clamp(
+            text,
+            line_start.max(span.start.saturating_sub(WINDOW_BEFORE))..text.len(),
+        )
+        .start;
+        let end = clamp(text, line_end.min(span.start + WINDOW_AFTER)..text.len()).start;
+        let mut shown = text.get(start..end)?.to_owned();
+        let mut span_end = end;
+        if start > line_start {
+            let len = ellipsis_len(shown.chars());
+            shown.replace_range(..len, &ellipsis(len));
+        }
+        if end < line_end {
+            let len = ellipsis_len(shown.chars().rev());
+            shown.replace_range(shown.len() - len.., &ellipsis(len));
+            span_end = end - len;
+        }
+        span.end = span.end.min(span_end.max(span.start));
+        Some(Window {
+            start,
+            line: before.bytes().filter(|&b| b == b'\n').count(),
+            column: chars(text, line_start..start),
+            shown,
+        })
+    }
+}
+
+/// Bytes of the first whole characters that an ellipsis has room in.
+fn ellipsis_len(chars: impl Iterator<Item = char>) -> usize {
+    let mut len = 0;
+    for c in chars {
+        if len >= '…'.len_utf8() {
+            break;
+        }
+        len += c.len_utf8();
+    }
+    len
+}
+
+/// An ellipsis of `len` bytes.
+fn ellipsis(len: usize) -> String {
+    match len.checked_sub('…'.len_utf8()) {
+        Some(more) => format!("…{}", ".".repeat(more)),
+        None => ".".repeat(len),
     }
 }
 
@@ -414,12 +588,20 @@ fn clamp(text: &str, span: Span) -> Span {
     start..down(span.end).max(start)
 }
 
-/// The text with control characters (which TOML forbids) as question marks, byte for byte, so that a
-/// report cannot steer the terminal.
+/// Whether a terminal does something else with it than to show it: control characters, and those that turn the
+/// direction of writing (Unicode's Bidi_Control).
+fn steers_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text with question marks for what would steer the terminal (TOML forbids most of it), byte for byte.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || is_bidi_control(c) {
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let line_end = c == '\r' && rest.peek() == Some(&'\n');
+        if steers_terminal(c) && !line_end && !matches!(c, '\n' | '\t') {
             shown.extend(std::iter::repeat_n('?', c.len_utf8()));
         } else {
             shown.push(c);
@@ -428,9 +610,17 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// Characters that turn the direction of what follows on a terminal (Unicode, UAX #9).
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// See [`Problem::shown_name`].
+fn shown_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        if steers_terminal(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// A piece of the text as a message may show it: escaped, and not long.
