@@ -142,3 +142,228 @@ fn a_directory_is_refused() {
         );
     }
 }
+
+#[test]
+fn what_is_shown_of_a_long_line_is_short_and_its_place_is_true() {
+    let dir = folder("long_line");
+    let path = dir.join("long.toml");
+    // One line of a megabyte with more errors than are listed.
+    let keys: Vec<_> = (0..200)
+        .map(|i| format!("k{i:03} = \"{}\"", "é".repeat(2500)))
+        .collect();
+    let line = format!("x = {{ {} }}\n", keys.join(", "));
+    assert!(line.len() > 1_000_000);
+    fs::write(&path, format!("workers = 1\n{line}")).expect("written");
+    let many = dir.join("many.toml");
+    let services: Vec<_> = (0..200)
+        .map(|i| format!("{{ k{i} = \"{}\" }}", "y".repeat(5000)))
+        .collect();
+    fs::write(&many, format!("service = [{}]\n", services.join(", "))).expect("written");
+    for (path, errors_min) in [(&path, 1), (&many, 100)] {
+        let report = json(&evenkeel(&["check", "--json", text(path)]));
+        let errors = report["files"][0]["errors"].as_array().expect("errors");
+        assert!(errors.len() >= errors_min, "{}", errors.len());
+        for args in [
+            &["check", text(path)][..],
+            &[
+                "replay",
+                "-r",
+                "captures/mariadb-short.pcap",
+                "--config",
+                text(path),
+            ],
+        ] {
+            let output = evenkeel(args);
+            assert_eq!(output.status.code(), Some(1));
+            let said = stderr(&output);
+            assert!(said.len() < 200_000, "{}", said.len());
+            assert!(said.contains('…'), "{said:.2000}");
+            for error in errors {
+                let place = format!(":{}:{}]", error["line"], error["column"]);
+                assert!(said.contains(&place), "{place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_is_shown_steers_the_terminal() {
+    let dir = folder("steering");
+    let name = dir.join("b\u{1b}[31m\u{202e}\r.toml");
+    fs::write(&name, "a\u{202e}b = 1\rcolour = \"\u{1b}[31m\u{2066}\"\n").expect("written");
+    let capture = dir.join("c\u{1b}[31m\u{202e}\r.pcap");
+    let bytes = one_session();
+    fs::write(&capture, &bytes[..bytes.len() - 3]).expect("written");
+    let missing = dir.join("\u{1b}[31m\u{202e}");
+    for args in [
+        &["check", text(&name), CONFIG][..],
+        &["check", text(&missing)],
+        &["replay", "-r", text(&capture), "--config", text(&name)],
+        &["replay", "-r", text(&capture), "--config", CONFIG],
+        &["replay", "-r", text(&missing), "--config", CONFIG],
+    ] {
+        let output = evenkeel(args);
+        assert_ne!(output.status.code(), Some(0), "{args:?}");
+        let all = stdout(&output) + &stderr(&output);
+        assert!(all.contains("\\u{1b}") && all.contains("\\u{202e}"), "{all}");
+        let steers = |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202e}' | '\u{2066}');
+        assert!(!all.contains(steers), "{all:?}");
+    }
+}
+
+#[test]
+fn no_input_is_written_over_by_whatever_name() {
+    let dir = folder("written_over");
+    let good = dir.join("good.pcap");
+    let bytes = one_session();
+    fs::write(&good, &bytes).expect("written");
+    for read in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+        let output = command(&["replay", "-r", read, "--config", CONFIG, "-w", text(&good)])
+            .stdin(fs::File::open(&good).expect("there"))
+            .output()
+            .expect("runs");
+        assert_eq!(output.status.code(), Some(1), "{read}");
+        assert!(
+            stderr(&output).contains("would write over the capture"),
+            "{}",
+            stderr(&output)
+        );
+        assert_eq!(fs::read(&good).expect("there"), bytes);
+    }
+    // Standard output is the capture itself, opened without cutting it.
+    let appending = fs::OpenOptions::new().append(true).open(&good).expect("there");
+    let output = command(&["replay", "-r", text(&good), "--config", CONFIG, "-w", "-"])
+        .stdout(appending)
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read(&good).expect("there"), bytes);
+}
+
+#[test]
+fn standard_output_by_other_names_is_standard_output() {
+    let dir = folder("dev_stdout");
+    let (good, out) = (dir.join("good.pcap"), dir.join("out.pcapng"));
+    fs::write(&good, one_session()).expect("written");
+    let run = |write: &str| {
+        let output = command(&[
+            "replay",
+            "-r",
+            text(&good),
+            "--config",
+            CONFIG,
+            "--map-vip",
+            "-w",
+            write,
+        ])
+        .stdout(fs::File::create(&out).expect("created"))
+        .output()
+        .expect("runs");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with("capture "), "{}", stderr(&output));
+        fs::read(&out).expect("written")
+    };
+    let dash = run("-");
+    assert_eq!(read_output(dash.clone()).len(), 16);
+    for write in ["/dev/stdout", "/dev/fd/1", text(&out)] {
+        assert_eq!(run(write), dash, "{write}");
+    }
+}
+
+#[test]
+fn json_of_check_has_an_entry_for_what_cannot_be_read() {
+    let dir = folder("unreadable");
+    let latin = dir.join("latin.toml");
+    fs::write(&latin, b"workers = 1\nname = \"\xe9\"\n").expect("written");
+    let output = evenkeel(&["check", "--json", "/nonexistent.toml", text(&latin), CONFIG]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let report = json(&output);
+    let [missing, latin, good] = &report["files"].as_array().expect("files")[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(report["ok"], false);
+    assert_eq!(
+        (&missing["ok"], &latin["ok"], &good["ok"]),
+        (&false.into(), &false.into(), &true.into())
+    );
+    assert_eq!(missing["errors"][0]["code"], "evenkeel::config::unreadable");
+    let at = &latin["errors"][0];
+    assert_eq!(at["code"], "evenkeel::config::not_utf8");
+    assert_eq!((&at["line"], &at["column"]), (&2.into(), &9.into()));
+    let docs = include_str!("../../docs/config.md");
+    assert!(docs.contains("\n| `unreadable` |") && docs.contains("\n| `not_utf8` |"));
+}
+
+#[test]
+fn a_missing_directory_of_the_output_is_named() {
+    let dir = folder("no_such_directory");
+    let good = dir.join("good.pcap");
+    fs::write(&good, one_session()).expect("written");
+    let out = dir.join("none/out.pcapng");
+    let output = evenkeel(&["replay", "-r", text(&good), "--config", CONFIG, "-w", text(&out)]);
+    assert_eq!(output.status.code(), Some(1));
+    let said: String = stderr(&output).split_whitespace().filter(|&w| w != "│").collect();
+    assert!(
+        said.contains("thereisnodirectory") && said.contains("mkdir-p"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_endpoint_that_is_not_there_is_noted() {
+    let good = folder("no_such_endpoint").join("good.pcap");
+    fs::write(&good, one_session()).expect("written");
+    let notes = |endpoint: &str| {
+        let vip = format!("--map-vip={endpoint}");
+        let output = evenkeel(&["replay", "-r", text(&good), "--config", CONFIG, "--json", &vip]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        json(&output)["notes"].to_string()
+    };
+    let note = notes("1.2.3.4:80/tcp");
+    assert!(note.contains("tcp 1.2.3.4:80 is not in the capture"), "{note}");
+    assert!(note.contains("busiest endpoint is tcp 192.0.2.80:80"), "{note}");
+    assert!(!notes("192.0.2.80:80/tcp").contains("is not in the capture"));
+}
+
+#[test]
+fn less_than_a_magic_number_is_no_capture_and_a_cut_header_is_one() {
+    let path = folder("short_files").join("short");
+    let bytes = one_session();
+    for (len, code) in [(0, 1), (1, 1), (3, 1), (4, 2), (23, 2), (24, 0)] {
+        fs::write(&path, &bytes[..len]).expect("written");
+        let output = evenkeel(&["replay", "-r", text(&path), "--config", CONFIG]);
+        assert_eq!(output.status.code(), Some(code), "{len}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn odd_records_are_counted() {
+    let path = folder("odd_records").join("odd.pcap");
+    let mut bytes = one_session();
+    // The first record: one second and a half in its fraction, and one byte on the wire.
+    let nano = bytes[..4] == 0xa1b2_3c4d_u32.to_le_bytes();
+    let fraction: u32 = if nano { 1_500_000_000 } else { 1_500_000 };
+    bytes[28..32].copy_from_slice(&fraction.to_le_bytes());
+    bytes[36..40].copy_from_slice(&1u32.to_le_bytes());
+    fs::write(&path, bytes).expect("written");
+    let args = ["replay", "-r", text(&path), "--config", CONFIG];
+    let capture = json(&evenkeel(&[&args[..], &["--json"]].concat()))["capture"].clone();
+    for (key, n) in [
+        ("long_fractions", 1),
+        ("longer_than_wire", 1),
+        ("clamped_times", 0),
+        ("back_in_time", 7),
+    ] {
+        assert_eq!(capture[key], n, "{key}");
+    }
+    assert!(stdout(&evenkeel(&args)).contains("1 longer than on the wire, 1 with a second or more"));
+}
+
+#[test]
+fn a_missing_command_is_named() {
+    let output = evenkeel(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("a command is missing: replay, check or completions"));
+    let help = stdout(&evenkeel(&["--help"]));
+    assert!(help.contains("130 and 143"), "{help}");
+}

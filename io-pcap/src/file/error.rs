@@ -25,7 +25,7 @@ pub enum CaptureError {
         message: String,
     },
     /// Reading failed for a reason outside of the file.
-    #[error("reading failed at byte {byte_offset}, after {packets_read} packets: {message}")]
+    #[error("reading failed at byte {byte_offset}, after {}: {message}", packets(*packets_read))]
     Io {
         /// Packets delivered before.
         packets_read: u64,
@@ -66,8 +66,9 @@ pub enum CaptureError {
     },
     /// The file ends too early: in the middle of something.
     #[error(
-        "cut short: the capture ends at byte {byte_offset} in the middle of {what}; {packets_read} packets \
-         before the cut were read"
+        "cut short: the capture ends at byte {byte_offset} in the middle of {what}; {} before the cut {} read",
+        packets(*packets_read),
+        if *packets_read == 1 { "was" } else { "were" }
     )]
     Cut {
         /// Packets delivered before the cut: all that are whole.
@@ -87,6 +88,10 @@ pub enum CaptureError {
         /// What is wrong with it.
         what: String,
     },
+}
+
+fn packets(n: u64) -> String {
+    format!("{n} packet{}", if n == 1 { "" } else { "s" })
 }
 
 impl CaptureError {

@@ -115,6 +115,15 @@ fn field<const N: usize, const LEN: usize>(header: &[u8; LEN], at: usize) -> [u8
     out
 }
 
+/// How a record's time is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OddTime {
+    /// Its part below a second is a second or more. It counts for what it is.
+    LongFraction,
+    /// It is outside of what a `u64` of nanoseconds holds, and was clamped into it.
+    Clamped,
+}
+
 /// What a format reader knows of a packet beside its bytes.
 #[derive(Clone, Copy, Debug)]
 struct PacketMeta {
@@ -123,6 +132,8 @@ struct PacketMeta {
     link: LinkType,
     orig_len: u32,
     direction: PacketDirection,
+    /// What is odd about the time, if anything.
+    odd_time: Option<OddTime>,
     /// Whether the reader's comment buffer holds this packet's comment.
     has_comment: bool,
 }

@@ -3,7 +3,7 @@
 use super::error::Fault;
 use super::linktype::LinkType;
 use super::source::Source;
-use super::{Endian, FileFormat, PACKET_LEN_MAX, PacketDirection, PacketMeta, field};
+use super::{Endian, FileFormat, OddTime, PACKET_LEN_MAX, PacketDirection, PacketMeta, field};
 
 /// Magic number of files with microseconds.
 pub(super) const MAGIC_MICRO: u32 = 0xa1b2_c3d4;
@@ -102,8 +102,10 @@ impl PcapFormat {
         data.resize(captured_len as usize, 0);
         source.read_exact(data, "a packet's data")?;
         // At most (2^32 - 1) s and (2^32 - 1) us: below 2^63 ns.
-        let time_ns = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * self.ns_per_unit;
+        let fraction_ns = u64::from(fraction) * self.ns_per_unit;
+        let time_ns = u64::from(seconds) * 1_000_000_000 + fraction_ns;
         Ok(Some(PacketMeta {
+            odd_time: (fraction_ns >= 1_000_000_000).then_some(OddTime::LongFraction),
             time_ns,
             interface: 0,
             link: self.link,

@@ -12,8 +12,8 @@ use super::error::Fault;
 use super::linktype::LinkType;
 use super::source::Source;
 use super::{
-    BLOCK_LEN_MAX, Endian, FileFormat, INTERFACE_COUNT_MAX, PACKET_LEN_MAX, PacketDirection, PacketMeta,
-    field,
+    BLOCK_LEN_MAX, Endian, FileFormat, INTERFACE_COUNT_MAX, OddTime, PACKET_LEN_MAX, PacketDirection,
+    PacketMeta, field,
 };
 
 /// Block type of a section header; reads alike in both byte orders.
@@ -230,8 +230,10 @@ impl PcapNgFormat {
             ))
         })?;
         body.packet_data(captured_len, data)?;
+        let (time_ns, clamped) = known.time_ns(u64::from(high) << 32 | u64::from(low));
         let mut meta = PacketMeta {
-            time_ns: known.time_ns(u64::from(high) << 32 | u64::from(low)),
+            odd_time: clamped.then_some(OddTime::Clamped),
+            time_ns,
             interface,
             link: known.link,
             orig_len,
@@ -274,6 +276,7 @@ impl PcapNgFormat {
         };
         body.packet_data(orig_len.min(snap_len), data)?;
         Ok(PacketMeta {
+            odd_time: None,
             time_ns: self.last_time_ns,
             interface: 0,
             link: interface.link,
@@ -285,10 +288,14 @@ impl PcapNgFormat {
 }
 
 impl Interface {
-    fn time_ns(&self, ticks: u64) -> u64 {
+    /// Nanoseconds since the Unix epoch, and whether they had to be clamped into a `u64`.
+    fn time_ns(&self, ticks: u64) -> (u64, bool) {
+        let unit_ns = self.unit.to_ns(ticks);
+        let in_unit = u64::try_from(unit_ns).unwrap_or(u64::MAX);
         // |offset| < 2^63 s, so below 2^93 ns; the sum cannot overflow.
-        let ns = i128::from(self.unit.to_ns(ticks)) + i128::from(self.offset_s) * 1_000_000_000;
-        u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
+        let ns = i128::from(in_unit) + i128::from(self.offset_s) * 1_000_000_000;
+        let clamped = u64::try_from(ns).is_err() || u128::from(in_unit) != unit_ns;
+        (u64::try_from(ns.max(0)).unwrap_or(u64::MAX), clamped)
     }
 }
 
@@ -313,19 +320,18 @@ impl TimeUnit {
         }
     }
 
-    /// Rounded down, clamped to `u64`.
-    fn to_ns(self, ticks: u64) -> u64 {
+    /// Rounded down.
+    fn to_ns(self, ticks: u64) -> u128 {
         // Below 2^64 * 10^9 < 2^94.
         let billionths = u128::from(ticks) * 1_000_000_000;
-        let ns = match self {
+        match self {
             // 10^38 is the largest power of ten in a u128; beyond it the quotient is 0 anyway.
             TimeUnit::Decimal(n) => 10u128
                 .checked_pow(u32::from(n))
                 .map_or(0, |divisor| billionths / divisor),
             // n is at most 127, so the shift is defined.
             TimeUnit::Binary(n) => billionths >> n,
-        };
-        u64::try_from(ns).unwrap_or(u64::MAX)
+        }
     }
 }
 
@@ -484,13 +490,14 @@ mod tests {
         assert_eq!(TimeUnit::from_option([0x80 | 10]), TimeUnit::Binary(10));
         assert_eq!(TimeUnit::Decimal(0).to_ns(3), 3_000_000_000);
         assert_eq!(TimeUnit::Decimal(6).to_ns(1_500_000), 1_500_000_000);
-        assert_eq!(TimeUnit::Decimal(9).to_ns(u64::MAX), u64::MAX);
+        assert_eq!(TimeUnit::Decimal(9).to_ns(u64::MAX), u128::from(u64::MAX));
         assert_eq!(TimeUnit::Decimal(12).to_ns(1_999), 1);
         assert_eq!(TimeUnit::Binary(10).to_ns(1536), 1_500_000_000);
         assert_eq!(TimeUnit::Binary(32).to_ns(1 << 31), 500_000_000);
         for n in 0..=255 {
             let unit = TimeUnit::from_option([n]);
-            let ns = unit.to_ns(u64::MAX);
+            let exact = unit.to_ns(u64::MAX);
+            let ns = u64::try_from(exact).unwrap_or(u64::MAX);
             assert_eq!(unit.to_ns(0), 0);
             let interface = |offset_s| Interface {
                 link: LinkType::ETHERNET,
@@ -499,9 +506,10 @@ mod tests {
                 offset_s,
                 name: None,
             };
-            assert_eq!(interface(0).time_ns(u64::MAX), ns);
-            assert_eq!(interface(i64::MIN).time_ns(u64::MAX), 0);
-            assert_eq!(interface(i64::MAX).time_ns(u64::MAX), u64::MAX);
+            let clamped = exact > u128::from(u64::MAX);
+            assert_eq!(interface(0).time_ns(u64::MAX), (ns, clamped));
+            assert_eq!(interface(i64::MIN).time_ns(u64::MAX), (0, true));
+            assert_eq!(interface(i64::MAX).time_ns(u64::MAX), (u64::MAX, true));
         }
     }
 }

@@ -6,10 +6,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::{CaptureError, Fault};
-use super::pcap::{MAGIC_MICRO, MAGIC_MODIFIED, MAGIC_NANO, PcapFormat};
+use super::pcap::PcapFormat;
 use super::pcapng::{PcapNgFormat, SECTION_HEADER};
 use super::source::Source;
-use super::{CapturedPacket, PacketMeta};
+use super::{CapturedPacket, OddTime, PacketMeta};
 
 /// The format of a capture file, gzip around it left aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct CaptureReader {
     data: Vec<u8>,
     comment: String,
     packets_read: u64,
+    long_fractions: u64,
+    clamped_times: u64,
     /// Set once and for all when no more packets come.
     end: Option<Result<(), CaptureError>>,
 }
@@ -93,6 +95,8 @@ impl CaptureReader {
                 data: Vec::new(),
                 comment: String::new(),
                 packets_read: 0,
+                long_fractions: 0,
+                clamped_times: 0,
                 end: None,
             }),
             Err(fault) => Err(fault.into_error(0, source.offset())),
@@ -122,8 +126,11 @@ impl CaptureReader {
                     link,
                     orig_len,
                     direction,
+                    odd_time,
                     has_comment,
                 } = meta;
+                self.long_fractions += u64::from(odd_time == Some(OddTime::LongFraction));
+                self.clamped_times += u64::from(odd_time == Some(OddTime::Clamped));
                 let comment = has_comment.then_some(self.comment.as_str());
                 let data = &self.data;
                 Ok(Some(CapturedPacket {
@@ -161,6 +168,17 @@ impl CaptureReader {
         self.packets_read
     }
 
+    /// Packets so far whose time has a part below a second that is a second or more (classic pcap); it counts for
+    /// what it is.
+    pub fn long_fractions(&self) -> u64 {
+        self.long_fractions
+    }
+
+    /// Packets so far whose time is outside of `u64` and was clamped into it (pcapng).
+    pub fn clamped_times(&self) -> u64 {
+        self.clamped_times
+    }
+
     /// How many bytes of the capture were read, after decompression.
     pub fn byte_offset(&self) -> u64 {
         self.source.offset()
@@ -188,12 +206,8 @@ fn detect(source: &mut Source) -> Result<Format, Fault> {
     let mut magic = [0; 4];
     let len = source.read_up_to(&mut magic)?;
     if len < magic.len() {
-        let head = magic.get(..len).unwrap_or_default();
-        return Err(if is_start_of_magic(head) {
-            Fault::Cut("the file's magic number")
-        } else {
-            Fault::Foreign(head.to_vec())
-        });
+        // Less than a magic number may be the beginning of anything.
+        return Err(Fault::Foreign(magic.get(..len).unwrap_or_default().to_vec()));
     }
     if magic == SECTION_HEADER {
         return Ok(Format::PcapNg(PcapNgFormat::open(source)?));
@@ -208,13 +222,4 @@ fn detect(source: &mut Source) -> Result<Format, Fault> {
     Err(Fault::Foreign(
         [&magic, more.get(..more_len).unwrap_or_default()].concat(),
     ))
-}
-
-/// Whether the file may have been a capture before it was cut to less than a magic number.
-fn is_start_of_magic(head: &[u8]) -> bool {
-    const GZIP: [u8; 4] = [0x1f, 0x8b, 8, 0];
-    let classic =
-        [MAGIC_MICRO, MAGIC_NANO, MAGIC_MODIFIED].map(|magic| [magic.to_le_bytes(), magic.to_be_bytes()]);
-    let known = classic.iter().flatten().chain([&SECTION_HEADER, &GZIP]);
-    !head.is_empty() && known.into_iter().any(|magic| magic.starts_with(head))
 }

@@ -129,6 +129,8 @@ pub fn replay_in(
         replay.captured.format = Some(reader.format().to_string());
         if !interrupted {
             replay.read(&mut reader, &mut options.filter, watch)?;
+            replay.captured.long_fractions = reader.long_fractions();
+            replay.captured.clamped_times = reader.clamped_times();
         }
     }
     let mut summary = replay.finish()?;
@@ -283,6 +285,9 @@ impl CaptureSummary {
             last_ns: None,
             snapped: 0,
             back_in_time: 0,
+            longer_than_wire: 0,
+            long_fractions: 0,
+            clamped_times: 0,
             filtered: 0,
             not_presented: NotPresented::default(),
             cut: None,
@@ -333,6 +338,7 @@ impl Replay<'_> {
         c.packets += 1;
         c.bytes += packet.data.len() as u64;
         c.snapped += u64::from(packet.snapped());
+        c.longer_than_wire += u64::from((packet.orig_len as usize) < packet.data.len());
         c.back_in_time += u64::from(c.last_ns.is_some_and(|last| packet.time_ns < last));
         c.first_ns = Some(c.first_ns.unwrap_or(packet.time_ns).min(packet.time_ns));
         c.last_ns = Some(c.last_ns.unwrap_or(packet.time_ns).max(packet.time_ns));

@@ -56,6 +56,12 @@ pub struct CaptureSummary {
     pub snapped: u64,
     /// Packets with an earlier time than one before them. The clock stood still for them.
     pub back_in_time: u64,
+    /// Packets of which the capture holds more than there was on the wire, as it says.
+    pub longer_than_wire: u64,
+    /// Packets whose time has a part below a second that is a second or more; it counts for what it is.
+    pub long_fractions: u64,
+    /// Packets whose time cannot be told in 64 bits of nanoseconds since the Unix epoch, and was clamped.
+    pub clamped_times: u64,
     /// Packets that the filter left out.
     pub filtered: u64,
     /// Packets that are no Ethernet frame and could not be made one.
@@ -263,6 +269,21 @@ fn seconds(ns: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// A file's name such that it does not steer the terminal: control characters, and those that turn the direction of
+/// writing (Unicode's Bidi_Control), are escaped.
+fn shown_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 fn plural(n: u64, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
@@ -372,7 +393,7 @@ impl fmt::Display for CaptureSummary {
         let packets = plural(self.packets, "packet");
         let mut text = format!(
             "{}: {format}, {packets}, {}",
-            self.file,
+            shown_name(&self.file),
             plural(self.bytes, "byte")
         );
         if let (Some(first), Some(last)) = (self.first_ns, self.last_ns) {
@@ -389,6 +410,9 @@ impl fmt::Display for CaptureSummary {
         let odd = [
             (self.snapped, "captured in part"),
             (self.back_in_time, "back in time"),
+            (self.longer_than_wire, "longer than on the wire"),
+            (self.long_fractions, "with a second or more below the second"),
+            (self.clamped_times, "with a time beyond all clocks"),
         ];
         for (label, counts) in [("left out", &not[..]), ("odd", &odd[..])] {
             let text = listed(counts);

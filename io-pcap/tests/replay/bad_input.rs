@@ -27,7 +27,8 @@ fn a_capture_that_is_cut_anywhere_is_replayed_up_to_the_cut() {
                     ..Options::default()
                 },
             );
-            if len == 0 {
+            // Less than a magic number may be the beginning of anything.
+            if len < 4 {
                 assert!(matches!(
                     result,
                     Err(ReplayError::Capture(CaptureError::NotACapture { .. }))
