@@ -8,7 +8,7 @@ use evenkeel_core::sched::CYCLE_LEN_MAX;
 use evenkeel_core::service::{Place, Snapshot, SnapshotError, SnapshotErrorKind as Kind, WEIGHT_MAX};
 use evenkeel_core::tuple::Family;
 
-use crate::problem::{Code, Finding, Findings, PROBLEM_COUNT_MAX, Span};
+use crate::problem::{Code, Finding, Findings, PROBLEM_COUNT_MAX, Span, counted};
 use crate::sections::{Draft, ServicePlace};
 
 /// Local ports that every class must keep: as many as the engine probes on a local address.
@@ -31,7 +31,8 @@ pub(crate) fn steering(draft: &Draft, findings: &mut Findings) -> Option<Arc<Ste
         let buckets = draft.buckets.value;
         let message =
             format!("local ports from {min} on leave a bucket with {left} of them on each local address");
-        let help = format!("with {buckets} buckets every one needs {CLASS_PORTS_MIN} at least: lower `min`");
+        let buckets = counted(buckets, "bucket");
+        let help = format!("with {buckets} every one needs {CLASS_PORTS_MIN} at least: lower `min`");
         findings.push(Finding::new(
             Code::LocalPorts,
             draft.local_port_min.span.clone(),
@@ -62,8 +63,8 @@ fn steering_finding(draft: &Draft, error: SteeringError) -> Finding {
             let fewer = 1u32.checked_shl(rank).unwrap_or(0);
             let help = format!(
                 "a reply could not be brought to the worker of its connection: use \"microsoft\" or \"symmetric\" \
-                 or another key, or at most {fewer} bucket{}",
-                if fewer == 1 { "" } else { "s" }
+                 or another key, or at most {}",
+                counted(fewer, "bucket")
             );
             Finding::new(Code::RssKey, draft.rss_key.span.clone(), error.to_string(), help).label("this key")
         }
@@ -312,11 +313,14 @@ fn first_use(draft: &Draft, addr: IpAddr, not_at: &Span) -> Option<Span> {
 pub(crate) fn warnings(draft: &Draft, snapshot: &Snapshot, warnings: &mut Findings) {
     let (workers, buckets) = (&draft.workers, draft.buckets.value);
     if u16::from(workers.value) > buckets {
-        let message = format!("{} workers, but only {buckets} buckets", workers.value);
-        let help = format!(
-            "a bucket belongs to one worker: {} of them stay idle",
-            u16::from(workers.value) - buckets
+        let message = format!(
+            "{}, but only {}",
+            counted(workers.value, "worker"),
+            counted(buckets, "bucket")
         );
+        let idle = u16::from(workers.value) - buckets;
+        let stay = if idle == 1 { "stays" } else { "stay" };
+        let help = format!("a bucket belongs to one worker: {idle} of them {stay} idle");
         warnings.push(Finding::new(
             Code::IdleWorkers,
             workers.span.clone(),

@@ -623,6 +623,12 @@ fn shown_name(name: &str) -> String {
     out
 }
 
+/// So many of something, in words.
+pub(crate) fn counted(n: impl Into<u64>, one: &str) -> String {
+    let n = n.into();
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A piece of the text as a message may show it: escaped, and not long.
 pub(crate) fn shown(text: &str) -> String {
     const LEN_MAX: usize = 60;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::problem::{Code, Finding, Findings, Span, shown};
 use crate::value::{self, Bad};
@@ -228,7 +228,7 @@ impl<'a, 'i> Table<'a, 'i> {
             .ok()
             .and_then(|n| u32::try_from(n).ok());
         let Some(n) = read.filter(|n| range.contains(n)) else {
-            let message = format!("`{name}` is out of range");
+            let message = format!("`{name}` is out of range: {}", shown(&written(n)));
             let help = format!("write a number from {} to {}", range.start(), range.end());
             findings.push(Finding::new(Code::OutOfRange, value.span(), message, help).label("out of range"));
             return None;
@@ -360,6 +360,17 @@ fn read<T>(
             None
         }
     }
+}
+
+/// An integer as it was written, but for underscores.
+fn written(n: &DeInteger<'_>) -> String {
+    let prefix = match n.radix() {
+        16 => "0x",
+        8 => "0o",
+        2 => "0b",
+        _ => "",
+    };
+    format!("{prefix}{}", n.as_str())
 }
 
 /// What a value is, with its article.

@@ -374,7 +374,8 @@ fn read_timeouts(
                 continue;
             };
             if !timeouts.set(state, timeout.value) {
-                let message = format!("`{name}` is out of range");
+                let value = value::show_duration(timeout.value);
+                let message = format!("`{name}` is out of range: {value}");
                 let max = value::show_duration(evenkeel_core::proto::TIMEOUT_MAX);
                 let help = format!("a timeout is 1ms to {max}");
                 findings
