@@ -1,5 +1,6 @@
 //! What a config means as a whole: core's checks, brought back to the text, and some of our own.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -295,18 +296,58 @@ fn sibling(place: Place, first: usize) -> Place {
 
 /// Where `addr` is used in the first of its roles, other than at `not_at`.
 fn first_use(draft: &Draft, addr: IpAddr, not_at: &Span) -> Option<Span> {
+    own_addrs(draft)
+        .find(|(a, at)| *a == addr && *at != not_at)
+        .map(|(_, at)| at.clone())
+}
+
+/// Every address that the balancer answers for: those of ports, VIPs and local addresses.
+fn own_addrs(draft: &Draft) -> impl Iterator<Item = (IpAddr, &Span)> {
     let (spec, places) = (&draft.spec, &draft.places);
-    let own = spec
+    let ports = spec
         .ports
         .iter()
         .zip(&places.ports)
         .flat_map(|(p, at)| p.addresses.iter().map(|a| a.0).zip(&at.addresses));
     let services = || spec.services.iter().zip(&places.services);
-    let vips = services().map(|(s, at)| (s.vip, &at.vip));
+    let vips = services()
+        .filter(|(_, at)| !at.vip_unread)
+        .map(|(s, at)| (s.vip, &at.vip));
     let locals = services().flat_map(|(s, at)| s.local_addrs.iter().copied().zip(&at.locals));
-    let mut all = own.chain(vips).chain(locals);
-    all.find(|(a, at)| *a == addr && *at != not_at)
-        .map(|(_, at)| at.clone())
+    ports.chain(vips).chain(locals)
+}
+
+/// Gateways and neighbours at addresses of the balancer: what is sent to them comes back or is lost.
+pub(crate) fn next_hops(draft: &Draft, findings: &mut Findings) {
+    let mut own = BTreeMap::new();
+    for (addr, at) in own_addrs(draft) {
+        own.entry(addr).or_insert(at);
+    }
+    let (spec, places) = (&draft.spec, &draft.places);
+    let routes = spec.routes.iter().zip(&places.routes);
+    let gateways = routes.filter_map(|(r, at)| Some((r.via?, &at.via, "gateway")));
+    let neighbours = spec.neighbours.iter().zip(&places.neighbours);
+    let neighbours = neighbours.map(|(n, at)| (n.addr, &at.address, "neighbour"));
+    for (addr, span, what) in gateways.chain(neighbours) {
+        let Some(&first) = own.get(&addr) else { continue };
+        if !findings.wants(span) {
+            findings.omit(1);
+            continue;
+        }
+        let message = format!("{what} {addr} is an address of the balancer itself");
+        let help = match what {
+            "gateway" => {
+                "write the router's address, or leave `via` out if the hosts are on the link of the port"
+            }
+            _ => "write the address of the other host, or remove the neighbour: its own need none",
+        };
+        let finding = Finding::new(Code::AddressConflict, span.clone(), message, help);
+        findings.push(
+            finding
+                .label("not another host")
+                .other(first.clone(), "the balancer's own"),
+        );
+    }
 }
 
 /// What is allowed but will not work as its writer may think.

@@ -86,6 +86,7 @@ pub fn parse_with(name: &str, text: &str, ids: &mut Ids) -> Result<Config, Confi
 
     let steering = check::steering(&draft, &mut findings);
     check::tables(&draft, &mut findings);
+    check::next_hops(&draft, &mut findings);
     let mut new_ids = ids.clone();
     let interned = intern(&mut draft, &mut new_ids, &mut findings);
     let snapshot = interned.and_then(|()| check::snapshot(&draft, &mut findings));
