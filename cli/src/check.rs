@@ -38,6 +38,8 @@ struct Checked {
     routes: usize,
     neighbours: usize,
     workers: u8,
+    /// Bytes of the tables of all workers together.
+    table_bytes: u64,
     errors: Vec<Refusal>,
     errors_omitted: usize,
     warnings: Vec<Problem>,
@@ -70,6 +72,7 @@ impl Checked {
             routes: spec.routes.len(),
             neighbours: spec.neighbours.len(),
             workers: config.workers,
+            table_bytes: config.table_bytes(),
             errors: Vec::new(),
             errors_omitted: 0,
             warnings: config.warnings.clone(),
@@ -87,6 +90,7 @@ impl Checked {
             routes: 0,
             neighbours: 0,
             workers: 0,
+            table_bytes: 0,
             errors,
             errors_omitted: omitted,
             warnings: Vec::new(),
@@ -97,12 +101,13 @@ impl Checked {
     fn line(&self) -> String {
         let n = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
-            "{}: ok: {}, {}, {}, {}\n",
+            "{}: ok: {}, {}, {}, {}, {} of tables\n",
             Problem::shown_name(&self.file),
             n(self.services, "service"),
             n(self.servers, "server"),
             n(self.ports, "port"),
-            n(usize::from(self.workers), "worker")
+            n(usize::from(self.workers), "worker"),
+            size(self.table_bytes)
         )
     }
 }
@@ -150,4 +155,44 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
         print(&(text + "\n"))?;
     }
     Ok(if ok { Exit::Fine } else { Exit::Refused })
+}
+
+/// Bytes for people, rounded up to a tenth of the unit.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut tenths = u128::from(bytes) * 10;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while tenths >= 10_240 {
+        let Some(larger) = units.next() else { break };
+        tenths = tenths.div_ceil(1024);
+        unit = Some(larger);
+    }
+    let unit = unit.copied().unwrap_or_default();
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_to_a_tenth() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1025, "1.1 KiB"),
+            (1536, "1.5 KiB"),
+            (1 << 20, "1 MiB"),
+            ((1 << 30) - 1, "1 GiB"),
+            (1 << 40, "1 TiB"),
+            (5000 << 40, "5000 TiB"),
+        ] {
+            assert_eq!(size(bytes), shown, "{bytes}");
+        }
+    }
 }

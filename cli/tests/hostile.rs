@@ -20,6 +20,16 @@ fn one_session() -> Vec<u8> {
     capture(&timed(session(end("100.64.1.77:40001"), end("192.0.2.80:80"))))
 }
 
+/// Far more than a pipe and all buffers hold: when it is written, packets were replayed.
+fn many_sessions() -> Vec<u8> {
+    let frames: Vec<_> = (0..5000u16)
+        .flat_map(|i| session(end(&format!("100.64.1.77:{}", 20_000 + i)), end("192.0.2.80:80")))
+        .collect();
+    let bytes = capture(&timed(frames));
+    assert!(bytes.len() > 2 << 20);
+    bytes
+}
+
 fn json(output: &Output) -> serde_json::Value {
     serde_json::from_str(&stdout(output)).unwrap_or_else(|e| panic!("{e}: {}", stderr(output)))
 }
@@ -55,12 +65,7 @@ fn await_handler(child: &Child) {
 
 #[test]
 fn one_signal_ends_the_wait_for_a_pipe_with_what_was_read() {
-    let frames: Vec<_> = (0..5000u16)
-        .flat_map(|i| session(end(&format!("100.64.1.77:{}", 20_000 + i)), end("192.0.2.80:80")))
-        .collect();
-    let bytes = capture(&timed(frames));
-    // Far more than a pipe and all buffers hold: when it is written, packets were replayed.
-    assert!(bytes.len() > 2 << 20);
+    let bytes = many_sessions();
     for (name, code) in [("TERM", 143), ("INT", 130)] {
         let args = ["replay", "-r", "-", "--config", CONFIG, "--json"];
         let mut child = spawn(&args, Stdio::piped());
@@ -357,6 +362,97 @@ fn odd_records_are_counted() {
         assert_eq!(capture[key], n, "{key}");
     }
     assert!(stdout(&evenkeel(&args)).contains("1 longer than on the wire, 1 with a second or more"));
+}
+
+/// The example with tables for so many IPv4 conns a worker.
+fn config_with_conns(folder: &Path, conns_v4: u32) -> std::path::PathBuf {
+    let example = fs::read_to_string(support::root().join(CONFIG)).expect("there");
+    let config = example.replace("conns_v4 = 262_144", &format!("conns_v4 = {conns_v4}"));
+    assert_ne!(config, example);
+    let path = folder.join("config.toml");
+    fs::write(&path, config).expect("written");
+    path
+}
+
+#[test]
+fn the_largest_tables_are_shown_by_check_and_no_end_of_replay() {
+    let dir = folder("largest_tables");
+    let config = config_with_conns(&dir, 1_073_741_822);
+    let good = dir.join("good.pcap");
+    fs::write(&good, one_session()).expect("written");
+    let check = ["check", text(&config)];
+    let said = stdout(&evenkeel(&check));
+    assert!(
+        said.contains("2 workers, 1") && said.contains(" GiB of tables"),
+        "{said}"
+    );
+    let checked = json(&evenkeel(&[&check[..], &["--json"]].concat()));
+    let bytes = checked["files"][0]["table_bytes"].as_u64().expect("a number");
+    assert!(
+        bytes / 2 >= 80 * 1_073_741_822 && bytes / 2 <= 100 * 1_073_741_822,
+        "{bytes}"
+    );
+
+    let refused = |output: &Output| {
+        let said: String = stderr(output).split_whitespace().filter(|&w| w != "│").collect();
+        assert!(
+            said.contains("oftablesfor2workersarenottobehad:lowerconns_v4"),
+            "{said}"
+        );
+        assert_eq!(stdout(output), "");
+    };
+    // A system that promises everything replays it, page by page; another one says no.
+    let args = [
+        "replay",
+        "-r",
+        text(&good),
+        "--config",
+        text(&config),
+        "--workers",
+        "2",
+    ];
+    let output = evenkeel(&args);
+    match output.status.code() {
+        Some(0) => assert!(stdout(&output).contains("8 packets"), "{}", stdout(&output)),
+        Some(1) => refused(&output),
+        code => panic!("{code:?}: {}", stderr(&output)),
+    }
+    // One with 2 GiB of address space does say no.
+    let limited = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -v 2097152 && exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_evenkeel"),
+        ])
+        .args(args)
+        .current_dir(support::root())
+        .output()
+        .expect("runs");
+    assert_eq!(limited.status.code(), Some(1), "{}", stderr(&limited));
+    refused(&limited);
+}
+
+#[test]
+fn large_tables_take_the_memory_that_is_used() {
+    let config = config_with_conns(&folder("large_tables"), 20_000_000);
+    let mut child = spawn(
+        &["replay", "-r", "-", "--config", text(&config), "--workers", "2"],
+        Stdio::piped(),
+    );
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(&many_sessions()).expect("read");
+    // It forwards by now.
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+    let kib = |name: &str| -> u64 {
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    assert!(kib("VmPeak:") > 3 << 20, "{} KiB of tables", kib("VmPeak:"));
+    assert!(kib("VmHWM:") < 256 << 10, "{} KiB were used", kib("VmHWM:"));
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]

@@ -39,6 +39,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Bytes that the tables of all workers take.
+    pub fn table_bytes(&self) -> u64 {
+        self.sizes.bytes() as u64 * u64::from(self.workers)
+    }
+
     /// The sections in which `new` differs in what is fixed while a node runs; empty if workers can take
     /// its snapshot as it is. Of a port these are name, MAC address and MTU.
     pub fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
