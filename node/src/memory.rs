@@ -226,6 +226,35 @@ mod tests {
         }
     }
 
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn mapped_memory_is_faulted_in_as_a_whole() {
+        for pages in [Pages::Huge, Pages::Small] {
+            let bytes = 8 * HUGE_PAGE;
+            let mut memory = MappedMemory::map(bytes, pages).expect("megabytes");
+            let taken: &mut [u8] = memory.take(bytes).expect("room");
+            let resident = resident_bytes_of_mapping(taken.as_ptr().addr());
+            assert!(resident >= bytes, "{resident} of {bytes} bytes are there");
+        }
+    }
+
+    /// How much of the mapping in which `addr` lies has pages.
+    #[cfg(target_os = "linux")]
+    fn resident_bytes_of_mapping(addr: usize) -> usize {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("Linux has it");
+        let mut lines = smaps.lines();
+        let hex = |digits: &str| usize::from_str_radix(digits, 16).ok();
+        let range = |line: &str| {
+            let (start, end) = line.split(' ').next()?.split_once('-')?;
+            Some(hex(start)?..hex(end)?)
+        };
+        let is_it = |line| range(line).is_some_and(|range| range.contains(&addr));
+        assert!(lines.any(is_it), "it is mapped");
+        let rss = lines.find_map(|line| line.strip_prefix("Rss:")).expect("a line");
+        let kib = rss.trim().trim_end_matches(" kB");
+        kib.parse::<usize>().expect("a number") * 1024
+    }
+
     fn steering() -> Arc<Steering> {
         Arc::new(Steering::new(&MICROSOFT_KEY, 64).expect("full rank"))
     }
