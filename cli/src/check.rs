@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::complaint::Complaint;
 use crate::config::Unread;
-use crate::{Exit, config, print};
+use crate::{Exit, config, counted, print};
 
 /// Check configs: every error at once, with its place and a remedy.
 #[derive(Debug, clap::Args)]
@@ -99,14 +99,13 @@ impl Checked {
     }
 
     fn line(&self) -> String {
-        let n = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
             "{}: ok: {}, {}, {}, {}, {} of tables\n",
             Problem::shown_name(&self.file),
-            n(self.services, "service"),
-            n(self.servers, "server"),
-            n(self.ports, "port"),
-            n(usize::from(self.workers), "worker"),
+            counted(self.services, "service"),
+            counted(self.servers, "server"),
+            counted(self.ports, "port"),
+            counted(self.workers, "worker"),
             size(self.table_bytes)
         )
     }

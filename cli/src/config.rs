@@ -9,6 +9,7 @@ use miette::Report;
 use serde::Serialize;
 
 use crate::complaint::Complaint;
+use crate::counted;
 
 /// Why a config file gives no text. Serialized, it has the fields of a [`Problem`](evenkeel_control::Problem).
 #[derive(Debug, Serialize)]
@@ -89,6 +90,7 @@ pub(crate) fn warn(config: &Config) {
         let _ = writeln!(io::stderr(), "{:?}", Report::new(warning.clone()));
     }
     if config.warnings_omitted > 0 {
-        let _ = writeln!(io::stderr(), "and {} more warnings", config.warnings_omitted);
+        let omitted = counted(config.warnings_omitted, "more warning");
+        let _ = writeln!(io::stderr(), "and {omitted}");
     }
 }

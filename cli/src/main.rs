@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod replay;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -96,6 +97,12 @@ fn main() -> ExitCode {
             Exit::Refused.into()
         }
     }
+}
+
+/// So many of something, in words.
+fn counted(n: impl Display + PartialEq + From<u8>, one: &str) -> String {
+    let end = if n == 1.into() { "" } else { "s" };
+    format!("{n} {one}{end}")
 }
 
 /// Writes `text` to standard output, all of it.

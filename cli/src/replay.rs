@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::complaint::Complaint;
-use crate::{Exit, config};
+use crate::{Exit, config, counted};
 
 /// Put a capture through the engine and say what happened.
 ///
@@ -320,13 +320,13 @@ impl Bar {
             }
             bar.set_position(progress.bytes);
             bar.set_message(format!(
-                "{} {} packets",
+                "{} {}",
                 if progress.scanning {
                     "scanning"
                 } else {
                     "replaying"
                 },
-                progress.packets
+                counted(progress.packets, "packet")
             ));
         }
     }

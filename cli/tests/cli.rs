@@ -453,6 +453,22 @@ fn check_says_ok_or_shows_every_error() {
     );
 }
 
+#[test]
+fn warnings_that_are_left_out_are_counted_in_words() {
+    let config = fs::read_to_string(root().join("control/tests/warn/no_next_hop.toml")).expect("there");
+    // It has two warnings of its own; a hundred are shown.
+    for (more, words) in [(99, "\nand 1 more warning\n"), (100, "\nand 2 more warnings\n")] {
+        let servers =
+            (1..=more).map(|i| format!("[[service.server]]\naddress = \"203.0.113.{}:80\"\n", i + 12));
+        let config = format!("{config}{}", servers.collect::<String>());
+        let config = config.replace("[\"2001:db8:c::10\"]", "[\"203.0.113.10\", \"2001:db8:c::10\"]");
+        let path = file("many_warnings", "many.toml", config.as_bytes());
+        let output = evenkeel(&["check", text(&path)]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).ends_with(words), "{:.200}", stderr(&output));
+    }
+}
+
 #[cfg(not(feature = "libpcap"))]
 #[test]
 fn filter_without_libpcap_says_how_to_get_it() {

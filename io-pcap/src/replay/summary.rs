@@ -380,7 +380,7 @@ impl fmt::Display for Summary {
                 conn.fmt(f)?;
             }
             if self.connections_omitted > 0 {
-                writeln!(f, "and {} more conns", self.connections_omitted)?;
+                writeln!(f, "and {}", plural(self.connections_omitted, "more conn"))?;
             }
         }
         Ok(())

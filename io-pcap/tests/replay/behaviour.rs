@@ -495,3 +495,15 @@ fn one_armed_output_has_two_interfaces_of_one_port() {
     }
     assert_eq!(written.len(), 16);
 }
+
+#[test]
+fn one_of_anything_has_no_s_in_the_summary() {
+    let session = session(end("100.64.1.77:40001"), end("192.0.2.80:80"));
+    let (mut summary, _) = run(capture(&timed(session[..1].to_vec())), &node(), conns());
+    summary.connections_omitted = 1;
+    let text = summary.to_string();
+    assert!(text.contains(" 1 packet, "), "{text}");
+    assert!(text.ends_with("\nand 1 more conn\n"), "{text}");
+    summary.connections_omitted = 2;
+    assert!(summary.to_string().ends_with("\nand 2 more conns\n"));
+}
