@@ -33,6 +33,7 @@ pub mod ndp;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
+pub mod vrrp;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use ndp::{NdpRepr, NdpView, NeighbourFlags};
 pub use tcp::{TcpFlags, TcpOption, TcpOptions, TcpRepr, TcpView};
 pub use udp::{UdpRepr, UdpView};
 pub use vlan::{VlanRepr, VlanTags, VlanView};
+pub use vrrp::{VrrpAddrs, VrrpRepr, VrrpView};
 
 /// Why bytes were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
