@@ -3,10 +3,12 @@
 use alloc::boxed::Box;
 use core::net::{IpAddr, Ipv6Addr};
 
+use crate::announce::ALL_NODES;
 use crate::parse::{IPV6_LEN, L2_LEN_MAX, Parsed};
 use crate::port::{Frame, PortId, RxChecksum};
 use crate::service::{OwnedAddr, Snapshot, is_group, is_unicast};
 use crate::stats::DropReason;
+use crate::sync::Answering;
 use crate::tuple::Family;
 use crate::wire::{
     ArpOperation, ArpRepr, ArpView, Delta, EthernetView, Icmpv4Class, Icmpv4View, Icmpv6Class, Icmpv6View,
@@ -102,12 +104,54 @@ impl Originator {
     }
 }
 
-/// Whether this node answers for `addr` on `port`: VIPs and LIPs anywhere, an interface's address there only.
-fn answers_for(snapshot: &Snapshot, addr: IpAddr, port: PortId) -> bool {
-    match snapshot.owned(addr) {
-        Some(OwnedAddr::Virtual | OwnedAddr::Local) => true,
-        Some(OwnedAddr::Port(p)) => p == port,
-        None => false,
+/// For what a node answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Answers<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    /// Those VIPs and LIPs only; `None`: all.
+    pub(crate) answering: Option<&'a Answering>,
+}
+
+/// As whom a node answers.
+#[derive(Clone, Copy)]
+enum Answerer {
+    /// As the interface that was asked.
+    Port,
+    /// With a link-layer address of the virtual address's own.
+    Virtual(MacAddr),
+}
+
+impl Answers<'_> {
+    /// As whom this node answers for `addr`, if it does: for an interface's address always, for VIPs and LIPs
+    /// as it was told.
+    fn answerer(self, addr: IpAddr) -> Option<Answerer> {
+        let owned = self.snapshot.owned(addr)?;
+        match (owned, self.answering) {
+            (OwnedAddr::Port(_), _) | (_, None) => Some(Answerer::Port),
+            (OwnedAddr::Virtual | OwnedAddr::Local, Some(answering)) => {
+                let at = answering.addrs.binary_search_by_key(&addr, |(a, _)| *a).ok()?;
+                let (_, mac) = answering.addrs.get(at)?;
+                Some(mac.map_or(Answerer::Port, Answerer::Virtual))
+            }
+        }
+    }
+
+    /// As whom it answers neighbours that ask on `port`: an interface's address is known there only.
+    fn neighbour_answerer(self, addr: IpAddr, port: PortId) -> Result<Answerer, DropReason> {
+        match self.snapshot.owned(addr) {
+            Some(OwnedAddr::Port(p)) if p != port => None,
+            _ => self.answerer(addr),
+        }
+        .ok_or(DropReason::NeighbourNotOurs)
+    }
+
+    /// The link-layer address that it answers with on `port`, which must be configured.
+    fn mac(self, answerer: Answerer, port: PortId) -> Result<MacAddr, DropReason> {
+        let port = port_mac(self.snapshot, port)?;
+        Ok(match answerer {
+            Answerer::Port => port,
+            Answerer::Virtual(mac) => mac,
+        })
     }
 }
 
@@ -123,9 +167,10 @@ fn port_mac(snapshot: &Snapshot, port: PortId) -> Result<MacAddr, DropReason> {
 pub(crate) fn arp(
     data: &[u8],
     l3: usize,
-    snapshot: &Snapshot,
+    answers: Answers<'_>,
     ingress: PortId,
 ) -> Result<Reaction, DropReason> {
+    let snapshot = answers.snapshot;
     let bad = |_| DropReason::BadNeighbourMessage;
     let packet = data.get(l3..).ok_or(DropReason::Truncated)?;
     let request = ArpRepr::parse(&ArpView::new_checked(packet).map_err(bad)?).map_err(bad)?;
@@ -133,16 +178,16 @@ pub(crate) fn arp(
     if request.operation == ArpOperation::Reply && kernels {
         return Ok(Reaction::Punt);
     }
-    if request.operation != ArpOperation::Request || !answers_for(snapshot, request.target_ip.into(), ingress)
-    {
+    if request.operation != ArpOperation::Request {
         return Err(DropReason::NeighbourNotOurs);
     }
+    let answerer = answers.neighbour_answerer(request.target_ip.into(), ingress)?;
     let sender = IpAddr::V4(request.sender_ip);
     // A probe (RFC 5227) has no sender address yet; one of ours as the sender is somebody's mistake.
     if !(request.sender_ip.is_unspecified() || is_unicast(sender)) || snapshot.owned(sender).is_some() {
         return Err(DropReason::BadNeighbourMessage);
     }
-    let mac = port_mac(snapshot, ingress)?;
+    let mac = answers.mac(answerer, ingress)?;
     let reply = request.reply_from(mac);
     let mut frame = Originated::answer_to(data, l3, reply.buffer_len(), ingress, mac)
         .ok_or(DropReason::BadNeighbourMessage)?;
@@ -164,8 +209,9 @@ pub(crate) enum Reaction {
 pub(crate) fn icmp<F: Frame>(
     frame: &mut F,
     parsed: &Parsed,
-    snapshot: &Snapshot,
+    answers: Answers<'_>,
 ) -> Result<Reaction, DropReason> {
+    let snapshot = answers.snapshot;
     let (l4, end) = (usize::from(parsed.l4), parsed.end as usize);
     let dst = parsed.key.dst_addr();
     let whole = frame.data().len() >= end;
@@ -219,7 +265,7 @@ pub(crate) fn icmp<F: Frame>(
             icmpv6::msg::NEIGHBOUR_SOLICITATION | icmpv6::msg::NEIGHBOUR_ADVERTISEMENT
         )
     {
-        return neighbour_discovery(frame.data(), parsed, dst, snapshot, frame.ingress());
+        return neighbour_discovery(frame.data(), parsed, dst, answers, frame.ingress());
     }
     if is_group(dst) {
         return Ok(Reaction::Punt);
@@ -230,17 +276,26 @@ pub(crate) fn icmp<F: Frame>(
     if !echo {
         return Err(DropReason::IcmpOther);
     }
-    echo_reply(frame, parsed, snapshot)?;
+    // Another node's at the moment, and it answers.
+    let answerer = answers.answerer(dst).ok_or(DropReason::NotOurs)?;
+    echo_reply(frame, parsed, answers, answerer)?;
     Ok(Reaction::EchoReply)
 }
 
 /// Turns an echo request into its reply, in place (RFC 792; RFC 4443, 4.2).
-fn echo_reply<F: Frame>(frame: &mut F, parsed: &Parsed, snapshot: &Snapshot) -> Result<(), DropReason> {
+fn echo_reply<F: Frame>(
+    frame: &mut F,
+    parsed: &Parsed,
+    answers: Answers<'_>,
+    answerer: Answerer,
+) -> Result<(), DropReason> {
     let src = parsed.key.src_addr();
-    if !is_unicast(src) || snapshot.owned(src).is_some() {
+    if !is_unicast(src) || answers.snapshot.owned(src).is_some() {
         return Err(DropReason::BadSource);
     }
-    let mac = port_mac(snapshot, frame.ingress()).map_err(|_| DropReason::NotOurs)?;
+    let mac = answers
+        .mac(answerer, frame.ingress())
+        .map_err(|_| DropReason::NotOurs)?;
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let data = frame.data_mut();
     if data.len() < l4 + icmpv6::HEADER_LEN {
@@ -299,9 +354,10 @@ fn neighbour_discovery(
     data: &[u8],
     parsed: &Parsed,
     dst: Ipv6Addr,
-    snapshot: &Snapshot,
+    answers: Answers<'_>,
     ingress: PortId,
 ) -> Result<Reaction, DropReason> {
+    let snapshot = answers.snapshot;
     let bad = |_| DropReason::BadNeighbourMessage;
     let l3 = usize::from(parsed.l3);
     let message = data
@@ -328,13 +384,11 @@ fn neighbour_discovery(
             Err(DropReason::NeighbourNotOurs)
         };
     };
-    if !answers_for(snapshot, target.into(), ingress) {
-        return Err(DropReason::NeighbourNotOurs);
-    }
+    let answerer = answers.neighbour_answerer(target.into(), ingress)?;
     if !(src.is_unspecified() || is_unicast(src.into())) || snapshot.owned(src.into()).is_some() {
         return Err(DropReason::BadNeighbourMessage);
     }
-    let mac = port_mac(snapshot, ingress)?;
+    let mac = answers.mac(answerer, ingress)?;
     // Who asks without an address (duplicate address detection) is answered at all nodes.
     let probe = src.is_unspecified();
     let to = if probe { ALL_NODES } else { src };
@@ -373,6 +427,3 @@ fn neighbour_discovery(
     view.fill_checksum(&Pseudo::v6(target, to));
     Ok(Reaction::Answer(frame))
 }
-
-/// ff02::1.
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

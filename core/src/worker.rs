@@ -473,7 +473,7 @@ impl Worker {
                 let reaction = l3::arp(
                     frame.data(),
                     usize::from(parsed.l3),
-                    &self.snapshot,
+                    self.answers(),
                     frame.ingress(),
                 )?;
                 self.react(frame, reaction)
@@ -822,8 +822,15 @@ impl Worker {
     }
 
     fn icmp<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed) -> Turn {
-        let reaction = l3::icmp(frame, parsed, &self.snapshot)?;
+        let reaction = l3::icmp(frame, parsed, self.answers())?;
         self.react(frame, reaction)
+    }
+
+    fn answers(&self) -> l3::Answers<'_> {
+        l3::Answers {
+            snapshot: &self.snapshot,
+            answering: self.answering.as_deref(),
+        }
     }
 
     fn react<F: Frame>(&mut self, frame: &F, reaction: l3::Reaction) -> Turn {

@@ -1,10 +1,14 @@
 //! What the node itself answers: ARP, neighbour discovery, echo.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use evenkeel_core::port::{HeapFrame, PortId, RxChecksum};
 use evenkeel_core::stats::DropReason;
+use evenkeel_core::sync::{Answering, SyncCommand};
+use evenkeel_core::wire::MacAddr;
+use evenkeel_core::worker::Command;
 
 use crate::packet::{Mac, QINQ, VLAN, internet_checksum, read_link, transport_checksum};
 use crate::story::{
@@ -735,4 +739,136 @@ fn originate_full_and_alloc_failing() {
     }
     assert!(worker.poll_transmit(|_| None::<HeapFrame>).is_none());
     arp_answered(&mut lab, 0, &who_has(VIP_V4));
+}
+
+/// Tells the lab's worker for which VIPs and LIPs it answers.
+fn answer(lab: &mut Lab, addrs: &[(&str, Option<Mac>)]) {
+    let mut addrs: Vec<_> = addrs.iter().map(|(a, mac)| (ip(a), mac.map(MacAddr))).collect();
+    addrs.sort();
+    let command = Command::Sync(SyncCommand::Answer(Arc::new(Answering { addrs })));
+    let now = lab.now;
+    lab.workers[0].handle_command(now, command).expect("carried out");
+}
+
+/// Link-layer addresses of virtual router 51 (RFC 9568, 7.3).
+const VIRTUAL_V4: Mac = [0, 0, 0x5e, 0, 1, 51];
+const VIRTUAL_V6: Mac = [0, 0, 0x5e, 0, 2, 51];
+
+/// An answer to the host on interface 0 that tells `mac`: ARP, neighbour discovery or echo.
+#[track_caller]
+fn answered_as(lab: &mut Lab, target: &str, mac: Mac) {
+    let (neighbour, mac_at) = match ip(target) {
+        // The sender's hardware address; the target link-layer address option.
+        IpAddr::V4(_) => (who_has(target).frame(), 14 + 8),
+        IpAddr::V6(_) => (Ns::new(target).frame(), 14 + 40 + 24 + 2),
+    };
+    lab.check_bytes(0, &neighbour, Want::Answered, "");
+    let (_, frame) = originated(lab);
+    assert_eq!(frame[..6], HOST_MAC);
+    assert_eq!(frame[6..12], mac);
+    assert_eq!(frame[mac_at..mac_at + 6], mac);
+    let host = if ip(target).is_ipv4() { HOST_V4 } else { HOST_V6 };
+    let seen = lab.check_bytes(0, &Echo::new(host, target).frame(), Want::Echo, "");
+    assert_eq!(seen.bytes[..6], HOST_MAC);
+    assert_eq!(seen.bytes[6..12], mac);
+    if ip(target).is_ipv6() {
+        read_icmpv6(&frame);
+        read_icmpv6(&seen.bytes);
+    }
+}
+
+/// Nothing is answered for `target`.
+#[track_caller]
+fn silent(lab: &mut Lab, target: &str) {
+    let (host, neighbour) = match ip(target) {
+        IpAddr::V4(_) => (HOST_V4, who_has(target).frame()),
+        IpAddr::V6(_) => (HOST_V6, Ns::new(target).frame()),
+    };
+    lab.check_bytes(0, &neighbour, Want::Drop(DropReason::NeighbourNotOurs), "");
+    lab.check_bytes(
+        0,
+        &Echo::new(host, target).frame(),
+        Want::Drop(DropReason::NotOurs),
+        "",
+    );
+}
+
+/// A node of a cluster: VIPs are answered with the virtual router's address by the master, LIPs by whose they
+/// are, and interface addresses always.
+#[test]
+fn answers_as_it_is_told() {
+    for (vip, lip, own, mac) in [
+        (VIP_V4, LIP_V4, PORT_V4[0], VIRTUAL_V4),
+        (VIP_V6, LIP_V6, PORT_V6[0], VIRTUAL_V6),
+    ] {
+        let mut lab = Lab::new();
+        for target in [vip, lip, own] {
+            answered_as(&mut lab, target, PORT_MACS[0]);
+        }
+        // A backup.
+        answer(&mut lab, &[(lip, None)]);
+        silent(&mut lab, vip);
+        answered_as(&mut lab, lip, PORT_MACS[0]);
+        answered_as(&mut lab, own, PORT_MACS[0]);
+        // The master, and of another's LIPs too.
+        let other = if ip(lip).is_ipv4() {
+            "10.0.2.2"
+        } else {
+            "fd00::2:2"
+        };
+        answer(&mut lab, &[(lip, None), (vip, Some(mac)), (other, None)]);
+        answered_as(&mut lab, vip, mac);
+        answered_as(&mut lab, lip, PORT_MACS[0]);
+        answered_as(&mut lab, other, PORT_MACS[0]);
+        answered_as(&mut lab, own, PORT_MACS[0]);
+        // Not ready: nothing but its own.
+        answer(&mut lab, &[]);
+        for target in [vip, lip, other] {
+            silent(&mut lab, target);
+        }
+        answered_as(&mut lab, own, PORT_MACS[0]);
+        // And again.
+        answer(&mut lab, &[(vip, Some(mac))]);
+        answered_as(&mut lab, vip, mac);
+        silent(&mut lab, lip);
+    }
+}
+
+/// What is not owned, or asked on an interface that is not ours, is not answered because it is listed.
+#[test]
+fn a_list_owns_nothing() {
+    let mut lab = Lab::new();
+    let (v4, v6) = ("198.51.100.2", "2001:db8:1::2");
+    answer(
+        &mut lab,
+        &[
+            (v4, Some(VIRTUAL_V4)),
+            (v6, Some(VIRTUAL_V6)),
+            (VIP_V4, Some(VIRTUAL_V4)),
+            (PORT_V4[1], None),
+        ],
+    );
+    silent(&mut lab, v4);
+    silent(&mut lab, v6);
+    let drop = Want::Drop(DropReason::NeighbourNotOurs);
+    lab.check_bytes(0, &who_has(PORT_V4[1]).frame(), drop, "");
+    lab.check_bytes(9, &who_has(VIP_V4).frame(), drop, "");
+}
+
+/// An answer to duplicate address detection carries the virtual address too.
+#[test]
+fn duplicate_address_detection_is_answered_by_the_virtual_router() {
+    let mut lab = Lab::new();
+    answer(&mut lab, &[(VIP_V6, Some(VIRTUAL_V6))]);
+    let probe = Ns {
+        src: Ipv6Addr::UNSPECIFIED,
+        options: Vec::new(),
+        ..Ns::new(VIP_V6)
+    };
+    lab.check_bytes(0, &probe.frame(), Want::Answered, "");
+    let (_, frame) = originated(&mut lab);
+    assert_eq!(frame[..12], [&[0x33, 0x33, 0, 0, 0, 1], &VIRTUAL_V6[..]].concat());
+    let (src, dst, _, message) = read_icmpv6(&frame);
+    assert_eq!((src, dst), (v6(VIP_V6), v6("ff02::1")));
+    assert_eq!(message[24..], [&[2, 1], &VIRTUAL_V6[..]].concat());
 }
