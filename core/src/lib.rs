@@ -34,6 +34,7 @@ pub mod sync;
 pub mod time;
 pub mod timer;
 pub mod tuple;
+pub mod vrrp;
 pub mod wire;
 pub mod worker;
 mod xmit;
