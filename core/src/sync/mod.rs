@@ -1,5 +1,6 @@
 //! Replication of sessions: what is said of them, and what of a conn is told.
 
+pub mod codec;
 mod message;
 mod record;
 
