@@ -2,6 +2,7 @@
 
 pub mod codec;
 mod message;
+mod receiver;
 mod record;
 
 pub use message::{
@@ -9,6 +10,7 @@ pub use message::{
     PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage, Version,
     VersionedRecord,
 };
+pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers, WINDOW_LEN};
 pub use record::{InstallError, Isns, SeqDeltas, SessionRecord, WindowScales};
 
 use alloc::sync::Arc;
