@@ -646,5 +646,4 @@ proptest! {
     }
 }
 
-#[path = "cluster_tests.rs"]
 mod cluster;

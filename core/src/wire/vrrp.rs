@@ -374,6 +374,24 @@ mod tests {
         assert_eq!(by_hand(&[&zeroed(&V4)]).to_be_bytes(), bytes[6..8]);
     }
 
+    /// What keepalived 2.0.12 sends, to a unicast peer here: its pseudo-header is there over IPv4.
+    #[test]
+    fn keepalived() {
+        let wire = [
+            0x31, 0x58, 0xc6, 0x01, 0x00, 0x64, 0x9c, 0x19, 0x0a, 0xc3, 0x4c, 0xe3,
+        ];
+        let view = VrrpView::new_checked(&wire).expect("long enough");
+        let (src, dst) = (Ipv4Addr::new(10, 1, 0, 3), Ipv4Addr::new(10, 1, 0, 1));
+        assert!(view.verify_checksum(&Pseudo::v4(src, dst)));
+        let want = VrrpRepr {
+            vrid: 88,
+            priority: 198,
+            interval_cs: 100,
+            addrs: VrrpAddrs::V4(&[[10, 195, 76, 227]]),
+        };
+        assert_eq!(VrrpRepr::parse(&view, false), Ok(want));
+    }
+
     #[test]
     fn addresses() {
         assert_eq!(GROUP_V4.to_string(), "224.0.0.18");

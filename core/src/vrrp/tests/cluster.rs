@@ -1,7 +1,7 @@
 //! Several instances on one link with delay: who is master, and when.
 
 use super::*;
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 /// A link: a frame of one reaches all others after a delay that depends on both ends.
 struct Link {
