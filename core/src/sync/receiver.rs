@@ -1,5 +1,5 @@
-//! What comes in from other nodes, before any worker sees it: each frame once, of this cluster, of the sender's
-//! present life, or counted and dropped.
+//! What comes in from other nodes, before any worker sees it: each frame once, of this cluster, of the
+//! sender's present life, or counted and dropped.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -43,7 +43,8 @@ pub enum Refused {
     TooOld,
 }
 
-/// What came in, in frames unless said otherwise. All of `frames` are in `accepted` or in one of those below it.
+/// What came in, in frames unless said otherwise. All of `frames` are in `accepted` or in one of those below
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiverCounters {
     /// All.
@@ -86,8 +87,8 @@ impl fmt::Display for TooManyMembers {
 
 impl core::error::Error for TooManyMembers {}
 
-/// The receiving end of a node. Memory: at most [`STREAM_COUNT_MAX`] + 1 windows of about 530 bytes for each of at most
-/// [`NODE_COUNT_MAX`] peers, each made with the first good frame of its stream.
+/// The receiving end of a node. Memory: at most [`STREAM_COUNT_MAX`] + 1 windows of about 530 bytes for each
+/// of at most [`NODE_COUNT_MAX`] peers, each made with the first good frame of its stream.
 #[derive(Debug)]
 pub struct Receiver {
     cluster: u32,
@@ -115,9 +116,9 @@ impl Receiver {
         })
     }
 
-    /// A frame has come in. Its messages are handed to `deliver` in the sender's order, so those of one frame about
-    /// one bucket keep theirs; or it is refused, and then nothing has changed but a counter. Returns how many
-    /// messages there were.
+    /// A frame has come in. Its messages are handed to `deliver` in the sender's order, so those of one frame
+    /// about one bucket keep theirs; or it is refused, and then nothing has changed but a counter. Returns
+    /// how many messages there were.
     pub fn handle(&mut self, frame: &[u8], deliver: &mut impl FnMut(Delivered)) -> Result<usize, Refused> {
         self.counters.frames += 1;
         let done = self.check(frame).map(|items| {
@@ -160,8 +161,8 @@ impl Receiver {
         &self.counters
     }
 
-    /// The messages of a frame that is to be taken. Cheap checks come first; the number counts as seen only once
-    /// the whole frame was read, so that a damaged copy does not keep the good one out.
+    /// The messages of a frame that is to be taken. Cheap checks come first; the number counts as seen only
+    /// once the whole frame was read, so that a damaged copy does not keep the good one out.
     fn check(
         &mut self,
         frame: &[u8],

@@ -1,7 +1,7 @@
 //! Sync frames: messages of nodes and workers to bytes and back.
 //!
-//! All numbers are little-endian. A frame means something by itself: nothing in it points at an earlier frame.
-//! A frame is taken whole or refused whole.
+//! All numbers are little-endian. A frame means something by itself: nothing in it points at an earlier
+//! frame. A frame is taken whole or refused whole.
 //!
 //! # Header, 32 bytes
 //!
@@ -21,10 +21,10 @@
 //!
 //! # Messages
 //!
-//! Each message begins with 6 bytes: type (1; the high bit says *critical*), flags (1; bit 0 ACK-NOW, bit 1 in a
-//! live section: group and epoch are those of the live section before it in this frame, and left out), bucket
-//! (2; 0 in a message to the node), length of what follows (2). A message of unknown type is skipped, unless it is
-//! critical: then the frame is refused. All types of this version are critical.
+//! Each message begins with 6 bytes: type (1; the high bit says *critical*), flags (1; bit 0 ACK-NOW, bit 1
+//! in a live section: group and epoch are those of the live section before it in this frame, and left out),
+//! bucket (2; 0 in a message to the node), length of what follows (2). A message of unknown type is skipped,
+//! unless it is critical: then the frame is refused. All types of this version are critical.
 //!
 //! | type | message | body |
 //! |---|---|---|
@@ -42,9 +42,13 @@
 //! | 12 | MERGED | group, epoch, version, exact (1) |
 //! | 13 | OFFER | id, group, packed record |
 //! | 14 | offers seen | id, group |
-//! | 0x41 | node heartbeat | digest of shares (8), readiness and draining (1), two counts (1 each), claims, peers |
+//! | 0x41 | node heartbeat | shares (8), readiness and draining (1), two counts (1 each), claims, peers |
 //! | 0x42 | FENCED | group, epoch |
 //! | 0x43 | HANDOVER | group, epoch |
+//!
+//! States, modes, roles, readiness and reasons are the numbers of their types. A hint is 4 x direction + event
+//! for a segment, 8 + direction for traffic. Types up to 0x3f are left for further messages of a bucket, 0x40
+//! and those from 0x44 for the node's.
 //!
 //! | field | bytes | |
 //! |---|---|---|
@@ -59,21 +63,24 @@
 //! | tuple | 13 or 37 | protocol and family (1), both ports, both addresses |
 //!
 //! A record of a live section is a type (1, high bit: critical), a length (1) and that many bytes: OPEN 1 and
-//! UPDATE 2 with a session, CLOSE 3 with a tuple and a reason (1). The first record has the section's first LSN,
-//! each further one the next. A record of unknown type that is not critical is skipped and has no LSN: it can only
-//! add something to the one before it.
+//! UPDATE 2 with a session, CLOSE 3 with a tuple and a reason (1). The first record has the section's first
+//! LSN, each further one the next. A record of unknown type that is not critical is skipped and has no LSN:
+//! it can only add something to the one before it.
 //!
-//! A packed record is a byte (bit 0: an epoch follows, else it is that of the record before it; bit 1: closed, a
-//! tuple follows instead of a session), the epoch, the LSN, the session or tuple.
+//! A packed record is a byte (bit 0: an epoch follows, else it is that of the record before it; bit 1:
+//! closed, a tuple follows instead of a session), the epoch, the LSN, the session or tuple.
 //!
-//! A session is state and families (1), flags (1), mode (1), remaining time in ms (4), then for the client's side
-//! and for the real server's side both ports (client, VIP; server, local end) and both addresses, then what the
-//! flags name: sequence deltas (8), the client's ISN (4), the server's ISN (4), window scales (1; a nibble each, 15 is
-//! unknown). 31 bytes for IPv4, 79 for IPv6, at most 17 more. No service, no server's number: who receives it
-//! finds them by the ends, until then they are [`SERVICE_UNRESOLVED`] and [`SERVER_UNRESOLVED`].
+//! A session is state and families (1), flags (1), mode (1), remaining time in ms (4), then for the client's
+//! side and for the real server's side both ports (client, VIP; server, local end) and both addresses, then
+//! what the flags name: sequence deltas (8), the client's ISN (4), the server's ISN (4), window scales (1; a
+//! nibble each, 15 is unknown). 31 bytes for IPv4, 79 for IPv6, at most 17 more. Neither service nor server
+//! is named: who receives it finds them by the ends, until then they are [`SERVICE_UNRESOLVED`] and
+//! [`SERVER_UNRESOLVED`].
 
 mod pack;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use read::{Field, Frame, FrameError, FrameItem, decode};

@@ -127,8 +127,8 @@ impl fmt::Display for FrameError {
 impl core::error::Error for FrameError {}
 
 impl FrameHeader {
-    /// Reads the header and checks that the frame is what it says: version, type, key, length, flags. What the
-    /// messages are is not looked at.
+    /// Reads the header and checks that the frame is what it says: version, type, key, length, flags. What
+    /// the messages are is not looked at.
     pub fn read(frame: &[u8]) -> Result<Self, FrameError> {
         let head: &[u8; HEADER_LEN] = frame.first_chunk().ok_or(FrameError::Short)?;
         if head[at::VERSION] != FORMAT_VERSION {

@@ -21,10 +21,10 @@ use crate::sync::{
 pub enum PushError {
     /// It does not fit in any more: finish the frame, and begin the next one with it.
     Full,
-    /// No frame of this length takes it: it is too long even for an empty one, or breaks a bound of its type (LSN
-    /// of more than 48 bits or 0 for a live record, slot or bucket out of range, a range that ends before it
-    /// begins, too many ranges, slots, claims or peers, ends of two families on one side, no record). A mistake of
-    /// who made it.
+    /// No frame of this length takes it: it is too long even for an empty one, or breaks a bound of its type
+    /// (LSN of more than 48 bits or 0 for a live record, slot or bucket out of range, a range that ends
+    /// before it begins, too many ranges, slots, claims or peers, ends of two families on one side, no
+    /// record). A mistake of who made it.
     Unencodable,
 }
 
@@ -51,9 +51,9 @@ pub struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
-    /// A frame in `buf`, which is emptied first. It becomes at most `len_max` bytes long, and never longer than
-    /// [`BULK_FRAME_LEN_MAX`]. The packet number is spent only if [`FrameWriter::finish`] says that there is a
-    /// frame.
+    /// A frame in `buf`, which is emptied first. It becomes at most `len_max` bytes long, and never longer
+    /// than [`BULK_FRAME_LEN_MAX`]. The packet number is spent only if [`FrameWriter::finish`] says that
+    /// there is a frame.
     pub fn new(buf: &'a mut Vec<u8>, header: &FrameHeader, len_max: usize) -> Self {
         buf.clear();
         buf.extend([FORMAT_VERSION, TYPE_MESSAGES, 0, 0]);
@@ -162,7 +162,8 @@ impl<'a> FrameWriter<'a> {
         }
     }
 
-    /// Completes the frame and returns how many messages it has. 0: there is no frame, and the buffer is empty.
+    /// Completes the frame and returns how many messages it has. 0: there is no frame, and the buffer is
+    /// empty.
     pub fn finish(self) -> usize {
         if self.count == 0 {
             self.buf.clear();
@@ -250,7 +251,8 @@ struct Mark {
     live: Option<(GroupId, Epoch)>,
 }
 
-/// Fills a live section; see [`FrameWriter::live`]. It is complete after each record: there is nothing to end.
+/// Fills a live section; see [`FrameWriter::live`]. It is complete after each record: there is nothing to
+/// end.
 #[derive(Debug)]
 pub struct LiveWriter<'w, 'a> {
     frame: &'w mut FrameWriter<'a>,
