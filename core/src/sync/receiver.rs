@@ -426,9 +426,10 @@ mod tests {
             seen,
             [None, None, None, replayed, replayed, replayed, None, replayed]
         );
-        // The lowest of the window, and the one below it.
+        // The lowest of the window, and the one below it. A number that had the lowest one's place was seen.
         let high = 20_000;
         let edge = high - WINDOW_LEN;
+        assert_eq!(numbers(&mut receiver, &[(edge + 1) % WINDOW_LEN]), [None]);
         let seen = numbers(&mut receiver, &[high, edge + 1, edge, 12, edge + 1]);
         assert_eq!(
             seen,
@@ -440,7 +441,7 @@ mod tests {
             [None, replayed, Some(Refused::TooOld)]
         );
         let c = receiver.counters();
-        assert_eq!((c.replayed, c.too_old, c.accepted), (6, 3, 7));
+        assert_eq!((c.replayed, c.too_old, c.accepted), (6, 3, 8));
     }
 
     #[test]

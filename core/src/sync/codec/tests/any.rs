@@ -11,10 +11,14 @@ fn any_peer() -> impl Strategy<Value = PeerId> {
 }
 
 fn any_group() -> impl Strategy<Value = GroupId> {
-    (any::<u16>(), any::<u64>()).prop_map(|(node, generation)| GroupId {
-        node: NodeId(node),
-        generation,
-    })
+    // Sections are often of one group.
+    prop_oneof![
+        Just(GROUP),
+        (any::<u16>(), any::<u64>()).prop_map(|(node, generation)| GroupId {
+            node: NodeId(node),
+            generation,
+        }),
+    ]
 }
 
 fn any_epoch() -> impl Strategy<Value = Epoch> {

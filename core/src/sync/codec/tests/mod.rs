@@ -469,6 +469,32 @@ fn a_full_frame_is_left_as_it_was() {
 }
 
 #[test]
+fn a_section_that_did_not_fit_lends_its_epoch_to_none() {
+    let live = |term, records| {
+        let body = SyncBody::Live(LiveSection {
+            group: GROUP,
+            epoch: epoch(term),
+            first: 1,
+            records,
+        });
+        sync(1, false, body)
+    };
+    let close = LiveRecord::Close(session_v4().conn.inbound(), CloseReason::Expired);
+    let items = [live(1, vec![close.clone()]), live(2, vec![close.clone()])];
+    let mut buf = Vec::new();
+    let mut writer = FrameWriter::new(&mut buf, &HEADER, 170);
+    let mut push = |item: &FrameItem| match item {
+        FrameItem::Sync(m) => writer.push(m.bucket, m.ack_now, &m.body),
+        FrameItem::Node(m) => writer.push_node(m),
+    };
+    assert_eq!(push(&items[0]), Ok(()));
+    assert_eq!(push(&live(2, vec![close; 3])), Err(PushError::Full));
+    assert_eq!(push(&items[1]), Ok(()));
+    assert_eq!(writer.finish(), 2);
+    assert_eq!(decode(&buf).unwrap().items, items);
+}
+
+#[test]
 fn slots_are_filled_record_by_record() {
     let record = |term, lsn| VersionedRecord {
         version: Version {
@@ -661,6 +687,31 @@ fn refused() {
         FrameError::Bad(Field::Epoch)
     );
     assert_eq!(raw(kind::LIVE, 0, &[0; 34]), FrameError::NoRecord);
+    // Two records, and LSNs for one only; then none for either.
+    let mut live = vec![0; 34];
+    live[28..].copy_from_slice(&LSN_MAX.to_le_bytes()[..6]);
+    let close = [
+        record::CLOSE | CRITICAL,
+        14,
+        0,
+        0,
+        1,
+        0,
+        1,
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+        0,
+    ];
+    live.extend([close, close].concat());
+    assert_eq!(raw(kind::LIVE, 0, &live), FrameError::Bad(Field::Lsn));
+    live[28..34].fill(0);
+    assert_eq!(raw(kind::LIVE, 0, &live), FrameError::Bad(Field::Lsn));
     assert_eq!(raw(kind::SLOT_RECORDS, 0, &[0; 16]), FrameError::NoRecord);
     // Packed records whose first one has no epoch.
     assert_eq!(
