@@ -1,0 +1,229 @@
+//! How a node gets what the others have, and when it may attract traffic.
+
+use core::time::Duration;
+
+use super::group::Pull;
+use super::node::NodeCore;
+use super::{Alarm, GroupId, NodeEvent, PeerId, Role};
+use crate::port::WorkerId;
+use crate::sync::{PullMode, Readiness, SyncCommand, SyncStatus};
+use crate::time::Instant;
+
+/// Records of a peer that are known and not applied: below, a node keeps up with it.
+pub(super) const BEHIND_COUNT_MAX: u64 = 64;
+/// A node that is behind for this time is too far behind.
+const BEHIND_TIME: Duration = Duration::from_secs(1);
+/// A pull that no worker reports within this time has not come through.
+const PULL_LOST: Duration = Duration::from_millis(200);
+/// A pull that stands still for this time is asked for again.
+const PULL_STUCK: Duration = Duration::from_secs(1);
+
+impl NodeCore {
+    pub(super) fn worker_status(&mut self, worker: WorkerId, status: SyncStatus) {
+        let now = self.last_now;
+        for (id, g) in &mut self.groups {
+            if g.pull.asked_at.is_none() || g.pull.ended.contains(worker) {
+                continue;
+            }
+            let outstanding = status.outstanding.iter().find(|(group, _)| group == id);
+            let begun = g.pull.begun.contains(worker);
+            match outstanding {
+                Some((_, n)) if *n > 0 => {
+                    g.pull.begun.insert(worker);
+                    g.pull.moved_at = Some(now);
+                }
+                // A report from before the pull came through says none too: only one that had begun has ended.
+                _ if begun => g.pull.ended.insert(worker),
+                _ => {}
+            }
+            if g.pull.ended.len() == u32::from(self.workers) {
+                g.completed();
+            }
+        }
+        if let Some(place) = self.status.get_mut(usize::from(worker.0)) {
+            *place = Some(status);
+        }
+        let status = &self.status;
+        let mut caught_up: Option<PeerId> = None;
+        for peer in self.peers.iter_mut().filter(|p| p.out_of_sync) {
+            let Some(id) = peer.live() else { continue };
+            let all = status.iter().flatten().flat_map(|s| &s.unacked);
+            if all
+                .filter(|(of, _)| *of == id)
+                .all(|(_, n)| *n < BEHIND_COUNT_MAX)
+            {
+                peer.out_of_sync = false;
+                caught_up = Some(id);
+            }
+        }
+        if let Some(id) = caught_up {
+            self.clear(Alarm::OutOfSync(id));
+        }
+    }
+
+    /// This node stood still so long that others may have gone on without it: what it knows is to be compared,
+    /// and it attracts nothing before.
+    pub(super) fn rejoin(&mut self, now: Instant) {
+        self.readiness = Readiness::Joining;
+        self.alone_since = now;
+        self.news = true;
+        self.election.set_serving(now, false);
+        for g in self.groups.values_mut().filter(|g| !g.role.is_holder()) {
+            g.broken();
+        }
+    }
+
+    /// Whether a live peer's records are missing here by more than a few.
+    fn is_behind(&self) -> bool {
+        let all = || self.status.iter().flatten().flat_map(|s| &s.behind);
+        self.peers_up().any(|peer| {
+            let of = all().filter(|(id, _)| *id == peer);
+            of.fold(0u64, |n, (_, m)| n.saturating_add(*m)) >= BEHIND_COUNT_MAX
+        })
+    }
+
+    /// Whether this node has what all peers have that serve.
+    fn has_caught_up(&self) -> bool {
+        let mut serving = self
+            .peers
+            .iter()
+            .filter(|p| p.up && p.readiness >= Readiness::Degraded)
+            .peekable();
+        if serving.peek().is_none() || self.peers.iter().any(|p| p.up && p.shares_differ) {
+            return false;
+        }
+        let copied = self.groups.iter().all(|(id, g)| {
+            let holder = self.peers.iter().find(|p| p.live() == Some(g.epoch.holder));
+            match holder {
+                _ if g.role.is_holder() || g.complete => true,
+                // Who has not been heard to serve has nothing yet that others had.
+                Some(holder) => holder.readiness < Readiness::Degraded,
+                None => self.source(*id).is_none(),
+            }
+        });
+        serving.all(|p| p.hears_me) && copied && !self.is_behind()
+    }
+
+    pub(super) fn advance_join(&mut self, now: Instant) {
+        let serving = self
+            .peers
+            .iter()
+            .any(|p| p.up && p.readiness >= Readiness::Degraded);
+        let differs = self.peers.iter().any(|p| p.up && p.shares_differ);
+        let unreachable = self.readiness == Readiness::Joining
+            && !self.peers.iter().any(|p| p.up)
+            && self.election.heard_within(now, self.down_time);
+        self.alarm_if(unreachable, Alarm::SyncUnreachable);
+        if serving || differs || unreachable {
+            self.alone_since = now;
+        }
+        let before = self.readiness;
+        if self.readiness < Readiness::Ready && (self.peers.is_empty() || self.has_caught_up()) {
+            self.readiness = Readiness::Ready;
+            self.clear(Alarm::Cold);
+            self.out.event(NodeEvent::Ready);
+        } else if self.readiness == Readiness::Joining && now >= self.alone_since + self.config.join_time {
+            self.readiness = Readiness::Degraded;
+            self.raise(Alarm::Cold);
+            self.out.event(NodeEvent::Degraded);
+        }
+        self.news |= self.readiness != before;
+        self.advance_lag(now);
+    }
+
+    /// A node judges itself too.
+    fn advance_lag(&mut self, now: Instant) {
+        if !self.is_behind() {
+            self.behind_since = None;
+            if self.alarms.contains(&Alarm::Lagging) {
+                self.clear(Alarm::Lagging);
+                self.news = true;
+                if self.readiness == Readiness::Ready {
+                    self.out.event(NodeEvent::Ready);
+                }
+            }
+            return;
+        }
+        let since = *self.behind_since.get_or_insert(now);
+        if now >= since + BEHIND_TIME && !self.alarms.contains(&Alarm::Lagging) {
+            self.raise(Alarm::Lagging);
+            self.news = true;
+            if self.readiness == Readiness::Ready {
+                self.out.event(NodeEvent::Degraded);
+            }
+        }
+    }
+
+    /// The group of new sessions, if any may be created: this node serves, and knows of all local ends on its
+    /// share that others keep alive.
+    pub(super) fn may_create(&self) -> Option<GroupId> {
+        let own = self.own?;
+        if !self.serves() || self.leaving {
+            return None;
+        }
+        let role = self.role(own)?;
+        let known = self
+            .groups
+            .iter()
+            .all(|(id, g)| id.node != self.me.node || g.complete_once || self.source(*id).is_none());
+        let holds = matches!(role, Role::Owned | Role::Suspect | Role::Adopting);
+        (known && holds).then_some(own)
+    }
+
+    /// From whom a group is to be pulled: its holder, else who is readiest of those that know it.
+    fn source(&self, id: GroupId) -> Option<PeerId> {
+        let holder = self.groups.get(&id)?.epoch.holder;
+        let knows = |p: &&super::member::PeerState| p.up && p.hears_me && p.claim(id).is_some();
+        let all = || self.peers.iter().filter(knows);
+        let by_holder = all().find(|p| p.live() == Some(holder));
+        let best = by_holder.or_else(|| all().max_by_key(|p| (p.readiness, p.priority, p.id)));
+        best.and_then(|p| p.live())
+    }
+
+    /// Asks for what this node does not have. A pull is no level: one that got lost, or stands still, is asked
+    /// for again.
+    pub(super) fn advance_pulls(&mut self, now: Instant) {
+        for id in self.group_ids() {
+            let source = self.source(id);
+            let Some(g) = self.groups.get_mut(&id) else {
+                continue;
+            };
+            let copies = matches!(g.role, Role::Replica | Role::Orphan);
+            let (Some(source), true, false) = (source, copies, g.complete) else {
+                continue;
+            };
+            if g.pull.source != Some(source) {
+                g.pull = Pull {
+                    source: Some(source),
+                    ended: g.pull.ended,
+                    ..Pull::default()
+                };
+            }
+            let moved = g.pull.moved_at.max(g.pull.asked_at);
+            let first = g.pull.asked_at.is_none();
+            let lost = g.pull.asked_at.is_some_and(|at| at + PULL_LOST <= now);
+            let stuck = moved.is_some_and(|at| at + PULL_STUCK <= now);
+            let mut asked = false;
+            for w in (0..self.workers).map(WorkerId) {
+                let begun = g.pull.begun.contains(w);
+                let wants = first || stuck || (lost && !begun);
+                // A worker that does not know the group yet could do nothing with it.
+                if wants && g.applied.contains(w) && !g.pull.ended.contains(w) {
+                    asked = true;
+                    let mode = PullMode::Replace;
+                    self.out.command(
+                        w,
+                        SyncCommand::Pull {
+                            group: id,
+                            source,
+                            mode,
+                        },
+                    );
+                }
+            }
+            if asked {
+                g.pull.asked_at = Some(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Another member, as this node sees it.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use super::config::Member;
+use super::{GroupId, Incarnation, NodeId, PeerId};
+use crate::sync::{GroupClaim, Readiness};
+use crate::time::Instant;
+
+/// Another member. It is up from a message of it on until its silence is long enough.
+#[derive(Debug)]
+pub(super) struct PeerState {
+    pub(super) id: NodeId,
+    pub(super) priority: u8,
+    pub(super) vrrp_sources: Vec<IpAddr>,
+    /// The latest life that was heard.
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) heard_at: Option<Instant>,
+    pub(super) vrrp_heard_at: Option<Instant>,
+    pub(super) up: bool,
+    /// What its last heartbeat said.
+    pub(super) readiness: Readiness,
+    pub(super) draining: bool,
+    pub(super) shares_differ: bool,
+    pub(super) claims: Vec<GroupClaim>,
+    pub(super) hears_me: bool,
+    /// Since when it is up and does not hear this node.
+    pub(super) deaf_since: Option<Instant>,
+    pub(super) out_of_sync: bool,
+}
+
+impl PeerState {
+    pub(super) fn new(member: &Member) -> Self {
+        PeerState {
+            id: member.id,
+            priority: member.priority,
+            vrrp_sources: member.vrrp_sources.clone(),
+            incarnation: None,
+            heard_at: None,
+            vrrp_heard_at: None,
+            up: false,
+            readiness: Readiness::Joining,
+            draining: false,
+            shares_differ: false,
+            claims: Vec::new(),
+            hears_me: false,
+            deaf_since: None,
+            out_of_sync: false,
+        }
+    }
+
+    /// Its present life, if it is up.
+    pub(super) fn live(&self) -> Option<PeerId> {
+        let incarnation = self.incarnation.filter(|_| self.up)?;
+        Some(PeerId {
+            node: self.id,
+            incarnation,
+        })
+    }
+
+    /// Up, and attracting traffic by itself.
+    pub(super) fn serves(&self) -> bool {
+        self.up && !self.draining && self.readiness >= Readiness::Degraded
+    }
+
+    /// Whether a group may be handed to it.
+    pub(super) fn can_inherit(&self) -> bool {
+        self.up
+            && !self.draining
+            && self.readiness == Readiness::Ready
+            && self.hears_me
+            && !self.shares_differ
+            && !self.out_of_sync
+    }
+
+    /// The end of the silence that makes it dead: by sync and VRRP both, and no earlier than this node has
+    /// listened so long itself.
+    pub(super) fn dead_at(&self, listening_since: Instant, down_time: Duration) -> Instant {
+        let heard = self.heard_at.max(self.vrrp_heard_at).unwrap_or(Instant::ZERO);
+        heard.max(listening_since) + down_time
+    }
+
+    pub(super) fn claim(&self, group: GroupId) -> Option<&GroupClaim> {
+        self.claims.iter().find(|c| c.group == group)
+    }
+
+    /// Forgets what another life has said.
+    pub(super) fn begin_life(&mut self, incarnation: Incarnation) {
+        self.incarnation = Some(incarnation);
+        self.readiness = Readiness::Joining;
+        self.draining = false;
+        self.shares_differ = false;
+        self.claims.clear();
+        self.hears_me = false;
+        self.deaf_since = None;
+        self.out_of_sync = false;
+    }
+}

@@ -1,0 +1,283 @@
+use super::net::*;
+use crate::cluster::*;
+use crate::sync::{GroupClaim, NodeMessage, Readiness, SyncEvent};
+use crate::tuple::Family;
+
+/// Scenario 38: both start, nobody can be asked; degraded and alarmed, then normal.
+#[test]
+fn cold_start_of_both_is_degraded_then_ready_with_one_master() {
+    let mut net = Net::new(2);
+    net.start(1, 1);
+    net.start(2, 1);
+    net.run(900);
+    for n in [1, 2] {
+        assert_eq!(net.core(n).readiness(), Readiness::Joining);
+        assert_eq!(net.core(n).creating(), None);
+        assert!(net.node(n).workers.iter().all(|w| w.create.is_none()));
+    }
+    assert!(net.masters().is_empty(), "nobody attracts traffic yet");
+    net.run(3_000);
+    for n in [1, 2] {
+        assert!(net.saw(n, NodeEvent::Degraded) && net.saw(n, NodeEvent::Alarm(Alarm::Cold)));
+        assert!(net.saw(n, NodeEvent::Ready) && net.saw(n, NodeEvent::Cleared(Alarm::Cold)));
+        assert_eq!(net.core(n).readiness(), Readiness::Ready);
+        assert_eq!(net.core(n).creating(), Some(group(n, 1)));
+        assert!(net.node(n).workers.iter().all(|w| w.create == Some(group(n, 1))));
+        assert_eq!(net.core(n).alarms().count(), 0);
+    }
+    assert_eq!(net.masters(), [1], "the higher priority");
+    assert!(
+        net.core(1)
+            .answering()
+            .addrs
+            .iter()
+            .any(|a| a.0 == vip() && a.1.is_some())
+    );
+    assert!(net.core(2).answering().addrs.iter().all(|a| a.0 == lip(2)));
+    net.assert_settled();
+    assert!(net.claims_of_owned > 10, "the check of claims has worked");
+}
+
+#[test]
+fn a_node_alone_stays_degraded() {
+    let mut net = Net::new(2);
+    net.start(2, 1);
+    net.run(5_000);
+    assert_eq!(net.core(2).readiness(), Readiness::Degraded);
+    assert_eq!(net.masters(), [2]);
+    net.start(1, 1);
+    net.until(500, "the second is ready", |n| {
+        n.core(1).readiness() == Readiness::Ready
+    });
+    assert!(!net.saw(1, NodeEvent::Degraded), "it had somebody to ask");
+    net.until(500, "so the first is", |n| {
+        n.core(2).readiness() == Readiness::Ready
+    });
+}
+
+/// Scenario 30: beside a ready peer nothing is attracted before all slots have ended, whatever the priority.
+#[test]
+fn start_beside_a_ready_peer_waits_for_all_slots() {
+    let mut net = Net::ready(2);
+    net.crash(1);
+    net.until(1_000, "the other is master", |n| n.masters() == [2]);
+    net.run(500);
+    net.mute.insert(2);
+    net.start(1, 2);
+    net.run(5_000);
+    assert_eq!(
+        net.core(1).readiness(),
+        Readiness::Joining,
+        "a deadline is no readiness"
+    );
+    assert_eq!(net.masters(), [2], "the higher priority alone does not count");
+    assert_eq!(net.core(1).creating(), None);
+    assert!(net.core(1).answering().addrs.is_empty());
+    assert!(
+        net.core(2).answering().addrs.iter().any(|a| a.0 == lip(1)),
+        "the adopter answers"
+    );
+    net.mute.clear();
+    let source = net.core(2).id();
+    net.until(1_500, "ready", |n| n.core(1).readiness() == Readiness::Ready);
+    let pulled = &net.nodes[&1].workers[0].pulled;
+    assert!(pulled.contains(&(group(2, 1), source)) && pulled.contains(&(group(1, 1), source)));
+    net.until(1_000, "it preempts", |n| n.masters() == [1]);
+    net.run(200);
+    assert!(
+        net.core(1).answering().addrs.iter().any(|a| a.0 == lip(1)),
+        "its address is back"
+    );
+    assert!(net.core(2).answering().addrs.iter().all(|a| a.0 != lip(1)));
+    assert!(net.nodes[&1].announced > 0, "and announced");
+    net.assert_settled();
+}
+
+/// Scenarios 16 and 18: sources die in bulk.
+#[test]
+fn sources_that_die_are_replaced_and_without_any_it_is_degraded() {
+    let mut net = Net::ready(3);
+    net.crash(3);
+    net.run(1_000);
+    net.mute = [1, 2].into();
+    net.start(3, 2);
+    net.run(600);
+    assert_eq!(net.core(3).readiness(), Readiness::Joining);
+    net.crash(1);
+    net.mute.remove(&2);
+    net.until(2_000, "from the other one", |n| {
+        n.core(3).readiness() == Readiness::Ready
+    });
+    net.crash(3);
+    net.run(1_000);
+    net.mute = [2].into();
+    net.start(3, 3);
+    net.run(600);
+    net.crash(2);
+    net.until(2_000, "nobody is left", |n| {
+        n.core(3).readiness() == Readiness::Degraded
+    });
+    assert!(net.saw(3, NodeEvent::Alarm(Alarm::Cold)));
+    assert!(net.saw(3, NodeEvent::Alarm(Alarm::AdoptedUnready(group(2, 1)))));
+    net.run(200);
+    net.assert_settled();
+    assert_eq!(net.core(3).creating(), Some(group(3, 3)));
+}
+
+#[test]
+fn another_map_of_shares_is_never_ready() {
+    let mut net = Net::new(2);
+    net.start(1, 1);
+    net.configure = |c| c.members[0].local_addrs.clear();
+    net.start(2, 1);
+    net.run(5_000);
+    for n in [1, 2] {
+        assert_eq!(net.core(n).readiness(), Readiness::Joining);
+        assert!(net.saw(n, NodeEvent::Alarm(Alarm::SharesDiffer(NodeId(3 - n)))));
+        assert_eq!(net.core(n).creating(), None);
+    }
+    // One that serves already goes on, alarmed.
+    let mut net = Net::ready(2);
+    net.crash(2);
+    net.run(1_000);
+    net.configure = |c| c.members[0].local_addrs.clear();
+    net.start(2, 2);
+    net.run(3_000);
+    assert_eq!(net.core(1).readiness(), Readiness::Ready);
+    assert_eq!(net.core(2).readiness(), Readiness::Joining);
+    assert!(net.core(1).alarms().any(|a| a == Alarm::SharesDiffer(NodeId(2))));
+}
+
+/// A link for VRRP that works beside a sync network that does not: no cold node takes over.
+#[test]
+fn a_master_heard_but_not_asked_is_not_replaced() {
+    let mut net = Net::ready(2);
+    net.crash(1);
+    net.run(1_000);
+    net.cut(1, 2, true, false);
+    net.start(1, 2);
+    net.run(4_000);
+    assert_eq!(net.core(1).readiness(), Readiness::Joining);
+    assert!(net.core(1).alarms().any(|a| a == Alarm::SyncUnreachable));
+    assert_eq!(net.masters(), [2]);
+    net.heal();
+    net.until(2_000, "ready", |n| n.core(1).readiness() == Readiness::Ready);
+    net.run(1_000);
+    assert_eq!(net.masters(), [1]);
+    assert_eq!(net.core(1).alarms().count(), 0);
+}
+
+#[test]
+fn messages_of_strangers_and_of_lives_that_are_over_are_counted() {
+    let mut net = Net::ready(2);
+    let now = net.now();
+    let claim = |group, epoch, role| NodeMessage::Heartbeat {
+        shares: 0,
+        readiness: Readiness::Ready,
+        draining: false,
+        claims: alloc::vec![GroupClaim { group, epoch, role }],
+        hears: alloc::vec![],
+    };
+    let epoch = |term, holder| Epoch { term, holder };
+    let before: alloc::vec::Vec<_> = net.core(1).groups().collect();
+    let core = &mut net.node(1).core;
+    let m = claim(group(9, 1), epoch(9, peer(9, 1)), Role::Owned);
+    core.handle_peer(now, peer(9, 1), &m);
+    core.handle_peer(now, peer(2, 0), &m);
+    core.handle_peer(now, peer(1, 1), &m);
+    assert_eq!(core.counters().peer_unknown, 3);
+    core.handle_peer(
+        now,
+        peer(2, 2),
+        &claim(group(2, 2), epoch(1, peer(2, 2)), Role::Owned),
+    );
+    core.handle_peer(now, peer(2, 1), &m);
+    assert_eq!(core.counters().peer_stale, 1);
+    // Of no member, for another one, of no term.
+    for (g, e) in [
+        (group(9, 1), epoch(5, peer(2, 2))),
+        (group(2, 2), epoch(5, peer(1, 1))),
+        (group(2, 2), epoch(0, peer(2, 2))),
+        (group(2, 2), epoch(7, peer(9, 2))),
+    ] {
+        core.handle_peer(now, peer(2, 2), &claim(g, e, Role::Owned));
+    }
+    assert_eq!(core.counters().claim_refused, 4);
+    core.handle_peer(now, peer(1, 77), &m);
+    assert!(core.alarms().any(|a| a == Alarm::DuplicateNode));
+    core.handle_frame(now, crate::port::PortId(0), &[0; 60]);
+    assert_eq!(core.counters().frame_refused, 1);
+    core.handle_event(
+        now,
+        crate::port::WorkerId(9),
+        SyncEvent::Offered { group: group(1, 1) },
+    );
+    assert_eq!(core.counters().worker_event_refused, 1);
+    let after: alloc::vec::Vec<_> = net.core(1).groups().collect();
+    assert_eq!(before[0], after[0], "its own group is as it was");
+    assert!(net.core(1).is_master(Family::V4));
+}
+
+/// More generations than may be: the node gets one back instead of opening a fifth.
+#[test]
+fn generations_are_bounded_and_one_is_handed_back() {
+    let mut net = Net::ready(2);
+    for life in 2..=5 {
+        let newest = net
+            .core(2)
+            .groups()
+            .map(|(id, ..)| id)
+            .filter(|id| id.node.0 == 2)
+            .max();
+        net.sessions(1, newest.expect("it has one"), 3);
+        net.crash(2);
+        net.run(1_000);
+        net.start(2, life);
+        net.until(3_000, "ready", |n| n.core(2).readiness() == Readiness::Ready);
+        for g in 1..life {
+            net.sessions(1, group(2, g), 3);
+        }
+        net.run(500);
+    }
+    net.until(2_000, "it creates in one that was handed back", |n| {
+        n.core(2).creating() == Some(group(2, 1))
+    });
+    net.run(300);
+    assert_eq!(net.holders(group(2, 1)), [2]);
+    let count = |n: u16| net.core(n).groups().filter(|(id, ..)| id.node.0 == 2).count();
+    assert_eq!((count(1), count(2)), (4, 4));
+    net.assert_settled();
+}
+
+#[test]
+fn a_peer_that_does_not_hear_is_alarmed_and_a_slow_one_is_not_waited_for() {
+    let mut net = Net::ready(2);
+    net.no_sync.insert((2, 1));
+    net.run(1_000);
+    assert!(net.core(2).alarms().any(|a| a == Alarm::OneWay(NodeId(1))));
+    assert_eq!(net.holders(group(2, 1)), [1], "who is not heard is not there");
+    net.heal();
+    net.run(1_000);
+    assert_eq!(net.core(2).alarms().count(), 0);
+    net.assert_settled();
+
+    let slow = net.core(2).id();
+    let now = net.now();
+    let core = &mut net.node(1).core;
+    core.handle_event(now, crate::port::WorkerId(0), SyncEvent::OutOfSync(slow));
+    net.drain(1);
+    net.run(20);
+    assert!(net.saw(1, NodeEvent::Alarm(Alarm::OutOfSync(slow))));
+    assert!(net.nodes[&1].workers.iter().all(|w| !w.peers[0].in_sync));
+    net.report(1, 0, |s| s.unacked = alloc::vec![(slow, 3)]);
+    net.run(20);
+    assert!(net.saw(1, NodeEvent::Cleared(Alarm::OutOfSync(slow))));
+    assert!(net.nodes[&1].workers.iter().all(|w| w.peers[0].in_sync));
+
+    net.report(1, 0, |s| s.behind = alloc::vec![(slow, 1_000)]);
+    net.run(1_500);
+    assert_eq!(net.core(1).readiness(), Readiness::Degraded);
+    net.report(1, 0, |s| s.behind.clear());
+    net.run(20);
+    assert_eq!(net.core(1).readiness(), Readiness::Ready);
+}
