@@ -11,7 +11,7 @@ use evenkeel_core::port::{PortId, WorkerId};
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
     SnapshotSpec,
 };
 use evenkeel_core::sync::{Isns, SessionRecord, WindowScales};
@@ -90,6 +90,7 @@ fn service(kind: Kind) -> ServiceSpec {
         mode: FwdMode::FullNat,
         local_addrs: (0..LOCALS).map(local).collect(),
         timeouts: Timeouts::default(),
+        replicate: Replicate::default(),
         servers: (0..SERVERS)
             .map(|n| ServerSpec {
                 id: RealServerId(place * SERVERS as u16 + n as u16),
@@ -165,6 +166,7 @@ pub fn worker(conns_v4: u32, conns_v6: u32, pages: Pages) -> Result<Worker, MapE
         sizes,
         local_port_min: 1024,
         seed: 0x5eed,
+        cluster: None,
     };
     let mut worker = Worker::new(config, &mut memory).expect("it was reserved");
     assert_eq!(memory.from_heap_bytes(), 0, "the table lies in the mapping");

@@ -9,7 +9,8 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PORT_COUNT_MAX, PortSpec, RealServerId, RouteSpec, ServerSpec, ServiceId,
+    FwdMode, NeighbourSpec, PORT_COUNT_MAX, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec,
+    ServiceId,
     ServiceSpec, SnapshotSpec, WEIGHT_MAX,
 };
 use evenkeel_core::tuple::L4Proto;
@@ -114,6 +115,7 @@ static SERVICE: Schema = Schema {
         Key("protocol", "\"tcp\""),
         Key("scheduler", "\"rr\""),
         Key("mode", "\"fullnat\""),
+        Key("replicate", "\"synack\""),
         Key("local_addresses", "[\"10.0.0.10\"]"),
         Key("timeouts", "[service.timeouts]"),
         Key("server", "[[service.server]]"),
@@ -496,6 +498,12 @@ impl Draft {
         ];
         let scheduler = table.choice("scheduler", Need::Optional, &schedulers, findings);
         let mode = table.choice("mode", Need::Optional, &[("fullnat", FwdMode::FullNat)], findings);
+        let replicates = [
+            ("off", Replicate::Off),
+            ("established", Replicate::Established),
+            ("synack", Replicate::SynAck),
+        ];
+        let replicate = table.choice("replicate", Need::Optional, &replicates, findings);
         let (locals, locals_read) = table.list("local_addresses", value::address, findings);
         let timeouts = table.table("timeouts", &TIMEOUTS, ALL, findings);
         let timeouts = timeouts.map_or(base, |t| {
@@ -542,6 +550,7 @@ impl Draft {
             mode: mode.map_or_else(FwdMode::default, |m| m.value),
             local_addrs: locals.iter().map(|l| l.value).collect(),
             timeouts,
+            replicate: replicate.map_or_else(Replicate::default, |r| r.value),
             servers,
         });
     }

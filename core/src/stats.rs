@@ -85,6 +85,8 @@ drop_reasons! {
     OriginateFull => "originate-full",
     /// Handed over between workers too often.
     TooManyHops => "too-many-hops",
+    /// The beginning of a connection, and the node does not create any: it is not ready, or leaves.
+    NotReady => "not-ready",
 }
 
 impl DropReason {
@@ -96,6 +98,92 @@ impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+macro_rules! sync_counts {
+    ($($(#[doc = $doc:literal])+ $name:ident => $text:literal,)+) => {
+        /// What replication counts. All only grow.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum SyncCount {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl SyncCount {
+            /// Every one, in the order of their numbers.
+            pub const ALL: &'static [SyncCount] = &[$(SyncCount::$name,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Name in counters and summaries.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(SyncCount::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+sync_counts! {
+    /// Records encoded: OPEN, UPDATE, CLOSE.
+    Encoded => "sync-encoded",
+    /// Live records applied.
+    Applied => "sync-applied",
+    /// Records of slots applied.
+    PulledIn => "sync-pulled-in",
+    /// Records sent in answer to pulls.
+    PulledOut => "sync-pulled-out",
+    /// Live records that were known already.
+    Duplicate => "sync-duplicate",
+    /// Records older than what is there.
+    Older => "sync-older",
+    /// Records that lost a tuple to a session of another group.
+    Conflict => "sync-conflict",
+    /// Records for which there was no room.
+    Refused => "sync-refused",
+    /// Records that no node should send: ends, state or bucket are wrong.
+    Invalid => "sync-invalid",
+    /// Records by an epoch that is not the highest one known.
+    StaleEpoch => "sync-stale-epoch",
+    /// Records of a group or by an epoch that is not known yet; asked for again.
+    UnknownEpoch => "sync-unknown-epoch",
+    /// Messages of nodes that are no peers.
+    UnknownPeer => "sync-unknown-peer",
+    /// Messages of a bucket that another worker has.
+    WrongBucket => "sync-wrong-bucket",
+    /// Messages that answer nothing that is asked (any more), or contradict themselves.
+    Unexpected => "sync-unexpected",
+    /// Records put back as too many gaps lie before them; asked for again.
+    RangesFull => "sync-ranges-full",
+    /// Messages not sent, or put back, as a queue was full; what they say is said again.
+    QueueFull => "sync-queue-full",
+    /// Hints for which there was no room.
+    HintsLost => "sync-hints-lost",
+    /// Hints sent.
+    HintsSent => "sync-hints-sent",
+    /// Hints taken.
+    HintsTaken => "sync-hints-taken",
+    /// NACKs sent.
+    NackSent => "sync-nack-sent",
+    /// NACKs taken.
+    NackTaken => "sync-nack-taken",
+    /// Slots that a peer will have to pull, as what it missed can no longer be told.
+    SlotsDirty => "sync-slots-dirty",
+    /// Slots pulled to their end.
+    SlotsPulled => "sync-slots-pulled",
+    /// Slots asked for again.
+    SlotsRepeated => "sync-slots-repeated",
+    /// Sessions deleted as a slot's end did not mention them.
+    Unmentioned => "sync-unmentioned",
+    /// Tombstones that gave their place before all had heard of them.
+    TombsEvicted => "sync-tombs-evicted",
+    /// Sessions that nobody held and no packet used.
+    OrphansEvicted => "sync-orphans-evicted",
+    /// Sessions offered to the winner of an epoch.
+    Offered => "sync-offered",
+    /// Offers taken.
+    OffersTaken => "sync-offers-taken",
 }
 
 /// What a worker counts. All only grow, but for [`Counters::by_state`].
@@ -139,6 +227,8 @@ pub struct Counters {
     pub port_probes_taken: u64,
     /// Conns in the table, by state.
     pub by_state: [u64; ConnState::COUNT],
+    /// Replication, by [`SyncCount`].
+    pub sync: [u64; SyncCount::COUNT],
 }
 
 impl Default for Counters {
@@ -163,6 +253,7 @@ impl Default for Counters {
             removed: 0,
             port_probes_taken: 0,
             by_state: [0; ConnState::COUNT],
+            sync: [0; SyncCount::COUNT],
         }
     }
 }
@@ -202,6 +293,18 @@ impl Counters {
         for (a, b) in self.by_state.iter_mut().zip(&other.by_state) {
             *a += b;
         }
+        for (a, b) in self.sync.iter_mut().zip(&other.sync) {
+            *a += b;
+        }
+    }
+
+    /// One of replication's counters.
+    pub fn sync(&self, count: SyncCount) -> u64 {
+        self.sync[count as usize]
+    }
+
+    pub(crate) fn count(&mut self, count: SyncCount) {
+        self.sync[count as usize] += 1;
     }
 }
 
@@ -215,5 +318,7 @@ mod tests {
         let names: BTreeSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
         assert_eq!(names.len(), DropReason::COUNT);
         assert!(DropReason::ALL.iter().enumerate().all(|(i, &r)| r as usize == i));
+        let names: BTreeSet<_> = SyncCount::ALL.iter().map(|c| c.name()).collect();
+        assert_eq!(names.len(), SyncCount::COUNT);
     }
 }

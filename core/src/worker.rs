@@ -11,6 +11,7 @@ use core::fmt;
 use core::hint::select_unpredictable;
 use core::net::{Ipv4Addr, SocketAddr};
 
+use crate::cluster::GroupId;
 use crate::conn::{
     Candidates, Conn4, ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory,
     TableSizes, flag,
@@ -27,7 +28,10 @@ use crate::service::{
     OwnedAddr, RealServer, RealServerId, ServiceId, Snapshot, VirtualService, is_group, is_unicast,
 };
 use crate::stats::{Counters, DropReason};
-use crate::sync::{Answering, InstallError, SessionRecord, SyncCommand, SyncEvent};
+use crate::sync::{
+    Answering, CloseReason, ClusterWorkerConfig, Ctx, Destination, InstallError, SessionRecord, Sync,
+    SyncCommand, SyncEvent, SyncMessage, SyncOutcome, Version, set_state,
+};
 use crate::time::Instant;
 use crate::tuple::{Direction, Family, L4Proto, Tuple};
 use crate::xmit::{Egress, SeqShift, Target4, Target6, Ways, rewrite_v4, rewrite_v6};
@@ -116,6 +120,8 @@ pub struct WorkerConfig {
     pub local_port_min: u16,
     /// Where all its randomness comes from. Workers of one node have the same.
     pub seed: u64,
+    /// Its place in a cluster; `None`: it is alone, and nothing is replicated.
+    pub cluster: Option<ClusterWorkerConfig>,
 }
 
 /// Something that a worker is told to do.
@@ -276,6 +282,7 @@ pub struct Worker {
     /// For what it answers; `None`: for all that the snapshot owns.
     answering: Option<Arc<Answering>>,
     events: VecDeque<Event>,
+    sync: Option<Box<Sync>>,
     now: Instant,
     /// [`BURST`] of them.
     staged: Vec<Staged>,
@@ -285,7 +292,12 @@ impl Worker {
     /// A worker that serves nothing yet, over memory from `source`.
     pub fn new(config: WorkerConfig, source: &mut impl MemorySource) -> Result<Self, OutOfMemory> {
         let memory = TableMemory::new(config.sizes, source)?;
+        let sync = config.cluster.map(|cluster| {
+            let steering = config.steering.clone();
+            Box::new(Sync::new(cluster, config.id, &config.buckets, steering))
+        });
         Ok(Worker {
+            sync,
             id: config.id,
             buckets: config.buckets,
             table: ConnTable::new(memory, config.steering.clone(), config.seed),
@@ -500,14 +512,15 @@ impl Worker {
             _ => self.table.find(&parsed.key, staged.at),
         };
         match conn {
-            Some(conn) if self.is_overdue(conn.id()) => {
+            Some(conn) if self.is_overdue(conn.id()) && self.may_delete(conn.id()) => {
                 self.remove(conn.id(), Removal::Expired);
                 self.open(frame, parsed)
             }
             Some(conn) if !plain && self.begins_anew(conn, parsed) => {
-                self.remove(conn.id(), Removal::Replaced);
+                self.replace(conn.id())?;
                 self.open(frame, parsed)
             }
+            Some(conn) if !plain && self.sync.is_some() => self.forward_watched(frame, parsed, conn),
             Some(conn) => self.forward(frame, parsed, conn),
             None => self.open(frame, parsed),
         }
@@ -531,6 +544,54 @@ impl Worker {
                 .meta(conn.id())
                 .and_then(|m| ConnState::from_u8(m.state))
                 .is_some_and(ConnState::is_closed)
+    }
+
+    /// Whether this node decides about a conn, and may delete it now.
+    #[cold]
+    fn may_delete(&self, id: ConnId) -> bool {
+        let sync = self.sync.as_ref();
+        sync.is_none_or(|sync| sync.may_delete(&self.table, id, self.now))
+    }
+
+    /// Makes way for a new connection of the same client.
+    #[cold]
+    fn replace(&mut self, id: ConnId) -> Result<(), DropReason> {
+        let version = self.table.meta(id).map_or(0, |m| m.version);
+        if let Some(sync) = &self.sync {
+            if !sync.creates() {
+                return Err(DropReason::NotReady);
+            }
+            if !sync.advances(version) {
+                self.with_sync(|sync, ctx| sync.supersede(ctx, id));
+                return Ok(());
+            }
+        }
+        self.remove(id, Removal::Replaced);
+        Ok(())
+    }
+
+    /// [`Worker::forward`] of a segment that begins or ends something, where others may have to know.
+    #[cold]
+    fn forward_watched<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
+        let turn = self.forward(frame, parsed, conn)?;
+        let syn_ack = tcp_flag::SYN | tcp_flag::ACK;
+        if main_flags(parsed.flags) == syn_ack && conn.direction() == Direction::Outbound {
+            self.with_sync(|sync, ctx| sync.syn_acked(ctx, conn.id()));
+        }
+        Ok(turn)
+    }
+
+    /// Runs something of replication, if there is any.
+    fn with_sync<T>(&mut self, run: impl FnOnce(&mut Sync, &mut Ctx<'_>) -> T) -> Option<T> {
+        let sync = self.sync.as_mut()?;
+        let mut ctx = Ctx {
+            table: &mut self.table,
+            counters: &mut self.counters,
+            snapshot: &self.snapshot,
+            timeouts: &self.timeouts,
+            now: self.now,
+        };
+        Some(run(sync, &mut ctx))
     }
 
     /// A packet of a known conn: rewritten to its other side, and the state follows.
@@ -656,28 +717,29 @@ impl Worker {
             // A reload made its timeout shorter.
             self.table.set_deadline(id, deadline);
         } else {
-            self.change_state(id, state, next, deadline);
+            self.change_state(conn, parsed, state, next, deadline);
         }
     }
 
     #[cold]
-    fn change_state(&mut self, id: ConnId, from: ConnState, to: ConnState, deadline: u64) {
-        self.table.set_deadline(id, deadline);
-        let Some(meta) = self.table.meta_mut(id) else {
+    fn change_state(
+        &mut self,
+        conn: ConnRef,
+        parsed: &Parsed,
+        from: ConnState,
+        to: ConnState,
+        deadline: u64,
+    ) {
+        let (id, direction) = (conn.id(), conn.direction());
+        let version = self.table.meta(id).map_or(0, |m| m.version);
+        if self.sync.as_ref().is_some_and(|sync| !sync.advances(version)) {
+            let event = (parsed.kind == Kind::Tcp).then(|| tcp_event(parsed.flags));
+            self.with_sync(|sync, ctx| sync.seen(ctx, id, direction, event));
             return;
-        };
-        meta.state = to as u8;
-        self.counters.by_state[from as usize] -= 1;
-        self.counters.by_state[to as usize] += 1;
-        if matches!(to, ConnState::Established | ConnState::UdpNormal) && meta.flags & flag::ESTABLISHED == 0
-        {
-            meta.flags |= flag::ESTABLISHED;
-            self.counters.established += 1;
         }
-        if to.is_closed() && meta.flags & flag::CLOSED == 0 {
-            meta.flags |= flag::CLOSED;
-            self.counters.closed += 1;
-        }
+        self.table.set_deadline(id, deadline);
+        set_state(&mut self.table, &mut self.counters, id, from, to);
+        self.with_sync(|sync, ctx| sync.changed(ctx, id, to));
     }
 
     /// A packet that no conn knows: perhaps the first of a new one.
@@ -721,10 +783,16 @@ impl Worker {
         if !is_client(&tuple, &snapshot) {
             return Err(DropReason::BadSource.into());
         }
+        if self.sync.as_ref().is_some_and(|sync| !sync.creates()) {
+            return Err(DropReason::NotReady.into());
+        }
         let id = self.create(service, &tuple, bucket)?;
         let forwarded = self.forward(frame, parsed, id.with(Direction::Inbound));
         match forwarded {
-            Ok(_) => self.counters.opened += 1,
+            Ok(_) => {
+                self.counters.opened += 1;
+                self.with_sync(|sync, ctx| sync.opened(ctx, id));
+            }
             // Its first packet went nowhere: nobody will answer, and a client's next try schedules anew.
             Err(_) => self.remove(id, Removal::Undone),
         }
@@ -767,11 +835,20 @@ impl Worker {
             state,
         };
         let deadline = self.now.tick() + u64::from(service.timeouts.ms(state));
-        let id = self.table.insert(&init, deadline).map_err(|e| match e {
+        let mut inserted = self.table.insert(&init, deadline);
+        if inserted == Err(TableFull::Slab) {
+            // A tombstone may give its place.
+            let v6 = !(tuple.src.is_ipv4() && server.addr.is_ipv4());
+            if self.with_sync(|sync, ctx| sync.evict_tomb(ctx, v6)) == Some(true) {
+                inserted = self.table.insert(&init, deadline);
+            }
+        }
+        let id = inserted.map_err(|e| match e {
             TableFull::Slab => DropReason::ConnTableFull,
             TableFull::Index => DropReason::IndexFull,
         })?;
         self.counters.by_state[state as usize] += 1;
+        self.with_sync(|sync, ctx| sync.created(ctx, id, service.replicate));
         Ok(id)
     }
 
@@ -867,7 +944,8 @@ impl Worker {
     fn remove(&mut self, id: ConnId, why: Removal) {
         let Some(meta) = self.table.meta(id) else { return };
         let (state, flags) = (meta.state, meta.flags);
-        if !self.table.remove(id) {
+        let told = self.with_sync(|sync, ctx| sync.take_out(ctx, id, why.told()));
+        if !told.unwrap_or_else(|| self.table.remove(id)) {
             return;
         }
         self.counters.by_state[usize::from(state)] -= 1;
@@ -883,6 +961,15 @@ impl Worker {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.set_now(now);
         let mut budget = TIMER_BUDGET;
+        if self.sync.is_some() {
+            while let Some(id) = self.table.pop_fired(self.now.tick(), &mut budget) {
+                if self.with_sync(|sync, ctx| sync.fire(ctx, id)) == Some(true) {
+                    self.remove(id, Removal::Expired);
+                }
+            }
+            self.with_sync(|sync, ctx| sync.sweep(ctx));
+            return;
+        }
         while let Some(id) = self.table.pop_due(self.now.tick(), &mut budget) {
             self.remove(id, Removal::Expired);
         }
@@ -890,7 +977,51 @@ impl Worker {
 
     /// When [`Worker::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.table.next_tick().and_then(Instant::from_tick)
+        let conns = self.table.next_tick().and_then(Instant::from_tick);
+        match &self.sync {
+            None => conns,
+            Some(sync) => {
+                let sync = sync.poll_timeout();
+                Some(conns.map_or(sync, |conns| conns.min(sync)))
+            }
+        }
+    }
+
+    /// Takes in what another node says about sessions.
+    pub fn handle_sync(&mut self, now: Instant, message: &SyncMessage) -> SyncOutcome {
+        self.set_now(now);
+        let outcome = self.with_sync(|sync, ctx| sync.handle(ctx, message));
+        outcome.unwrap_or(SyncOutcome::NoCluster)
+    }
+
+    /// A frame for other nodes, into `out`, which is emptied first; to whom it goes. `None`: there is nothing to
+    /// send now, see [`Worker::poll_timeout`].
+    pub fn poll_sync(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Destination> {
+        self.set_now(now);
+        self.with_sync(|sync, ctx| sync.poll_frame(ctx, out)).flatten()
+    }
+
+    /// As [`Worker::poll_sync`], one message instead of a frame: for tests. Messages of both are taken from one
+    /// queue.
+    #[doc(hidden)]
+    pub fn poll_sync_message(&mut self, now: Instant) -> Option<(Destination, SyncMessage)> {
+        self.set_now(now);
+        self.with_sync(|sync, ctx| sync.poll_message(ctx)).flatten()
+    }
+
+    /// The group and the version of a conn, if it is replicated; LSN 0: no other node was told of it yet.
+    pub fn version(&self, id: ConnId) -> Option<(GroupId, Version)> {
+        let version = self.table.meta(id)?.version;
+        self.sync.as_ref()?.version_of(version)
+    }
+
+    /// Checks that index, slabs, wheel, slots, queues and counts agree; for tests. Panics with what does not hold.
+    #[doc(hidden)]
+    pub fn audit(&self) {
+        self.table.audit();
+        if let Some(sync) = &self.sync {
+            sync.audit(&self.table);
+        }
     }
 
     /// Carries out a command, or says why not; then nothing has changed.
@@ -929,7 +1060,9 @@ impl Worker {
                 self.answering = Some(answering);
                 Ok(())
             }
-            Command::Sync(_) => Err(CommandError::NoCluster),
+            Command::Sync(command) => self
+                .with_sync(|sync, ctx| sync.handle_command(ctx, command))
+                .ok_or(CommandError::NoCluster),
         }
     }
 
@@ -957,7 +1090,8 @@ impl Worker {
 
     /// Something that the worker tells.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        event.or_else(|| self.sync.as_mut()?.poll_event().map(Event::Sync))
     }
 }
 
@@ -970,6 +1104,17 @@ enum Removal {
     Replaced,
     /// Its first packet could not be forwarded: it never was.
     Undone,
+}
+
+impl Removal {
+    /// What other nodes are told.
+    fn told(self) -> Option<CloseReason> {
+        match self {
+            Removal::Expired => Some(CloseReason::Expired),
+            Removal::Replaced => Some(CloseReason::Replaced),
+            Removal::Undone => None,
+        }
+    }
 }
 
 /// What is known ahead of a frame that is not as most are.

@@ -116,7 +116,8 @@ pub struct ConnMeta {
     pub(crate) version: u64,
     /// Replication: what this session adds to its slot's digest.
     pub(crate) digest: u64,
-    /// Replication: next in the worker's dirty queue.
+    /// Replication: next in the dirty queue of its bucket, or in the list of its tombstones ([`LIST_END`] is the
+    /// end); of a replica in neither, the deadline that its holder knows of.
     pub(crate) dirty_link: u32,
     /// Replication: place in its slot.
     pub(crate) slot_link: u32,
@@ -146,7 +147,17 @@ pub(crate) mod flag {
     pub(crate) const SERVER_V4: u8 = 8;
     /// The real server's packets do not pass here.
     pub(crate) const INBOUND_ONLY: u8 = 16;
+    /// Replication: the slot that is being pulled names it.
+    pub(crate) const MENTIONED: u8 = 32;
+    /// Replication: it is in the dirty queue of its bucket.
+    pub(crate) const DIRTY: u8 = 128;
 }
+
+/// Set in [`ConnMeta::proto`] of a tombstone, so that no packet's protocol equals it.
+pub(crate) const TOMB: u8 = 0x80;
+
+/// End of the dirty queue and of the list of received tombstones.
+pub(crate) const LIST_END: u32 = u32::MAX;
 
 /// A conn whose both sides are IPv4. One cache line.
 ///

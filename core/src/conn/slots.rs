@@ -121,6 +121,52 @@ impl Slots {
         })
     }
 
+    /// Conns of a slot.
+    pub(crate) fn len(&self, slot: u16) -> usize {
+        let Head { chunk, filled } = self.heads[usize::from(slot) % SLOT_COUNT];
+        let mut len = filled as usize;
+        let mut at = self.chunk(chunk);
+        while let Some(chunk) = at {
+            at = self.chunk(chunk.next);
+            len += if at.is_some() { CHUNK_LEN } else { 0 };
+        }
+        len
+    }
+
+    fn chunk(&self, link: u32) -> Option<&SlotChunk> {
+        self.chunks.get(link.checked_sub(1)? as usize)
+    }
+
+    /// The last `rest` conns of the order of [`Slots::iter`]. A walk that remembers how many are left goes on
+    /// here though conns came and went: what comes, comes to the front, and a hole is filled from the front. So
+    /// it misses none that stays, and may meet one twice.
+    pub(crate) fn tail(&self, slot: u16, rest: usize) -> impl Iterator<Item = ConnId> + '_ {
+        let mut skip = self.len(slot).saturating_sub(rest);
+        let Head {
+            mut chunk,
+            filled: first,
+        } = self.heads[usize::from(slot) % SLOT_COUNT];
+        let mut filled = first as usize;
+        while skip > 0 && skip >= filled {
+            skip -= filled;
+            chunk = self.chunk(chunk).map_or(0, |c| c.next);
+            filled = if chunk == 0 { 0 } else { CHUNK_LEN };
+            if chunk == 0 {
+                break;
+            }
+        }
+        filled = filled.saturating_sub(skip);
+        core::iter::from_fn(move || {
+            if filled == 0 {
+                chunk = self.chunk(chunk)?.next;
+                filled = CHUNK_LEN;
+            }
+            let at = self.chunk(chunk)?;
+            filled -= 1;
+            ConnId::from_link(at.conns[filled])
+        })
+    }
+
     fn take_chunk(&mut self) -> u32 {
         if self.free == 0 {
             self.fresh += 1;
@@ -160,6 +206,11 @@ mod tests {
                 for slot in 0..3 {
                     let mut have: Vec<_> = slots.iter(slot).map(ConnId::place).collect();
                     let mut want: Vec<_> = twin.iter().filter(|(s, _)| *s == slot).map(|(_, c)| *c).collect();
+                    prop_assert_eq!(slots.len(slot), have.len());
+                    for rest in [0, 1, have.len() / 2, have.len(), have.len() + 1] {
+                        let tail: Vec<_> = slots.tail(slot, rest).map(ConnId::place).collect();
+                        prop_assert_eq!(&tail[..], &have[have.len().saturating_sub(rest)..]);
+                    }
                     have.sort_unstable();
                     want.sort_unstable();
                     prop_assert_eq!(have, want);

@@ -9,7 +9,7 @@ use super::index::{Index, WAYS};
 use super::slots::Slots;
 use super::{
     Bucket, CONN_COUNT_MAX, Candidates, Conn4, Conn6, ConnExt, ConnId, ConnInit, ConnMeta, ConnRef, ConnView,
-    SLOT_COUNT, Slab, SlotChunk, flag, narrow, wide,
+    SLOT_COUNT, Slab, SlotChunk, TOMB, flag, narrow, wide,
 };
 use crate::hash::TupleHasher;
 use crate::lport::Steering;
@@ -144,6 +144,8 @@ pub struct ConnTable {
     pub(crate) exts: Slab<ConnExt>,
     wheel: Wheel,
     slots: Slots,
+    /// Places that tombstones have, by slab.
+    tombs: [u32; 2],
     /// The tick of the last call of its worker.
     now: u64,
 }
@@ -161,6 +163,7 @@ impl ConnTable {
             exts: Slab::new(memory.exts),
             wheel: Wheel::new(memory.timers),
             slots: Slots::new(memory.chunks),
+            tombs: [0; 2],
             now: 0,
         }
     }
@@ -177,9 +180,14 @@ impl ConnTable {
         self.now
     }
 
-    /// Conns in the table.
+    /// Conns in the table, tombstones not counted.
     pub fn len(&self) -> usize {
-        self.v4.len() + self.v6.len()
+        self.v4.len() + self.v6.len() - self.tomb_count()
+    }
+
+    /// Places that closed sessions keep until all have heard of it.
+    pub fn tomb_count(&self) -> usize {
+        self.tombs[0] as usize + self.tombs[1] as usize
     }
 
     /// Whether there is none.
@@ -385,33 +393,141 @@ impl ConnTable {
 
     /// Takes a conn out, with all that belongs to it. `false` if there is none.
     pub(crate) fn remove(&mut self, id: ConnId) -> bool {
-        let Some(view) = self.view(id) else { return false };
+        let Some(inbound) = self.unlink(id) else {
+            return false;
+        };
+        self.vacate(id, &inbound);
+        true
+    }
+
+    /// Makes a tombstone of a conn: it keeps its place, its slot and its version, and no packet finds it. `false`
+    /// if there is no conn.
+    pub(crate) fn bury(&mut self, id: ConnId) -> bool {
+        if self.unlink(id).is_none() {
+            return false;
+        }
+        if let Some(meta) = self.meta_mut(id) {
+            meta.proto |= TOMB;
+        }
+        self.tombs[usize::from(id.is_v6())] += 1;
+        true
+    }
+
+    /// A tombstone of a session that was never a conn here: only the client's tuple is known of it.
+    pub(crate) fn insert_tomb(&mut self, inbound: &Tuple) -> Option<ConnId> {
+        let narrow_conn = Family::of(&inbound.src.ip()) == Family::V4;
+        let addrs = [joined(wide(inbound.src.ip()), wide(inbound.dst.ip())), [0; 32]];
+        let ports = [ports(inbound.src.port(), inbound.dst.port()), [0; 4]];
+        let slot = self.slot_of(inbound);
+        let id = if narrow_conn {
+            ConnId::v4(self.v4.take()?)
+        } else {
+            ConnId::v6(self.v6.take()?)
+        };
+        let meta = ConnMeta {
+            proto: inbound.proto.ip_proto() | TOMB,
+            generation: self.meta(id)?.generation.wrapping_add(1),
+            slot_link: self.slots.add(slot, id),
+            ..ConnMeta::zeroed()
+        };
+        self.tombs[usize::from(id.is_v6())] += 1;
+        if let Some(c) = self.v4.at_mut(id.place()).filter(|_| narrow_conn) {
+            *c = Conn4 {
+                addrs: addrs.map(narrowed),
+                ports,
+                meta,
+            };
+        }
+        if let Some(c) = self.v6.at_mut(id.place()).filter(|_| !narrow_conn) {
+            *c = Conn6 {
+                addrs,
+                ports,
+                meta,
+                ..Conn6::zeroed()
+            };
+        }
+        Some(id)
+    }
+
+    /// Frees the place of a tombstone; `false` if it is none.
+    pub(crate) fn free_tomb(&mut self, id: ConnId) -> bool {
+        match self.inbound(id) {
+            Some(inbound) if self.is_tomb(id) => {
+                self.tombs[usize::from(id.is_v6())] -= 1;
+                self.vacate(id, &inbound);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a tombstone has the place.
+    pub(crate) fn is_tomb(&self, id: ConnId) -> bool {
+        self.meta(id).is_some_and(|m| m.proto & TOMB != 0)
+    }
+
+    /// Whether tombstones have places of the slab of `id`'s kind.
+    pub(crate) fn has_tombs(&self, v6: bool) -> bool {
+        self.tombs[usize::from(v6)] > 0
+    }
+
+    /// Whether a conn of the kind would find a place.
+    pub(crate) fn has_room(&self, v6: bool) -> bool {
+        if v6 { self.v6.next_free() } else { self.v4.next_free() }.is_some()
+    }
+
+    /// Takes a conn out of index and wheel, and its rarer state away; returns the tuple of its client.
+    fn unlink(&mut self, id: ConnId) -> Option<Tuple> {
+        let view = self.view(id)?;
         let inbound = self.candidates(self.hash(&Key::from_tuple(&view.init.inbound())));
         let outbound = self.candidates(self.hash(&Key::from_tuple(&view.init.outbound())));
         let both = self.index.remove(inbound, id.with(Direction::Inbound))
             & self.index.remove(outbound, id.with(Direction::Outbound));
         debug_assert!(both, "both directions of a conn are in the index");
         self.wheel.disarm(self.node(id));
-        let slot = self.slot_of(&view.init.inbound());
-        let Some(meta) = self.meta_mut(id) else {
-            return false;
-        };
+        let ext = core::mem::take(&mut self.meta_mut(id)?.ext);
+        if let Some(place) = ext.checked_sub(1) {
+            self.exts.give_back(place);
+        }
+        Some(view.init.inbound())
+    }
+
+    /// Gives back the place and the place in its slot of what is in neither index nor wheel.
+    fn vacate(&mut self, id: ConnId, inbound: &Tuple) {
+        let slot = self.slot_of(inbound);
+        let Some(meta) = self.meta_mut(id) else { return };
         meta.proto = 0;
-        let (ext, slot_link) = (meta.ext, meta.slot_link);
+        let slot_link = meta.slot_link;
         if let Some(moved) = self.slots.remove(slot, slot_link)
             && let Some(meta) = self.meta_mut(moved)
         {
             meta.slot_link = slot_link;
-        }
-        if let Some(place) = ext.checked_sub(1) {
-            self.exts.give_back(place);
         }
         if id.is_v6() {
             self.v6.give_back(id.place())
         } else {
             self.v4.give_back(id.place())
         }
-        true
+    }
+
+    /// Takes out of the wheel one conn whose turn has come by the tick `now`, whatever its deadline; the caller
+    /// arms it again or removes it. Lowers `budget` by one.
+    pub(crate) fn pop_fired(&mut self, now: u64, budget: &mut usize) -> Option<ConnId> {
+        *budget = budget.checked_sub(1)?;
+        let node = self.wheel.pop(now)?;
+        Some(self.conn_of(node))
+    }
+
+    /// Has the wheel look at a conn at the tick `when`, whatever its deadline.
+    pub(crate) fn arm(&mut self, id: ConnId, when: u64) {
+        let node = self.node(id);
+        self.wheel.disarm(node);
+        self.wheel.arm(node, when);
+    }
+
+    /// The tick at which a conn expires.
+    pub(crate) fn deadline(&self, id: ConnId) -> u64 {
+        self.meta(id).map_or(0, |m| self.wheel.widen(m.deadline))
     }
 
     /// Gives a conn the deadline `when`, nearer or farther. Only a nearer one touches the wheel.
@@ -493,35 +609,18 @@ impl ConnTable {
         true
     }
 
-    /// Reads a conn; `None` if its place is free.
+    /// The client's tuple of a conn or a tombstone.
+    pub(crate) fn inbound(&self, id: ConnId) -> Option<Tuple> {
+        let proto = L4Proto::from_ip_proto(self.meta(id)?.proto & !TOMB)?;
+        let [(src, dst), _] = self.ends(id)?;
+        Some(Tuple { proto, src, dst })
+    }
+
+    /// Reads a conn; `None` if its place is free, or a tombstone's.
     pub fn view(&self, id: ConnId) -> Option<ConnView> {
         let meta = *self.meta(id)?;
         let proto = L4Proto::from_ip_proto(meta.proto)?;
-        // Source and destination, by direction.
-        let (addrs, families, ports) = if id.is_v6() {
-            let c = self.v6.at(id.place())?;
-            (
-                c.addrs,
-                [Direction::Inbound, Direction::Outbound].map(|d| c.family(d)),
-                c.ports,
-            )
-        } else {
-            let c = self.v4.at(id.place())?;
-            (c.addrs.map(widened), [Family::V4; 2], c.ports)
-        };
-        let ends = |direction: Direction| {
-            let (src, dst) = split(addrs[direction as usize]);
-            let [s0, s1, d0, d1] = ports[direction as usize];
-            let end = |addr, port| {
-                SocketAddr::new(
-                    narrow(addr, families[direction as usize]),
-                    u16::from_be_bytes(port),
-                )
-            };
-            (end(src, [s0, s1]), end(dst, [d0, d1]))
-        };
-        let (client, vip) = ends(Direction::Inbound);
-        let (server, local) = ends(Direction::Outbound);
+        let [(client, vip), (server, local)] = self.ends(id)?;
         Some(ConnView {
             id,
             init: ConnInit {
@@ -547,9 +646,46 @@ impl ConnTable {
         })
     }
 
+    /// Source and destination of the packets of both directions.
+    fn ends(&self, id: ConnId) -> Option<[(SocketAddr, SocketAddr); 2]> {
+        let (addrs, families, ports) = if id.is_v6() {
+            let c = self.v6.at(id.place())?;
+            (
+                c.addrs,
+                [Direction::Inbound, Direction::Outbound].map(|d| c.family(d)),
+                c.ports,
+            )
+        } else {
+            let c = self.v4.at(id.place())?;
+            (c.addrs.map(widened), [Family::V4; 2], c.ports)
+        };
+        let ends = |direction: Direction| {
+            let (src, dst) = split(addrs[direction as usize]);
+            let [s0, s1, d0, d1] = ports[direction as usize];
+            let end = |addr, port| {
+                SocketAddr::new(
+                    narrow(addr, families[direction as usize]),
+                    u16::from_be_bytes(port),
+                )
+            };
+            (end(src, [s0, s1]), end(dst, [d0, d1]))
+        };
+        Some([ends(Direction::Inbound), ends(Direction::Outbound)])
+    }
+
     /// The conns of a slot (the low 12 bits of the canonical hash of their inbound tuple), in O(slot).
     pub fn slot(&self, slot: u16) -> impl Iterator<Item = ConnView> + '_ {
         self.slots.iter(slot).filter_map(|id| self.view(id))
+    }
+
+    /// The last `rest` conns and tombstones of a slot: see `Slots::tail`.
+    pub(crate) fn slot_tail(&self, slot: u16, rest: usize) -> impl Iterator<Item = ConnId> + '_ {
+        self.slots.tail(slot, rest)
+    }
+
+    /// Conns and tombstones of a slot.
+    pub(crate) fn slot_len(&self, slot: u16) -> usize {
+        self.slots.len(slot)
     }
 
     /// All conns, slot by slot.
@@ -557,7 +693,8 @@ impl ConnTable {
         (0..SLOT_COUNT as u16).flat_map(|slot| self.slot(slot))
     }
 
-    fn slot_of(&self, inbound: &Tuple) -> u16 {
+    /// The slot in which the conn with this client's tuple lies.
+    pub(crate) fn slot_of(&self, inbound: &Tuple) -> u16 {
         self.steering.toeplitz().hash_tuple(inbound) as u16 & (SLOT_COUNT as u16 - 1)
     }
 

@@ -56,6 +56,20 @@ pub enum FwdMode {
     FullNat = 0,
 }
 
+/// Which sessions of a service other nodes are told of, and from when on. UDP's from the first packet on, unless
+/// it is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Replicate {
+    /// None: they end with their node.
+    Off = 0,
+    /// TCP's from ESTABLISHED on.
+    Established = 1,
+    /// TCP's when the real server's SYN-ACK passes.
+    #[default]
+    SynAck = 2,
+}
+
 /// All that a [`Snapshot`] is made of, as plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotSpec {
@@ -103,6 +117,8 @@ pub struct ServiceSpec {
     pub local_addrs: Vec<IpAddr>,
     /// Timeouts of its conns.
     pub timeouts: Timeouts,
+    /// From when on other nodes are told of its conns.
+    pub replicate: Replicate,
     /// Real servers.
     pub servers: Vec<ServerSpec>,
 }

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use super::{
     FwdMode, LOCAL_ADDR_COUNT_MAX, NEIGHBOUR_COUNT_MAX, NextHop, PORT_COUNT_MAX, PortSpec, ROUTE_COUNT_MAX,
-    RealServerId, Route, RouteTable, SERVER_COUNT_MAX, SERVERS_PER_SERVICE_MAX, SERVICE_COUNT_MAX, ServiceId,
+    RealServerId, Replicate, Route, RouteTable, SERVER_COUNT_MAX, SERVERS_PER_SERVICE_MAX, SERVICE_COUNT_MAX, ServiceId,
     ServiceSpec, SnapshotSpec, WEIGHT_MAX,
 };
 use crate::port::PortId;
@@ -32,6 +32,8 @@ pub struct VirtualService {
     pub mode: FwdMode,
     /// Timeouts of its conns.
     pub timeouts: Timeouts,
+    /// From when on other nodes are told of its conns.
+    pub replicate: Replicate,
     /// Real servers, in the order of the config.
     pub servers: Vec<RealServer>,
     /// Places in `servers`, dealt to new conns in turn.
@@ -335,6 +337,7 @@ impl Snapshot {
             port: spec.port,
             mode: spec.mode,
             timeouts: spec.timeouts,
+            replicate: spec.replicate,
             servers,
             cycle,
             local_v4: of(Family::V4),

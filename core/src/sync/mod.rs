@@ -1,9 +1,23 @@
 //! Replication of sessions: what is said of them, and what of a conn is told.
+//!
+//! A worker owns one `Sync`, if it was made with a cluster. `worker` is its boundary: messages in, frames out,
+//! timers; `tx` tells what changed, `rx` keeps account of what was heard, `apply` makes conns of it, `bulk` pulls
+//! and sends slots, `adopt` moves a group to another holder, `hints` tells a holder what a replica saw.
 
+mod adopt;
+mod apply;
+mod bulk;
 pub mod codec;
+mod epochs;
+mod hints;
 mod message;
+mod ranges;
 mod receiver;
 mod record;
+mod rx;
+mod state;
+mod tx;
+mod worker;
 
 pub use message::{
     CloseReason, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, Lsn, LsnRange, NodeMessage,
@@ -11,6 +25,9 @@ pub use message::{
     VersionedRecord,
 };
 pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers, WINDOW_LEN};
+pub use state::{ClusterSizes, ClusterWorkerConfig, Destination, SyncOutcome};
+pub(crate) use hints::set_state;
+pub(crate) use state::{Ctx, Sync};
 pub use record::{InstallError, Isns, SeqDeltas, SessionRecord, WindowScales};
 
 use alloc::sync::Arc;

@@ -106,7 +106,7 @@ impl SessionRecord {
     }
 
     /// The rarer state that the record needs, if any.
-    fn ext(&self) -> Option<ConnExt> {
+    pub(super) fn ext(&self) -> Option<ConnExt> {
         let mut ext = ConnExt::default();
         if let Some(d) = self.deltas {
             ext.flags |= ext_flag::DELTAS;

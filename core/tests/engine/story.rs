@@ -13,7 +13,7 @@ use evenkeel_core::port::{Frame, HEADROOM, HandoffTag, HeapFrame, PortId, RxChec
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
     SnapshotSpec,
 };
 use evenkeel_core::stats::{Counters, DropReason};
@@ -172,6 +172,7 @@ fn service(id: ServiceId, proto: L4Proto, vip: SocketAddr, v4: bool, weights: &[
         mode: FwdMode::FullNat,
         local_addrs: locals.collect(),
         timeouts: Timeouts::default(),
+        replicate: Replicate::default(),
         servers: servers.collect(),
     }
 }
@@ -545,6 +546,7 @@ impl Lab {
                     sizes: config.sizes,
                     local_port_min: config.local_port_min,
                     seed: config.seed,
+                    cluster: None,
                 },
                 &mut HeapMemory,
             )

@@ -10,7 +10,7 @@ use evenkeel_core::port::{HeapFrame, PortId, WorkerId};
 use evenkeel_core::proto::Timeouts;
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
     SnapshotSpec,
 };
 use evenkeel_core::time::Instant;
@@ -80,6 +80,7 @@ fn make(variant: u8) -> Arc<Snapshot> {
             mode: FwdMode::FullNat,
             local_addrs: vec![lip],
             timeouts,
+            replicate: Replicate::default(),
             servers: [80, 81]
                 .map(|port| ServerSpec {
                     id: RealServerId(u16::from(n) * 2 + port % 2),
@@ -143,6 +144,7 @@ pub fn worker() -> Worker {
             },
             local_port_min: 1024,
             seed: 1,
+            cluster: None,
         },
         &mut HeapMemory,
     )

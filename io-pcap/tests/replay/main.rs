@@ -16,7 +16,7 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::proto::Timeouts;
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, RouteSpec, ServerSpec, ServiceId, ServiceSpec,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec,
     SnapshotSpec,
 };
 use evenkeel_core::tuple::L4Proto;
@@ -41,6 +41,7 @@ fn service(id: u16, name: &str, proto: L4Proto, vip: &str, lips: &[&str], server
         mode: FwdMode::FullNat,
         local_addrs: lips.iter().map(|a| ip(a)).collect(),
         timeouts: Timeouts::default(),
+        replicate: Replicate::default(),
         servers: (0..)
             .zip(servers)
             .map(|(i, s)| {

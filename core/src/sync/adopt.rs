@@ -1,0 +1,617 @@
+//! A group changes hands: watermarks are compared, what differs is pulled, the merge is told; who lost it offers
+//! what only it has.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::bulk::Purpose;
+use super::epochs::{lsn_of, packed};
+use super::ranges::Watermark;
+use super::state::{Ctx, Destination, Sync, SyncOutcome};
+use super::{PullMode, SessionRecord, SyncBody, Version, VersionedRecord};
+use crate::cluster::{Epoch, GroupId, PeerId, Role};
+use crate::conn::ConnId;
+use crate::proto::ConnState;
+use crate::stats::SyncCount;
+use crate::time::Instant;
+
+/// A watermark is not waited for any longer.
+const WATERMARK_WAIT: Duration = Duration::from_secs(1);
+/// Between two tellings of a watermark.
+const TELL_AGAIN: Duration = Duration::from_millis(50);
+/// An offer is made again after so long.
+const OFFER_AGAIN: Duration = Duration::from_millis(20);
+
+/// What a node knows of a bucket of the group.
+#[derive(Clone, Debug)]
+struct Known {
+    peer: PeerId,
+    ready: bool,
+    last: Epoch,
+    mark: Watermark,
+}
+
+/// A bucket in adoption.
+#[derive(Debug)]
+enum Step {
+    /// Watermarks of these peers are waited for.
+    Waits(Vec<Known>),
+    /// Slots are pulled.
+    Pulls,
+    /// Merged.
+    Ended,
+}
+
+/// An adoption, at the adopter.
+#[derive(Debug)]
+pub(super) struct Adoption {
+    /// By place of bucket.
+    steps: Vec<Step>,
+    until: Instant,
+}
+
+/// Sessions that are told to the winner, one at a time.
+#[derive(Debug)]
+pub(super) struct Offering {
+    base: Version,
+    exact: bool,
+    /// Slots of the bucket that were not looked at; the last one is next.
+    slots: Vec<u16>,
+    conns: Vec<(ConnId, u8)>,
+    /// The number of the one that waits for its answer.
+    id: u32,
+    again_at: Instant,
+    offered: u32,
+}
+
+impl Sync {
+    pub(super) fn begin_adoption(&mut self, ctx: &mut Ctx<'_>, at: usize) {
+        let count = self.buckets.len();
+        let g = &mut self.groups[at];
+        if g.adoption.is_some() || g.is_merged() {
+            return;
+        }
+        let steps = (0..count).map(|_| Step::Waits(Vec::new())).collect();
+        g.adoption = Some(alloc::boxed::Box::new(Adoption {
+            steps,
+            until: ctx.now + WATERMARK_WAIT,
+        }));
+        g.tell_at = None;
+        let group = g.id;
+        self.sweep_adoption(ctx, group);
+    }
+
+    /// Looks at an adoption's buckets that wait. Returns when it has something to do again.
+    fn sweep_adoption(&mut self, ctx: &mut Ctx<'_>, group: GroupId) -> Option<Instant> {
+        for place in 0..self.buckets.len() {
+            self.try_merge(ctx, group, place);
+        }
+        let a = self.group(group)?.adoption.as_ref()?;
+        a.steps
+            .iter()
+            .any(|s| matches!(s, Step::Waits(_)))
+            .then_some(a.until.max(ctx.now))
+    }
+
+    pub(super) fn handle_watermark(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        place: usize,
+        (group, epoch): (GroupId, Epoch),
+        last: Epoch,
+        ready: bool,
+        mark: Watermark,
+    ) -> SyncOutcome {
+        let own = self.id;
+        let Some(g) = self
+            .group_mut(group)
+            .filter(|g| g.epoch == epoch && epoch.holder == own)
+        else {
+            ctx.count(SyncCount::Unexpected);
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        };
+        if g.merged[place] == epoch {
+            // It missed the telling.
+            let (base, exact) = g.base[place];
+            self.send_merged(ctx, Destination::One(from), group, place, base, exact);
+            return SyncOutcome::Taken;
+        }
+        if let Some(a) = &mut g.adoption
+            && let Step::Waits(known) = &mut a.steps[place]
+        {
+            known.retain(|k| k.peer != from);
+            known.push(Known {
+                peer: from,
+                ready,
+                last,
+                mark,
+            });
+            self.try_merge(ctx, group, place);
+        }
+        SyncOutcome::Taken
+    }
+
+    /// Compares what is known of a bucket, once all who are waited for have told, or their time is up.
+    fn try_merge(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
+        let waited: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|p| p.peer.in_sync)
+            .map(|p| p.peer.id)
+            .collect();
+        let own_mark = self.group(group).map(|g| self.watermark(g, place));
+        let own_id = self.id;
+        let own_ranges = own_mark.map(|m| self.known_of(m, place));
+        let Some(g) = self.group_mut(group) else { return };
+        let complete = g.complete;
+        let Some(a) = &mut g.adoption else { return };
+        let Step::Waits(known) = &mut a.steps[place] else {
+            return;
+        };
+        let all = waited.iter().all(|p| known.iter().any(|k| k.peer == *p));
+        if !all && ctx.now < a.until {
+            return;
+        }
+        let (Some(own), Some(mark)) = (own_mark, own_ranges) else {
+            return;
+        };
+        let mut known = core::mem::take(known);
+        known.push(Known {
+            peer: own_id,
+            ready: complete,
+            last: own.epoch,
+            mark,
+        });
+        a.steps[place] = Step::Pulls;
+        // Of equals the adopter itself, else the lower number: nothing is pulled that is here.
+        let best = known
+            .iter()
+            .max_by_key(|k| {
+                (
+                    k.ready,
+                    k.last,
+                    k.mark.contiguous,
+                    k.peer == own_id,
+                    core::cmp::Reverse(k.peer),
+                )
+            })
+            .cloned();
+        let Some(best) = best else { return };
+        let base = Version {
+            epoch: best.last,
+            lsn: best.mark.contiguous,
+        };
+        let differs = (best.last, best.mark.contiguous) != (own.epoch, own.lsn);
+        let extra = |k: &&Known| {
+            k.last == best.last && k.mark.above.last().is_some_and(|r| r.last > base.lsn)
+        };
+        let exact = !known.iter().any(|k| extra(&k));
+        let bucket = self.buckets[place];
+        let mut pulls = false;
+        if let Some(g) = self.group_mut(group) {
+            g.base[place] = (base, exact);
+        }
+        let slots: Vec<u16> = self.slots_of(bucket).collect();
+        if differs {
+            pulls = true;
+            for &slot in &slots {
+                self.pull(ctx, group, best.peer, Purpose::Base, PullMode::Replace, slot, ctx.now);
+            }
+        }
+        for k in known.iter().filter(extra).filter(|k| k.peer != own_id) {
+            pulls = true;
+            for &slot in &slots {
+                self.pull(ctx, group, k.peer, Purpose::Extra, PullMode::Merge, slot, ctx.now);
+            }
+        }
+        if !pulls {
+            self.end_merge(ctx, group, place);
+        }
+    }
+
+    /// What is known of the space that a watermark is about.
+    fn known_of(&self, mark: Version, place: usize) -> Watermark {
+        if mark.epoch.holder == self.id {
+            return Watermark {
+                contiguous: mark.lsn,
+                above: Vec::new(),
+            };
+        }
+        self.rx(mark.epoch.holder, place)
+            .map_or_else(Watermark::default, |rx| rx.mark.clone())
+    }
+
+    /// All slots of a bucket that adoption wanted have ended.
+    pub(super) fn merge_pulled(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize, refused: bool) {
+        if let Some(g) = self.group_mut(group)
+            && refused
+        {
+            g.base[place].1 = false;
+        }
+        self.end_merge(ctx, group, place);
+    }
+
+    /// A source of an adoption is gone: its buckets are merged with what is here by now.
+    pub(super) fn lost_source(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
+        for place in 0..self.buckets.len() {
+            let pulls = self
+                .group(group)
+                .and_then(|g| g.adoption.as_ref())
+                .is_some_and(|a| matches!(a.steps[place], Step::Pulls));
+            if pulls && !self.is_adopting_slots(group, place) {
+                if let Some(g) = self.group_mut(group) {
+                    g.base[place].1 = false;
+                }
+                self.end_merge(ctx, group, place);
+            }
+        }
+    }
+
+    fn end_merge(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
+        let Some(at) = self.groups.iter().position(|g| g.id == group) else {
+            return;
+        };
+        let g = &mut self.groups[at];
+        let epoch = g.epoch;
+        let (base, exact) = g.base[place];
+        g.merged[place] = epoch;
+        if let Some(a) = &mut g.adoption {
+            a.steps[place] = Step::Ended;
+        }
+        let all = g.is_merged();
+        if all {
+            g.adoption = None;
+        }
+        self.restart_timeouts(ctx, group, self.buckets[place]);
+        self.send_merged(ctx, Destination::All, group, place, base, exact);
+        self.free_received(ctx, place);
+        // What changed meanwhile is told now.
+        self.flush_at = self.flush_at.map(|_| ctx.now);
+        if all {
+            self.tell_progress(at);
+            self.drop_spaces();
+        }
+    }
+
+    fn send_merged(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        to: Destination,
+        group: GroupId,
+        place: usize,
+        base: Version,
+        exact: bool,
+    ) {
+        let Some(epoch) = self.group(group).map(|g| g.epoch) else {
+            return;
+        };
+        let body = SyncBody::Merged {
+            group,
+            epoch,
+            base,
+            exact,
+        };
+        // If there is no room now: who misses it tells its watermark again.
+        self.send(ctx, to, self.buckets[place], false, body);
+    }
+
+    /// Who adopts a session does not know when its last packet came.
+    fn restart_timeouts(&mut self, ctx: &mut Ctx<'_>, group: GroupId, bucket: u16) {
+        for slot in self.slots_of(bucket) {
+            let conns: Vec<ConnId> = ctx
+                .table
+                .slot_tail(slot, usize::MAX)
+                .filter(|id| !ctx.table.is_tomb(*id))
+                .collect();
+            for id in conns {
+                let Some(meta) = ctx.table.meta(id).copied() else {
+                    continue;
+                };
+                if self.epochs.group(meta.version) != Some(group) {
+                    continue;
+                }
+                let state = ConnState::from_u8(meta.state).unwrap_or_default();
+                let ms = ctx.timeout_ms(meta.service, state);
+                let deadline = ctx.now.tick() + u64::from(ms);
+                if let Some(meta) = ctx.table.meta_mut(id) {
+                    meta.deadline = deadline as u32;
+                }
+                ctx.table.arm(id, deadline);
+            }
+        }
+    }
+
+    /// Whether a version is later than what the base of the merge knew.
+    pub(super) fn is_above_base(&self, group: GroupId, place: usize, version: Version) -> bool {
+        self.group(group)
+            .is_some_and(|g| version > g.base[place].0)
+    }
+
+    /// A peer adopted a group, and a bucket of it is merged.
+    pub(super) fn handle_merged(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        place: usize,
+        (group, epoch): (GroupId, Epoch),
+        base: Version,
+        exact: bool,
+    ) -> SyncOutcome {
+        let own_id = self.id;
+        let bucket = self.buckets[place];
+        let Some(g) = self
+            .group_mut(group)
+            .filter(|g| g.epoch == epoch && epoch.holder == from && g.merged[place] != epoch)
+        else {
+            // Not known yet (asked for again by a watermark), or known for long.
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        };
+        if g.resync.has(place as u16) || g.offers.iter().any(|(p, _)| *p == place) {
+            return SyncOutcome::Taken;
+        }
+        if g.merged[place].holder == own_id {
+            // What only this node may know.
+            let offering = Offering {
+                base,
+                exact,
+                slots: self.slots_of(bucket).collect(),
+                conns: Vec::new(),
+                id: 1,
+                again_at: ctx.now,
+                offered: 0,
+            };
+            if let Some(g) = self.group_mut(group) {
+                g.offers.push((place, offering));
+            }
+            self.sweep_offers(ctx, group);
+        } else {
+            self.agree(ctx, group, place, base, exact);
+        }
+        SyncOutcome::Taken
+    }
+
+    /// Agrees with an adopter, at once or by a pull of the bucket.
+    fn agree(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize, base: Version, exact: bool) {
+        let Some(g) = self.group(group) else { return };
+        let own = self.watermark(g, place);
+        let above = !self.known_of(own, place).above.is_empty();
+        if exact && own == base && !above {
+            self.set_merged(ctx, group, place);
+            return;
+        }
+        let (holder, bucket) = (g.epoch.holder, self.buckets[place]);
+        if let Some(g) = self.group_mut(group) {
+            g.resync.set(place as u16);
+        }
+        for slot in self.slots_of(bucket) {
+            let kept = self.pull(
+                ctx,
+                group,
+                holder,
+                Purpose::Resync,
+                PullMode::Replace,
+                slot,
+                ctx.now,
+            );
+            if !kept {
+                // The watermark is told again, and the merge then.
+                if let Some(g) = self.group_mut(group) {
+                    g.resync.clear(place as u16);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Offers of a group that are due. Returns when it has something to do again.
+    fn sweep_offers(&mut self, ctx: &mut Ctx<'_>, group: GroupId) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let places: Vec<usize> = self.group(group)?.offers.iter().map(|(p, _)| *p).collect();
+        for place in places {
+            loop {
+                let g = self.group_mut(group)?;
+                let at = g.offers.iter().position(|(p, _)| *p == place)?;
+                let o = &mut g.offers[at].1;
+                if o.again_at > ctx.now {
+                    next = Some(next.map_or(o.again_at, |n| n.min(o.again_at)));
+                    break;
+                }
+                if let Some(&(id, generation)) = o.conns.last() {
+                    match self.offer(ctx, group, place, at, id, generation) {
+                        Some(true) => continue,
+                        Some(false) => {
+                            self.group_mut(group)?.offers[at].1.conns.pop();
+                            continue;
+                        }
+                        None => return Some(ctx.now),
+                    }
+                }
+                if let Some(slot) = o.slots.pop() {
+                    let base = o.base;
+                    let conns = self.only_here(ctx, group, slot, base);
+                    self.group_mut(group)?.offers[at].1.conns = conns;
+                    continue;
+                }
+                let (_, o) = g.offers.swap_remove(at);
+                self.agree(ctx, group, place, o.base, o.exact && o.offered == 0);
+                break;
+            }
+        }
+        next
+    }
+
+    /// Conns of a slot of which the winner may know nothing.
+    fn only_here(&self, ctx: &Ctx<'_>, group: GroupId, slot: u16, base: Version) -> Vec<(ConnId, u8)> {
+        ctx.table
+            .slot_tail(slot, usize::MAX)
+            .filter(|id| !ctx.table.is_tomb(*id))
+            .filter_map(|id| Some((id, ctx.table.meta(id)?)))
+            .filter(|(_, m)| {
+                self.epochs.group(m.version) == Some(group)
+                    && (lsn_of(m.version) == 0 || self.epochs.version(m.version) > base)
+            })
+            .map(|(id, m)| (id, m.generation))
+            .collect()
+    }
+
+    /// Makes an offer. `Some(false)`: the conn is gone; `None`: there is no room for the message.
+    fn offer(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        group: GroupId,
+        place: usize,
+        at: usize,
+        id: ConnId,
+        generation: u8,
+    ) -> Option<bool> {
+        let there = ctx
+            .table
+            .meta(id)
+            .filter(|m| m.generation == generation && !ctx.table.is_tomb(id))
+            .map(|m| m.version);
+        let record = there
+            .filter(|v| self.epochs.group(*v) == Some(group))
+            .zip(SessionRecord::of(ctx.table, id));
+        let Some((version, session)) = record else {
+            return Some(false);
+        };
+        let record = VersionedRecord {
+            version: self.epochs.version(version),
+            session: Ok(session),
+        };
+        let g = self.group_mut(group)?;
+        let holder = g.epoch.holder;
+        let number = g.offers.get(at)?.1.id;
+        let body = SyncBody::Offer {
+            group,
+            record,
+            id: number,
+        };
+        if !self.send(ctx, Destination::One(holder), self.buckets[place], false, body) {
+            return None;
+        }
+        ctx.count(SyncCount::Offered);
+        let again = ctx.now + OFFER_AGAIN;
+        self.group_mut(group)?.offers.get_mut(at)?.1.again_at = again;
+        Some(true)
+    }
+
+    pub(super) fn handle_offer(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        place: usize,
+        group: GroupId,
+        record: &VersionedRecord,
+        id: u32,
+    ) -> SyncOutcome {
+        let own = self.id;
+        let holds = self
+            .group(group)
+            .filter(|g| g.epoch.holder == own && g.role.is_holder() && g.merged[place] == g.epoch)
+            .map(|g| g.index);
+        let Some(index) = holds else {
+            ctx.count(SyncCount::Unexpected);
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        };
+        if let Ok(session) = &record.session {
+            let (inbound, outbound) = (session.conn.inbound(), session.conn.outbound());
+            let collides = ctx.table.lookup(&inbound).is_some()
+                || ctx.table.lookup(&outbound).is_some()
+                || self.tomb(ctx, group, &inbound).is_some();
+            if !collides
+                && let super::apply::Applied::Now(conn) =
+                    self.apply(ctx, place, group, packed(index, 0), session)
+            {
+                ctx.count(SyncCount::OffersTaken);
+                self.mark(ctx, conn);
+            }
+        }
+        let body = SyncBody::OfferSeen { group, id };
+        self.send(ctx, Destination::One(from), self.buckets[place], false, body);
+        SyncOutcome::Taken
+    }
+
+    pub(super) fn handle_offer_seen(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        place: usize,
+        group: GroupId,
+        id: u32,
+    ) -> SyncOutcome {
+        let found = self
+            .group_mut(group)
+            .and_then(|g| g.offers.iter_mut().find(|(p, o)| *p == place && o.id == id))
+            .filter(|(_, o)| !o.conns.is_empty());
+        let Some((_, o)) = found else {
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        };
+        o.conns.pop();
+        o.offered += 1;
+        // The next one has the next number.
+        o.id = o.id.wrapping_add(1).max(1);
+        o.again_at = ctx.now;
+        self.sweep_offers(ctx, group);
+        SyncOutcome::Taken
+    }
+
+    /// Watermarks, merges and offers that are due. Returns when it has something to do again.
+    pub(super) fn sweep_groups(&mut self, ctx: &mut Ctx<'_>) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let groups: Vec<GroupId> = self.groups.iter().map(|g| g.id).collect();
+        for group in groups {
+            let mut times = alloc::vec![self.sweep_adoption(ctx, group), self.sweep_offers(ctx, group)];
+            if self.group(group).and_then(|g| g.tell_at).is_some_and(|at| at <= ctx.now) {
+                let again = ctx.now + TELL_AGAIN;
+                let told = self.tell_watermarks(ctx, group);
+                if let Some(g) = self.group_mut(group) {
+                    g.tell_at = if told { Some(again) } else { None };
+                }
+            }
+            times.push(self.group(group).and_then(|g| g.tell_at));
+            for at in times.into_iter().flatten() {
+                next = Some(next.map_or(at, |n| n.min(at)));
+            }
+        }
+        next
+    }
+
+    /// Tells the adopter what is known of the buckets whose merge is not. `false`: none are left.
+    fn tell_watermarks(&mut self, ctx: &mut Ctx<'_>, group: GroupId) -> bool {
+        let Some(g) = self.group(group) else { return false };
+        let (epoch, role) = (g.epoch, g.role);
+        if epoch.holder == self.id || !matches!(role, Role::Replica | Role::Fenced | Role::Orphan) {
+            return false;
+        }
+        if !self.is_alive(epoch.holder) {
+            return !g.is_merged();
+        }
+        let mut any = false;
+        for place in 0..self.buckets.len() {
+            let Some(g) = self.group(group) else { return false };
+            if g.merged[place] == epoch {
+                continue;
+            }
+            any = true;
+            if g.resync.has(place as u16) || g.offers.iter().any(|(p, _)| *p == place) {
+                continue;
+            }
+            let last = self.watermark(g, place);
+            let ready = g.complete;
+            let mark = self.known_of(last, place);
+            let body = SyncBody::Watermark {
+                group,
+                epoch,
+                last: last.epoch,
+                ready,
+                contiguous: mark.contiguous,
+                applied: mark.above,
+            };
+            if !self.send(ctx, Destination::One(epoch.holder), self.buckets[place], false, body) {
+                return true;
+            }
+        }
+        any
+    }
+}

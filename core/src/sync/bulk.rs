@@ -1,0 +1,757 @@
+//! Slots: pulled from a peer, and sent to one.
+//!
+//! ```text
+//!  puller                                                 source
+//!  job: slots to pull ──> flight (at most 4) ── PULL ──>  serve, once its watermark has passed `min`
+//!                              <── SLOT_BEGIN, records, SLOT_END(count, as of)
+//!  count met: what was not mentioned and is not newer than `as of` goes (Replace); else pulled again
+//! ```
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::adopt::Offering;
+use super::apply::{Applied, REFUSED_AGAIN};
+use super::epochs::{index_of, lsn_of, packed};
+use super::state::{Ctx, Destination, SlotBits, Sync, SyncOutcome};
+use super::{
+    PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord,
+};
+use crate::cluster::{GROUP_COUNT_MAX, GroupId, PeerId};
+use crate::conn::{ConnId, SLOT_COUNT, flag};
+use crate::stats::SyncCount;
+use crate::time::Instant;
+
+/// Slots of a worker that are asked for at a time.
+pub(super) const FLIGHT_COUNT_MAX: usize = 4;
+/// Pulls of a worker at most, each of one group from one peer for one purpose.
+pub(super) const JOB_COUNT_MAX: usize = 4 * GROUP_COUNT_MAX;
+/// A slot is asked for again after so long without anything of it.
+const PULL_AGAIN: Duration = Duration::from_millis(100);
+/// Records of one message: the longest ones fit a frame of 16 KiB.
+const RECORD_COUNT_MAX: usize = 100;
+/// Conns of a slot that one call of the source looks at, at most.
+const LOOK_COUNT_MAX: usize = 4 * RECORD_COUNT_MAX;
+
+/// What slots are pulled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// The node said so.
+    Join,
+    /// Something of them was lost, or found no room.
+    Repair,
+    /// The adopter's merge was based on something else.
+    Resync,
+    /// The base of an adoption.
+    Base,
+    /// What others know beside the base.
+    Extra,
+}
+
+/// Slots that are to be pulled.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) group: GroupId,
+    source: PeerId,
+    purpose: Purpose,
+    mode: PullMode,
+    slots: Box<SlotBits>,
+    /// Slots whose records found no room: as [`Job::slots`] from `later_at` on.
+    later: Box<SlotBits>,
+    later_at: Instant,
+}
+
+impl Job {
+    pub(super) fn left(&self) -> u32 {
+        self.slots.count() + self.later.count()
+    }
+}
+
+/// A slot that is asked for.
+#[derive(Debug)]
+pub(super) struct Flight {
+    id: u32,
+    pub(super) group: GroupId,
+    pub(super) slot: u16,
+    source: PeerId,
+    purpose: Purpose,
+    mode: PullMode,
+    /// Records counted so far.
+    seen: u32,
+    refused: bool,
+    again_at: Instant,
+}
+
+/// A slot that a peer asked for.
+#[derive(Debug)]
+pub(super) struct Serve {
+    pub(super) to: PeerId,
+    place: usize,
+    group: GroupId,
+    slot: u16,
+    id: u32,
+    min: Version,
+    mode: PullMode,
+    begun: Option<Begun>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// Conns at the end of the slot's order that were not looked at.
+    rest: usize,
+    count: u32,
+    as_of: Version,
+}
+
+/// A slot of a group, and the number of its pull.
+pub(super) type Pulled = (GroupId, u16, u32);
+
+impl Sync {
+    /// The node has all slots of a group pulled.
+    pub(super) fn pull_all(&mut self, ctx: &mut Ctx<'_>, group: GroupId, source: PeerId, mode: PullMode) {
+        if source == self.id || self.group(group).is_none() {
+            return;
+        }
+        let is_it = |j: &Job| j.group == group && j.purpose == Purpose::Join;
+        let begun = self.jobs.iter().any(is_it)
+            || self.flights.iter().any(|f| f.group == group && f.purpose == Purpose::Join);
+        if begun {
+            // It goes on elsewhere with what has not ended.
+            for job in self.jobs.iter_mut().filter(|j| is_it(j)) {
+                (job.source, job.mode) = (source, mode);
+            }
+            let stalled: Vec<u16> = self
+                .flights
+                .iter()
+                .filter(|f| f.group == group && f.purpose == Purpose::Join && f.source != source)
+                .map(|f| f.slot)
+                .collect();
+            self.flights
+                .retain(|f| !(f.group == group && f.purpose == Purpose::Join && f.source != source));
+            for slot in stalled {
+                self.pull(ctx, group, source, Purpose::Join, mode, slot, ctx.now);
+            }
+            return;
+        }
+        let all: Vec<u16> = self.buckets.iter().flat_map(|b| self.slots_of(*b)).collect();
+        for slot in all {
+            self.pull(ctx, group, source, Purpose::Join, mode, slot, ctx.now);
+        }
+        if self.buckets.is_empty()
+            && let Some(g) = self.group_mut(group)
+        {
+            g.complete = true;
+        }
+    }
+
+    /// Has one slot pulled from the group's holder. `false` (counted): there are too many jobs.
+    pub(super) fn repair(&mut self, ctx: &mut Ctx<'_>, group: GroupId, slot: u16, when: Instant) -> bool {
+        let Some(holder) = self.group(group).map(|g| g.epoch.holder) else {
+            return true;
+        };
+        if holder == self.id {
+            return true;
+        }
+        self.pull(ctx, group, holder, Purpose::Repair, PullMode::Replace, slot, when)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a word of one sentence")]
+    pub(super) fn pull(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        group: GroupId,
+        source: PeerId,
+        purpose: Purpose,
+        mode: PullMode,
+        slot: u16,
+        when: Instant,
+    ) -> bool {
+        self.wake_at(when);
+        let is_it =
+            |j: &&mut Job| j.group == group && j.source == source && j.purpose == purpose && j.mode == mode;
+        let later = when > ctx.now;
+        if let Some(job) = self.jobs.iter_mut().find(is_it) {
+            if later {
+                if job.later.count() == 0 {
+                    job.later_at = when;
+                }
+                job.later.set(slot);
+            } else {
+                job.slots.set(slot);
+            }
+            return true;
+        }
+        if self.jobs.len() == JOB_COUNT_MAX {
+            ctx.count(SyncCount::QueueFull);
+            return false;
+        }
+        let (mut now, mut then) = (SlotBits::EMPTY, SlotBits::EMPTY);
+        if later { &mut then } else { &mut now }.set(slot);
+        self.jobs.push(Job {
+            group,
+            source,
+            purpose,
+            mode,
+            slots: Box::new(now),
+            later: Box::new(then),
+            later_at: when,
+        });
+        // Merges go first, repairs last.
+        self.jobs.sort_by_key(|j| match j.purpose {
+            Purpose::Base => 0,
+            Purpose::Extra => 1,
+            Purpose::Resync => 2,
+            Purpose::Join => 3,
+            Purpose::Repair => 4,
+        });
+        true
+    }
+
+    /// After a change of peers: what was to be pulled from one that is gone comes from the holder.
+    pub(super) fn retarget(&mut self, ctx: &mut Ctx<'_>) {
+        let alive = |sync: &Sync, peer| sync.is_alive(peer);
+        for f in core::mem::take(&mut self.flights) {
+            if alive(self, f.source) {
+                self.flights.push(f);
+            } else {
+                self.pull(ctx, f.group, f.source, f.purpose, f.mode, f.slot, ctx.now);
+            }
+        }
+        let gone: Vec<usize> = (0..self.jobs.len())
+            .rev()
+            .filter(|&j| !alive(self, self.jobs[j].source))
+            .collect();
+        for j in gone {
+            let (group, purpose) = (self.jobs[j].group, self.jobs[j].purpose);
+            let holder = self.group(group).map(|g| g.epoch.holder);
+            match purpose {
+                // The node names another source.
+                Purpose::Join => {}
+                Purpose::Base | Purpose::Extra => {
+                    self.jobs.remove(j);
+                    self.lost_source(ctx, group);
+                }
+                Purpose::Repair | Purpose::Resync => match holder {
+                    Some(holder) if holder != self.id && self.is_alive(holder) => {
+                        self.jobs[j].source = holder;
+                    }
+                    // Adoption settles it.
+                    _ => {
+                        self.jobs.remove(j);
+                    }
+                },
+            }
+        }
+    }
+
+    /// After a new epoch of a group: repairs come from the new holder; what the old merge wanted is off.
+    pub(super) fn after_epoch(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
+        let own = self.id;
+        let Some(holder) = self.group(group).map(|g| g.epoch.holder) else {
+            return;
+        };
+        let off = |p: Purpose| {
+            matches!(p, Purpose::Base | Purpose::Extra | Purpose::Resync)
+                || holder == own && p == Purpose::Repair
+        };
+        self.jobs.retain(|j| j.group != group || !off(j.purpose));
+        self.flights.retain(|f| f.group != group || !off(f.purpose));
+        for job in &mut self.jobs {
+            if job.group == group && job.purpose == Purpose::Repair {
+                job.source = holder;
+            }
+        }
+        for place in 0..self.buckets.len() {
+            self.free_received(ctx, place);
+        }
+        self.drop_spaces();
+    }
+
+    /// Asks for slots, and again for those that do not come. Returns when it has something to do again.
+    pub(super) fn sweep_pulls(&mut self, ctx: &mut Ctx<'_>) -> Option<Instant> {
+        let now = ctx.now;
+        for f in core::mem::take(&mut self.flights) {
+            if f.again_at > now {
+                self.flights.push(f);
+            } else {
+                ctx.count(SyncCount::SlotsRepeated);
+                if !self.pull(ctx, f.group, f.source, f.purpose, f.mode, f.slot, now) {
+                    self.flights.push(Flight {
+                        again_at: now + PULL_AGAIN,
+                        ..f
+                    });
+                }
+            }
+        }
+        let mut next: Option<Instant> = None;
+        let mut j = 0;
+        while j < self.jobs.len() && self.flights.len() < FLIGHT_COUNT_MAX {
+            let job = &mut self.jobs[j];
+            if job.later.count() > 0 {
+                if job.later_at <= now {
+                    for (word, later) in job.slots.0.iter_mut().zip(&mut job.later.0) {
+                        *word |= core::mem::take(later);
+                    }
+                } else {
+                    next = Some(next.map_or(job.later_at, |n| n.min(job.later_at)));
+                }
+            }
+            if job.slots.count() == 0 {
+                j += 1;
+                continue;
+            }
+            match self.next_slot(j) {
+                Some(slot) => {
+                    if !self.ask(ctx, j, slot) {
+                        return Some(now);
+                    }
+                }
+                None => {
+                    // Its slots wait for a first heartbeat, or for flights of the same slot.
+                    let again = now + Duration::from_millis(5);
+                    next = Some(next.map_or(again, |n| n.min(again)));
+                    j += 1;
+                }
+            }
+        }
+        self.jobs.retain(|j| j.left() > 0);
+        let again = self.flights.iter().map(|f| f.again_at).min();
+        match (next, again) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// A slot of a job that may be asked for now.
+    fn next_slot(&self, j: usize) -> Option<u16> {
+        let job = &self.jobs[j];
+        if !self.is_alive(job.source) {
+            return None;
+        }
+        let g = self.group(job.group)?;
+        let adopts = matches!(job.purpose, Purpose::Base | Purpose::Extra);
+        // Where live records begin must be known before the source is asked up to there.
+        let waits = !adopts && self.is_alive(g.epoch.holder);
+        for (w, word) in (0u16..).zip(job.slots.0) {
+            let mut word = word;
+            while word != 0 {
+                let slot = w * 64 + word.trailing_zeros() as u16;
+                word &= word - 1;
+                let place = self.place(self.bucket_of_slot(slot))?;
+                let known = !waits || self.rx(g.epoch.holder, place).is_some_and(|rx| rx.known);
+                let busy = self.flights.iter().any(|f| f.group == job.group && f.slot == slot);
+                if known && !busy {
+                    return Some(slot);
+                }
+            }
+        }
+        None
+    }
+
+    fn ask(&mut self, ctx: &mut Ctx<'_>, j: usize, slot: u16) -> bool {
+        let job = &self.jobs[j];
+        let (group, source, purpose, mode) = (job.group, job.source, job.purpose, job.mode);
+        let bucket = self.bucket_of_slot(slot);
+        let Some((g, place)) = self.group(group).zip(self.place(bucket)) else {
+            return true;
+        };
+        let min = match purpose {
+            // What the source has is what is wanted.
+            Purpose::Base | Purpose::Extra => Version::default(),
+            _ => Version {
+                epoch: g.epoch,
+                lsn: self.rx(g.epoch.holder, place).map_or(0, |rx| rx.mark.contiguous),
+            },
+        };
+        let min = if self.is_alive(g.epoch.holder) { min } else { Version::default() };
+        self.pull_id = self.pull_id.wrapping_add(1);
+        let id = self.pull_id;
+        let body = SyncBody::Pull {
+            group,
+            slot,
+            id,
+            min,
+            mode,
+        };
+        if !self.send(ctx, Destination::One(source), bucket, false, body) {
+            return false;
+        }
+        let of_slot: Vec<ConnId> = ctx.table.slot_tail(slot, usize::MAX).collect();
+        for conn in of_slot {
+            if let Some(meta) = ctx.table.meta_mut(conn)
+                && self.epochs.group(meta.version) == Some(group)
+            {
+                meta.flags &= !flag::MENTIONED;
+            }
+        }
+        self.jobs[j].slots.clear(slot);
+        self.flights.push(Flight {
+            id,
+            group,
+            slot,
+            source,
+            purpose,
+            mode,
+            seen: 0,
+            refused: false,
+            again_at: ctx.now + PULL_AGAIN,
+        });
+        true
+    }
+
+    fn flight(&mut self, from: PeerId, (group, slot, id): Pulled) -> Option<&mut Flight> {
+        let is_it = |f: &&mut Flight| (f.id, f.group, f.slot, f.source) == (id, group, slot, from);
+        self.flights.iter_mut().find(is_it)
+    }
+
+    pub(super) fn handle_begin(&mut self, ctx: &mut Ctx<'_>, from: PeerId, pulled: Pulled) -> SyncOutcome {
+        let now = ctx.now;
+        match self.flight(from, pulled) {
+            Some(f) => {
+                f.again_at = now + PULL_AGAIN;
+                SyncOutcome::Taken
+            }
+            None => {
+                ctx.count(SyncCount::Unexpected);
+                SyncOutcome::Ignored(SyncCount::Unexpected)
+            }
+        }
+    }
+
+    pub(super) fn handle_records(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        place: usize,
+        pulled: Pulled,
+        records: &[VersionedRecord],
+    ) -> SyncOutcome {
+        let now = ctx.now;
+        let Some(f) = self.flight(from, pulled) else {
+            ctx.count(SyncCount::Unexpected);
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        };
+        f.again_at = now + PULL_AGAIN;
+        let merge = f.purpose == Purpose::Extra;
+        let (mut seen, mut refused) = (0, false);
+        for r in records {
+            let applied = self.apply_pulled(ctx, place, pulled, merge, r);
+            refused |= applied == Applied::Refused;
+            self.count_applied(ctx, applied, SyncCount::PulledIn);
+            // Mentioned twice it counts once: a message may come twice.
+            seen += match applied.conn().and_then(|id| ctx.table.meta_mut(id)) {
+                Some(meta) => {
+                    let fresh = meta.flags & flag::MENTIONED == 0;
+                    meta.flags |= flag::MENTIONED;
+                    u32::from(fresh)
+                }
+                None => 1,
+            };
+        }
+        if let Some(f) = self.flight(from, pulled) {
+            f.seen += seen;
+            f.refused |= refused;
+        }
+        SyncOutcome::Taken
+    }
+
+    fn apply_pulled(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        place: usize,
+        (group, slot, _): Pulled,
+        merge: bool,
+        r: &VersionedRecord,
+    ) -> Applied {
+        let tuple = match &r.session {
+            Ok(session) => session.conn.inbound(),
+            Err(tuple) => *tuple,
+        };
+        let Some(known) = self.group(group).map(|g| g.epoch) else {
+            return Applied::Invalid;
+        };
+        if ctx.table.slot_of(&tuple) != slot || r.version.epoch > known || r.version.lsn > super::LSN_MAX {
+            return Applied::Invalid;
+        }
+        if merge && !self.is_above_base(group, place, r.version) {
+            // Absent at the base and not newer: closed.
+            return Applied::Older(None);
+        }
+        let Some(index) = self.epochs.intern(group, r.version.epoch) else {
+            return Applied::Refused;
+        };
+        let version = packed(index, r.version.lsn);
+        match &r.session {
+            Ok(session) => self.apply(ctx, place, group, version, session),
+            Err(tuple) => self.close(ctx, place, (group, version), tuple, false),
+        }
+    }
+
+    pub(super) fn handle_end(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        pulled: Pulled,
+        count: u32,
+        as_of: Version,
+    ) -> SyncOutcome {
+        let (group, slot, id) = pulled;
+        if self.flight(from, pulled).is_none() {
+            ctx.count(SyncCount::Unexpected);
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        }
+        let Some(at) = self.flights.iter().position(|f| f.id == id) else {
+            return SyncOutcome::Taken;
+        };
+        let f = self.flights.swap_remove(at);
+        if f.seen < count {
+            ctx.count(SyncCount::SlotsRepeated);
+            self.pull(ctx, group, f.source, f.purpose, f.mode, slot, ctx.now);
+            return SyncOutcome::Taken;
+        }
+        ctx.count(SyncCount::SlotsPulled);
+        if f.mode == PullMode::Replace {
+            self.delete_unmentioned(ctx, group, slot, as_of);
+        }
+        if f.refused {
+            let when = ctx.now + REFUSED_AGAIN;
+            match f.purpose {
+                // A merge ends all the same: what found no room is not exact.
+                Purpose::Base | Purpose::Extra => {}
+                _ => {
+                    self.repair(ctx, group, slot, when);
+                }
+            }
+        }
+        self.slot_ended(ctx, &f);
+        if let Some(place) = self.place(self.bucket_of_slot(slot)) {
+            self.free_received(ctx, place);
+        }
+        SyncOutcome::Taken
+    }
+
+    fn delete_unmentioned(&mut self, ctx: &mut Ctx<'_>, group: GroupId, slot: u16, as_of: Version) {
+        let gone: Vec<ConnId> = ctx
+            .table
+            .slot_tail(slot, usize::MAX)
+            .filter(|id| {
+                !ctx.table.is_tomb(*id)
+                    && ctx.table.meta(*id).is_some_and(|m| {
+                        m.flags & flag::MENTIONED == 0
+                            && self.epochs.group(m.version) == Some(group)
+                            && self.epochs.version(m.version) <= as_of
+                    })
+            })
+            .collect();
+        for id in gone {
+            ctx.count(SyncCount::Unmentioned);
+            self.drop_conn(ctx, id, None);
+        }
+    }
+
+    /// Whether slots of a bucket are still to come for a purpose.
+    fn is_pulling(&self, group: GroupId, purpose: Purpose, bucket: Option<u16>) -> bool {
+        let of_bucket = |slot: u16| bucket.is_none_or(|b| self.bucket_of_slot(slot) == b);
+        let waits = self.jobs.iter().any(|j| {
+            j.group == group
+                && j.purpose == purpose
+                && (0..SLOT_COUNT as u16).any(|s| (j.slots.has(s) || j.later.has(s)) && of_bucket(s))
+        });
+        waits
+            || self
+                .flights
+                .iter()
+                .any(|f| f.group == group && f.purpose == purpose && of_bucket(f.slot))
+    }
+
+    /// Whether slots of a bucket are still to come for its adoption.
+    pub(super) fn is_adopting_slots(&self, group: GroupId, place: usize) -> bool {
+        let bucket = self.buckets.get(place).copied();
+        self.is_pulling(group, Purpose::Base, bucket) || self.is_pulling(group, Purpose::Extra, bucket)
+    }
+
+    fn slot_ended(&mut self, ctx: &mut Ctx<'_>, f: &Flight) {
+        let (group, bucket) = (f.group, self.bucket_of_slot(f.slot));
+        let Some(place) = self.place(bucket) else { return };
+        match f.purpose {
+            Purpose::Join => {
+                if !self.is_pulling(group, Purpose::Join, None)
+                    && let Some(g) = self.group_mut(group)
+                {
+                    g.complete = true;
+                }
+            }
+            Purpose::Repair => {}
+            Purpose::Resync => {
+                if !self.is_pulling(group, Purpose::Resync, Some(bucket)) {
+                    self.set_merged(ctx, group, place);
+                }
+            }
+            Purpose::Base | Purpose::Extra => {
+                if !self.is_adopting_slots(group, place) {
+                    self.merge_pulled(ctx, group, place, f.refused);
+                }
+            }
+        }
+    }
+
+    /// A bucket of a replica agrees with the adopter.
+    pub(super) fn set_merged(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
+        let Some(at) = self.groups.iter().position(|g| g.id == group) else {
+            return;
+        };
+        let g = &mut self.groups[at];
+        let epoch = g.epoch;
+        if let Some(merged) = g.merged.get_mut(place) {
+            *merged = epoch;
+        }
+        g.resync.clear(place as u16);
+        g.offers.retain(|(p, _): &(usize, Offering)| *p != place);
+        if g.is_merged() && !g.told {
+            self.tell_progress(at);
+        }
+        self.free_received(ctx, place);
+        self.drop_spaces();
+    }
+
+    pub(super) fn handle_pull(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        place: usize,
+        (group, slot, id): Pulled,
+        min: Version,
+        mode: PullMode,
+    ) -> SyncOutcome {
+        if slot >= SLOT_COUNT as u16 || self.bucket_of_slot(slot) != self.buckets[place] {
+            ctx.count(SyncCount::Invalid);
+            return SyncOutcome::Ignored(SyncCount::Invalid);
+        }
+        if self.group(group).is_none() {
+            ctx.count(SyncCount::UnknownEpoch);
+            return SyncOutcome::Ignored(SyncCount::UnknownEpoch);
+        }
+        self.serves
+            .retain(|s| (s.to, s.group, s.slot) != (from, group, slot));
+        if self.serves.len() >= self.sizes.serves {
+            ctx.count(SyncCount::QueueFull);
+            return SyncOutcome::Ignored(SyncCount::QueueFull);
+        }
+        self.serves.push_back(Serve {
+            to: from,
+            place,
+            group,
+            slot,
+            id,
+            min,
+            mode,
+            begun: None,
+        });
+        SyncOutcome::Taken
+    }
+
+    /// The next message of a slot that a peer asked for.
+    pub(super) fn poll_serve(&mut self, ctx: &mut Ctx<'_>) -> Option<(Destination, SyncMessage)> {
+        for at in 0..self.serves.len() {
+            let s = &self.serves[at];
+            let (to, place, slot, id, begun) = (s.to, s.place, s.slot, s.id, s.begun);
+            let (group, min, mode) = (s.group, s.min, s.mode);
+            let Some(g) = self.group(group) else { continue };
+            let as_of = self.watermark(g, place);
+            let body = match begun {
+                None if as_of < min => continue,
+                None => {
+                    self.serves[at].begun = Some(Begun {
+                        rest: ctx.table.slot_len(slot),
+                        count: 0,
+                        as_of,
+                    });
+                    SyncBody::SlotBegin { id, group, slot }
+                }
+                Some(b) if b.rest > 0 => {
+                    let (records, rest) = self.records_of(ctx, group, slot, b.rest, mode);
+                    if let Some(b) = &mut self.serves[at].begun {
+                        b.rest = rest;
+                        b.count += records.len() as u32;
+                    }
+                    if records.is_empty() {
+                        if rest > 0 {
+                            continue;
+                        }
+                        return self.poll_serve(ctx);
+                    }
+                    ctx.counters.sync[SyncCount::PulledOut as usize] += records.len() as u64;
+                    SyncBody::SlotRecords {
+                        id,
+                        group,
+                        slot,
+                        records,
+                    }
+                }
+                Some(b) => {
+                    self.serves.remove(at);
+                    SyncBody::SlotEnd {
+                        id,
+                        group,
+                        slot,
+                        count: b.count,
+                        as_of: b.as_of,
+                    }
+                }
+            };
+            let message = SyncMessage {
+                from: self.id,
+                bucket: self.buckets[place],
+                ack_now: false,
+                body,
+            };
+            return Some((Destination::One(to), message));
+        }
+        None
+    }
+
+    /// Records of the last `rest` conns of a slot, as many as a message takes; and how many are left.
+    fn records_of(
+        &self,
+        ctx: &Ctx<'_>,
+        group: GroupId,
+        slot: u16,
+        rest: usize,
+        mode: PullMode,
+    ) -> (Vec<VersionedRecord>, usize) {
+        let mut left = rest.min(ctx.table.slot_len(slot));
+        let mut records = Vec::new();
+        for id in ctx.table.slot_tail(slot, left).take(LOOK_COUNT_MAX) {
+            if records.len() == RECORD_COUNT_MAX {
+                break;
+            }
+            left -= 1;
+            let Some(meta) = ctx.table.meta(id) else { continue };
+            // What was never told comes live.
+            if self.epochs.group(meta.version) != Some(group)
+                || index_of(meta.version) == 0
+                || lsn_of(meta.version) == 0
+            {
+                continue;
+            }
+            let session = if ctx.table.is_tomb(id) {
+                match ctx.table.inbound(id) {
+                    // Replaced: not to be mentioned suffices.
+                    Some(tuple) if mode == PullMode::Merge => Err(tuple),
+                    _ => continue,
+                }
+            } else {
+                match SessionRecord::of(ctx.table, id) {
+                    Some(session) => Ok(session),
+                    None => continue,
+                }
+            };
+            records.push(VersionedRecord {
+                version: self.epochs.version(meta.version),
+                session,
+            });
+        }
+        (records, left)
+    }
+}
