@@ -284,6 +284,14 @@ impl ClusterConfig {
         self.heartbeat * self.down_count + self.heartbeat * u32::from(u8::MAX - priority) / 256
     }
 
+    /// After so much silence of a virtual router's master it is dead (Active_Down_Interval of RFC 9568, 6.1).
+    pub fn vrrp_down_time(&self) -> Duration {
+        let interval = self.vrrp.as_ref().map_or(0, |v| u64::from(v.interval_cs));
+        let interval = Duration::from_millis(interval * 10);
+        let priority = self.member(self.id).map_or(1, |m| m.priority);
+        interval * 3 + interval * u32::from(u8::MAX - priority) / 256
+    }
+
     /// So long after a heartbeat was sent no node can think the sender dead, less the margin.
     pub fn lease_time(&self) -> Duration {
         (self.heartbeat * self.down_count).saturating_sub(self.lease_margin)

@@ -222,7 +222,6 @@ impl NodeCore {
             generation,
         };
         if self.groups.len() >= GROUP_COUNT_MAX || self.groups.contains_key(&id) {
-            self.raise(Alarm::GroupsFull);
             return;
         }
         let epoch = Epoch {
@@ -279,7 +278,6 @@ impl NodeCore {
             tell: FORGET_REPEATS,
         });
         self.out.event(NodeEvent::Forgotten(id));
-        self.clear(Alarm::GroupsFull);
         self.clear(Alarm::AdoptedUnready(id));
         self.clear(Alarm::TermsUsedUp(id));
         self.news = true;

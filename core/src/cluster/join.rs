@@ -112,7 +112,7 @@ impl NodeCore {
         let differs = self.peers.iter().any(|p| p.up && p.shares_differ);
         let unreachable = self.readiness == Readiness::Joining
             && !self.peers.iter().any(|p| p.up)
-            && self.election.heard_within(now, self.down_time);
+            && self.election.heard_within(now, self.vrrp_down_time);
         self.alarm_if(unreachable, Alarm::SyncUnreachable);
         if serving || differs || unreachable {
             self.alone_since = now;

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::time::Duration;
 
 use super::config::Member;
 use super::{GroupId, Incarnation, NodeId, PeerId};
@@ -20,6 +19,8 @@ pub(super) struct PeerState {
     pub(super) heard_at: Option<Instant>,
     pub(super) vrrp_heard_at: Option<Instant>,
     pub(super) up: bool,
+    /// Until when heartbeats do not name it, although it is heard.
+    pub(super) unnamed_until: Option<Instant>,
     /// What its last heartbeat said.
     pub(super) readiness: Readiness,
     pub(super) draining: bool,
@@ -29,6 +30,8 @@ pub(super) struct PeerState {
     /// Since when it is up and does not hear this node.
     pub(super) deaf_since: Option<Instant>,
     pub(super) out_of_sync: bool,
+    /// Whether it named a group for which there is no room here.
+    pub(super) group_refused: bool,
 }
 
 impl PeerState {
@@ -41,6 +44,7 @@ impl PeerState {
             heard_at: None,
             vrrp_heard_at: None,
             up: false,
+            unnamed_until: None,
             readiness: Readiness::Joining,
             draining: false,
             shares_differ: false,
@@ -48,6 +52,7 @@ impl PeerState {
             hears_me: false,
             deaf_since: None,
             out_of_sync: false,
+            group_refused: false,
         }
     }
 
@@ -75,11 +80,11 @@ impl PeerState {
             && !self.out_of_sync
     }
 
-    /// The end of the silence that makes it dead: by sync and VRRP both, and no earlier than this node has
-    /// listened so long itself.
-    pub(super) fn dead_at(&self, listening_since: Instant, down_time: Duration) -> Instant {
-        let heard = self.heard_at.max(self.vrrp_heard_at).unwrap_or(Instant::ZERO);
-        heard.max(listening_since) + down_time
+    /// As [`PeerState::live`], once it may be said: a peer that was thought dead is first told so, by heartbeats
+    /// that do not name it. Of what changed meanwhile nothing was kept for it.
+    pub(super) fn heard(&self, now: Instant) -> Option<PeerId> {
+        let unnamed = self.unnamed_until.is_some_and(|until| now < until);
+        self.live().filter(|_| !unnamed)
     }
 
     pub(super) fn claim(&self, group: GroupId) -> Option<&GroupClaim> {
@@ -96,5 +101,7 @@ impl PeerState {
         self.hears_me = false;
         self.deaf_since = None;
         self.out_of_sync = false;
+        self.unnamed_until = None;
+        self.group_refused = false;
     }
 }

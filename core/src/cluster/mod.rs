@@ -16,6 +16,7 @@ mod outbox;
 mod ownership;
 mod report;
 mod role;
+mod telling;
 #[cfg(test)]
 mod tests;
 

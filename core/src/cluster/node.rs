@@ -23,10 +23,7 @@ use crate::tuple::Family;
 /// Workers are told of an authority again after this time, until they have confirmed it.
 pub(super) const REPEAT: Duration = Duration::from_millis(50);
 /// All levels are told again this often, as their first telling may have been lost and nothing confirms them.
-const REFRESH: Duration = Duration::from_millis(500);
-/// What changes is told to peers at once, but no more often than this.
-const HEARTBEAT_GAP: Duration = Duration::from_millis(5);
-
+pub(super) const REFRESH: Duration = Duration::from_millis(500);
 /// What an operator wants of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeCommand {
@@ -48,6 +45,7 @@ pub struct NodeCore {
     pub(super) workers: u8,
     pub(super) shares: u64,
     pub(super) down_time: Duration,
+    pub(super) vrrp_down_time: Duration,
 
     pub(super) last_now: Instant,
     /// Since when this node listens without a break: silence from before it proves nothing.
@@ -81,8 +79,8 @@ pub struct NodeCore {
     pub(super) sent_at: Option<Instant>,
     /// Since when the lease is uncertain.
     pub(super) lapsed_at: Option<Instant>,
-    heartbeat_at: Instant,
-    heartbeat_queued_at: Option<Instant>,
+    pub(super) heartbeat_at: Instant,
+    pub(super) heartbeat_queued_at: Option<Instant>,
     /// Something that peers should know has changed.
     pub(super) news: bool,
 
@@ -92,7 +90,7 @@ pub struct NodeCore {
     pub(super) announce_again: Option<Instant>,
     /// Levels are to be told now.
     pub(super) levels_due: bool,
-    refresh_at: Instant,
+    pub(super) refresh_at: Instant,
 
     pub(super) election: Election,
     pub(super) alarms: BTreeSet<Alarm>,
@@ -137,6 +135,7 @@ impl NodeCore {
             workers,
             shares: config.share_digest(),
             down_time: config.down_time(),
+            vrrp_down_time: config.vrrp_down_time(),
             last_now: now,
             listening_since: now,
             peers,
@@ -331,7 +330,7 @@ impl NodeCore {
             at = at.min(self.news_at());
         }
         for p in self.peers.iter().filter(|p| p.up) {
-            at = at.min(p.dead_at(self.listening_since, self.down_time));
+            at = at.min(self.dead_at(p));
         }
         for g in self.groups.values().filter(|g| g.wants_telling(self.workers)) {
             at = at.min(g.told_at.map_or(self.last_now, |t| t + REPEAT));
@@ -345,9 +344,9 @@ impl NodeCore {
         {
             at = at.min(sent + self.config.lease_time());
         }
-        if self.readiness == Readiness::Joining {
-            let cold = self.alone_since + self.config.join_time;
-            at = at.min(cold.max(self.last_now + REPEAT));
+        let cold = self.alone_since + self.config.join_time;
+        if self.readiness == Readiness::Joining && cold > self.last_now {
+            at = at.min(cold);
         }
         let others = [self.announce_again, self.election.poll_timeout()];
         others.into_iter().flatten().chain([at]).min()
@@ -488,116 +487,6 @@ impl NodeCore {
             self.tell_workers(now);
             self.tell_peers(now);
         }
-    }
-
-    /// Commands for workers: levels that have changed or are due, authority that is not confirmed.
-    fn tell_workers(&mut self, now: Instant) {
-        let peers: Vec<Peer> = self
-            .peers
-            .iter()
-            .filter_map(|p| {
-                Some(Peer {
-                    id: p.live()?,
-                    in_sync: !p.out_of_sync,
-                    ready: p.readiness == Readiness::Ready,
-                })
-            })
-            .collect();
-        if *self.peer_list != peers {
-            self.peer_list = Arc::new(peers);
-            self.levels_due = true;
-        }
-        if self.refresh_at <= now {
-            self.refresh_at = now + REFRESH;
-            self.levels_due = true;
-            self.tell_forgotten();
-        }
-        let levels = core::mem::take(&mut self.levels_due);
-        if levels {
-            // Before any authority: an adopter that knows no peers would wait for none.
-            for w in self.all_workers() {
-                self.out
-                    .command(w, SyncCommand::Peers(Arc::clone(&self.peer_list)));
-            }
-        }
-        // Newest generation first: where a fenced node creates is known before what it lost is fenced.
-        let mut told: Vec<GroupId> = self.groups.keys().copied().collect();
-        told.sort_by_key(|id| (Some(*id) != self.own, *id));
-        for id in told {
-            self.tell_authority(now, id);
-            if Some(id) == self.own {
-                self.tell_create(now, levels);
-            }
-        }
-        if self.own.is_none() {
-            self.tell_create(now, levels);
-        }
-        if levels {
-            for w in self.all_workers() {
-                self.out
-                    .command(w, SyncCommand::Answer(Arc::clone(&self.answering)));
-            }
-        }
-        self.advance_pulls(now);
-    }
-
-    fn tell_create(&mut self, now: Instant, levels: bool) {
-        let create = self.may_create();
-        let changed = create != self.create;
-        if changed {
-            self.create = create;
-            self.has_created |= create.is_some();
-            self.out.event(NodeEvent::Creating(create));
-        }
-        // Told with each repetition of the group's authority too, as what is not known yet may be refused.
-        let own = self.own.and_then(|id| self.groups.get(&id));
-        let repeated = own.is_some_and(|g| g.told_at == Some(now));
-        if changed || levels || repeated {
-            for w in self.all_workers() {
-                self.out.command(w, SyncCommand::Create(create));
-            }
-        }
-    }
-
-    pub(super) fn tell_lease(&mut self) {
-        if let Some(until) = self.lease_until() {
-            for w in self.all_workers() {
-                self.out.command(w, SyncCommand::LeaseUntil(until));
-            }
-        }
-    }
-
-    fn news_at(&self) -> Instant {
-        self.heartbeat_queued_at
-            .map_or(self.last_now, |at| at + HEARTBEAT_GAP)
-    }
-
-    fn tell_peers(&mut self, now: Instant) {
-        let due = self.heartbeat_at <= now || (self.news && self.news_at() <= now);
-        if !due {
-            return;
-        }
-        self.news = false;
-        self.heartbeat_queued_at = Some(now);
-        if self.heartbeat_at <= now {
-            self.heartbeat_at = self.heartbeat_at + self.config.heartbeat;
-            if self.heartbeat_at <= now {
-                self.heartbeat_at = now + self.config.heartbeat;
-            }
-        }
-        let claims = self.groups.iter().map(|(&group, g)| GroupClaim {
-            group,
-            epoch: g.epoch,
-            role: g.claimed_role(self.workers),
-        });
-        let heartbeat = NodeMessage::Heartbeat {
-            shares: self.shares,
-            readiness: self.readiness(),
-            draining: self.leaving,
-            claims: claims.collect(),
-            hears: self.peers_up().collect(),
-        };
-        self.out.heartbeat(heartbeat);
     }
 
     /// Leaves at once.

@@ -1,6 +1,7 @@
 //! Who is alive, who holds what: claims heard, leases, adoption, fencing.
 
 use super::group::Group;
+use super::member::PeerState;
 use super::node::{NodeCore, REPEAT};
 use super::role::RoleEvent;
 use super::{
@@ -34,7 +35,12 @@ impl NodeCore {
                 self.step(now, id, RoleEvent::LeaseOver, None);
             }
         }
-        if paused && gap >= self.config.heartbeat * self.config.down_count && !self.peers.is_empty() {
+        // Only who serves could have taken over meanwhile.
+        let others = self
+            .peers
+            .iter()
+            .any(|p| p.up && p.readiness >= Readiness::Degraded);
+        if paused && gap >= self.config.heartbeat * self.config.down_count && others {
             self.rejoin(now);
         }
     }
@@ -65,6 +71,9 @@ impl NodeCore {
             peer.heard_at = Some(now);
             if !peer.up {
                 peer.up = true;
+                // Three heartbeats, one of which comes through.
+                let unnamed = self.config.heartbeat * 5 / 2;
+                peer.unnamed_until = peer.unnamed_until.map(|_| now + unnamed);
                 self.news = true;
                 self.out.event(NodeEvent::PeerUp(from));
                 self.break_copies(from);
@@ -110,9 +119,14 @@ impl NodeCore {
             // It has thought this node dead, and forgotten what it had yet to tell it.
             self.break_copies(from);
         }
+        if let Some(peer) = self.peers.iter_mut().find(|p| p.id == from.node) {
+            peer.group_refused = false;
+        }
         for claim in claims {
             self.claimed(now, from, claim);
         }
+        let refused = self.peers.iter().any(|p| p.group_refused);
+        self.alarm_if(refused, Alarm::GroupsFull);
         for (id, g) in &mut self.groups {
             if g.epoch.holder != from {
                 continue;
@@ -200,7 +214,9 @@ impl NodeCore {
         let most = GENERATION_COUNT_MAX + usize::from(group.node == self.me.node);
         if self.groups.len() >= GROUP_COUNT_MAX || of_node >= most {
             self.out.counters.group_refused += 1;
-            self.raise(Alarm::GroupsFull);
+            if let Some(peer) = self.peers.iter_mut().find(|p| p.id == from.node) {
+                peer.group_refused = true;
+            }
             return;
         }
         let own = if back { Role::Owned } else { Role::Replica };
@@ -217,15 +233,17 @@ impl NodeCore {
             .message(Destination::One(to), NodeMessage::Fenced { group, epoch });
     }
 
-    pub(super) fn peer_down(&mut self, _now: Instant, node: NodeId) {
+    pub(super) fn peer_down(&mut self, now: Instant, node: NodeId) {
         let Some(peer) = self.peers.iter_mut().find(|p| p.id == node) else {
             return;
         };
         let Some(id) = peer.live() else { return };
         peer.up = false;
+        peer.unnamed_until = Some(now);
         peer.hears_me = false;
         peer.deaf_since = None;
         peer.out_of_sync = false;
+        peer.group_refused = false;
         self.news = true;
         self.out.event(NodeEvent::PeerDown(id));
         for alarm in [
@@ -253,8 +271,17 @@ impl NodeCore {
             return false;
         }
         // Never heard itself, in that life. Give it the time that silence takes.
-        let since = self.listening_since.max(learned_at);
-        since.max(peer.vrrp_heard_at.unwrap_or(since)) + self.down_time > self.last_now
+        let learned = learned_at + self.down_time;
+        self.dead_at(peer).max(learned) > self.last_now
+    }
+
+    /// The end of the silence that makes a peer dead: by sync and VRRP both, and no earlier than this node has
+    /// listened so long itself.
+    pub(super) fn dead_at(&self, peer: &PeerState) -> Instant {
+        let heard = peer.heard_at.max(Some(self.listening_since));
+        let by_sync = heard.map(|at| at + self.down_time);
+        let by_vrrp = peer.vrrp_heard_at.map(|at| at + self.vrrp_down_time);
+        by_sync.max(by_vrrp).unwrap_or(self.last_now)
     }
 
     pub(super) fn worker_done(&mut self, worker: WorkerId, group: GroupId, epoch: Option<Epoch>, role: Role) {
@@ -297,11 +324,11 @@ impl NodeCore {
     }
 
     pub(super) fn advance_peers(&mut self, now: Instant) {
-        let (since, time) = (self.listening_since, self.down_time);
+        let time = self.down_time;
         let dead: Vec<NodeId> = self
             .peers
             .iter()
-            .filter(|p| p.up && p.dead_at(since, time) <= now)
+            .filter(|p| p.up && self.dead_at(p) <= now)
             .map(|p| p.id)
             .collect();
         for node in dead {

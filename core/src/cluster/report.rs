@@ -61,7 +61,7 @@ pub enum Alarm {
     AdoptedUnready(GroupId),
     /// This node wants to leave and finds no ready peer to take over; it goes on serving.
     NoHeir,
-    /// A group that is not known any more for want of room.
+    /// A peer names a group for which there is no room here.
     GroupsFull,
     /// As many generations of this node's sessions are alive as may be: it creates none until one is handed
     /// back or empty.

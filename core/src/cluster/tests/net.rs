@@ -112,7 +112,10 @@ impl Worker {
             SyncCommand::Forget(id) => {
                 self.groups.remove(&id);
             }
-            SyncCommand::Create(id) => self.create = id,
+            SyncCommand::Create(id) => {
+                let role = |id| self.groups.get(&id).map(|a| a.role);
+                self.create = id.filter(|id| role(*id) == Some(Role::Owned));
+            }
             SyncCommand::LeaseUntil(at) => self.lease = Some(at),
             SyncCommand::Pull { group, source, mode } => {
                 assert_eq!(mode, PullMode::Replace);
@@ -511,28 +514,36 @@ impl Net {
         all.map(|(n, _)| *n).collect()
     }
 
-    /// Quiet: all know the same of each group, one holds it, everybody else is a replica.
+    /// Quiet: all know the same of each group, one holds it, everybody else is a replica, and workers know.
     pub(super) fn assert_settled(&self) {
-        let mut known: BTreeMap<GroupId, (Epoch, u32)> = BTreeMap::new();
+        if let Err(id) = self.settled() {
+            panic!("not settled: {id:?}\n{}", self.page());
+        }
+    }
+
+    /// As [`Net::assert_settled`]; `Err`: a group of which it is not so.
+    pub(super) fn settled(&self) -> Result<(), GroupId> {
+        let mut known: BTreeMap<GroupId, (Epoch, u32, usize)> = BTreeMap::new();
         for node in self.nodes.values() {
             for (id, epoch, role) in node.core.groups() {
-                let (same, holders) = known.entry(id).or_insert((epoch, 0));
-                assert_eq!(*same, epoch, "{id:?}\n{}", self.page());
-                assert!(
-                    matches!(role, Role::Owned | Role::Replica),
-                    "{id:?}\n{}",
-                    self.page()
-                );
+                let (same, holders, knowing) = known.entry(id).or_insert((epoch, 0, 0));
                 *holders += u32::from(role == Role::Owned);
-                for w in &node.workers {
-                    let a = w.groups.get(&id).expect("the worker knows it");
-                    assert_eq!((a.epoch, a.role), (epoch, role), "a worker knows better");
+                *knowing += 1;
+                let told = Authority {
+                    group: id,
+                    epoch,
+                    role,
+                };
+                let right = *same == epoch
+                    && matches!(role, Role::Owned | Role::Replica)
+                    && node.workers.iter().all(|w| w.groups.get(&id) == Some(&told));
+                if !right {
+                    return Err(id);
                 }
             }
         }
-        for (id, (_, holders)) in known {
-            assert_eq!(holders, 1, "{id:?}\n{}", self.page());
-        }
+        let wrong = known.iter().find(|(_, k)| k.1 != 1 || k.2 != self.nodes.len());
+        wrong.map_or(Ok(()), |(id, _)| Err(*id))
     }
 
     pub(super) fn masters(&self) -> Vec<u16> {
