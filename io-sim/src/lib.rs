@@ -1,1 +1,40 @@
-//! The discrete-event world of the simulator.
+//! The discrete-event world of the simulator: a cluster of load balancers, its clients, its servers and the
+//! network between them, in one thread and on an integer clock.
+//!
+//! [`World`] owns everything. A caller puts switches, hosts and load balancers into it, connects them, opens
+//! flows, and lets time pass with [`World::run_until`]; between two calls it may look at anything and break
+//! anything (links, nodes). What happened is told by [`FlowRecord`]s, counters, [`Tap`]s and the digest.
+//!
+//! One packet goes this way: `host` (a TCP of smoltcp's under an application that verifies every byte, over a
+//! neighbour cache of our own) gives a frame to a `link`, which delays, loses or copies it; a `switch` learns
+//! and forwards; `lb` filters it as a NIC does, puts it into the ring of the worker to which software RSS
+//! brings it, and lets that worker take it with the `step` of every backend.
+//!
+//! Nothing here reads a clock, starts a thread or depends on the order of a hash table. Randomness comes from
+//! [`Streams`], keyed by who draws, for what and how often before: a draw more in one place changes nothing
+//! elsewhere. Same seed and same calls: same digest.
+
+mod flow;
+mod host;
+mod ids;
+mod lb;
+mod link;
+mod observe;
+mod pcap;
+mod queue;
+mod random;
+mod switch;
+mod world;
+
+pub use evenkeel_core::time::Instant;
+pub use flow::{BrokenWhy, FlowEnd, FlowRecord, FlowSpec, FlowState};
+pub use host::{HostCounters, HostSpec, ServerSpec};
+pub use ids::{End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, SwitchId};
+pub use lb::{LbCost, LbCounters, LbRef, LbSpec, LbState, WorkerCounters};
+pub use link::{Cut, Faults, LinkCounters, LinkSpec, Ppm};
+pub use observe::{Direction, Tap, Trace, TraceTap};
+pub use pcap::{FILE_COUNT_MAX, PcapTap};
+pub use queue::floor;
+pub use random::{Purpose, Streams};
+pub use switch::{SwitchCounters, SwitchSpec};
+pub use world::{ENTITY_COUNT_MAX, FLOW_COUNT_MAX, World, WorldCounters, WorldError};

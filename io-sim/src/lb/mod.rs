@@ -1,0 +1,616 @@
+//! A load balancer: the production engine's workers over simulated NICs, driven by events.
+
+mod nic;
+mod port;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::conn::{HeapMemory, TableSizes};
+use evenkeel_core::lport::Steering;
+use evenkeel_core::port::{Frame, HeapFrame, PortId, RxChecksum, WorkerId};
+use evenkeel_core::service::{Snapshot, SnapshotSpec};
+use evenkeel_core::stats::Counters;
+use evenkeel_core::step::{StepBuffers, step};
+use evenkeel_core::time::Instant;
+use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
+
+use self::port::SimPort;
+use crate::ids::{LbId, LbPort, Owner, Place};
+use crate::observe::Trace;
+use crate::queue::Event;
+use crate::random::{Purpose, nanos};
+use crate::world::{Attached, Net, WorldError};
+
+/// What a load balancer's work costs in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LbCost {
+    /// From a frame's arrival in an empty ring to the turn of the worker.
+    pub wake: Duration,
+    /// Of a turn.
+    pub turn: Duration,
+    /// Of each frame of a turn, in addition.
+    pub frame: Duration,
+}
+
+impl Default for LbCost {
+    fn default() -> Self {
+        LbCost {
+            wake: Duration::from_micros(1),
+            turn: Duration::from_nanos(100),
+            frame: Duration::from_nanos(200),
+        }
+    }
+}
+
+impl LbCost {
+    /// Everything at once, as a replay does it.
+    pub const NONE: LbCost = LbCost {
+        wake: Duration::ZERO,
+        turn: Duration::ZERO,
+        frame: Duration::ZERO,
+    };
+}
+
+/// A load balancer.
+#[derive(Clone, Debug)]
+pub struct LbSpec {
+    /// For captures and messages.
+    pub name: String,
+    /// Workers, 1 to 64.
+    pub workers: u8,
+    /// RSS key and buckets, the same on every node of a cluster.
+    pub steering: Arc<Steering>,
+    /// Sizes of each worker's table.
+    pub sizes: TableSizes,
+    /// Smallest local port that is given to a conn.
+    pub local_port_min: u16,
+    /// Ports, services, routes, neighbours.
+    pub config: SnapshotSpec,
+    /// Where the engine's randomness comes from; `None`: drawn from the world's seed, another one for each life.
+    pub seed: Option<u64>,
+    /// Frames in a worker's receive ring at most.
+    pub rx_ring: usize,
+    /// Frames that are handed to a worker and wait, at most.
+    pub handoff_ring: usize,
+    /// What work costs.
+    pub cost: LbCost,
+    /// The NICs take in every frame.
+    pub promiscuous: bool,
+}
+
+impl LbSpec {
+    /// With 2 workers, small tables, rings of 1,024 and 512 frames.
+    pub fn new(name: impl Into<String>, steering: Arc<Steering>, config: SnapshotSpec) -> Self {
+        LbSpec {
+            name: name.into(),
+            workers: 2,
+            steering,
+            sizes: TableSizes {
+                conns_v4: 16_384,
+                conns_v6: 16_384,
+                exts: 1024,
+            },
+            local_port_min: 1024,
+            config,
+            seed: None,
+            rx_ring: 1024,
+            handoff_ring: 512,
+            cost: LbCost::default(),
+            promiscuous: false,
+        }
+    }
+}
+
+/// Whether a load balancer runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LbState {
+    /// Never started, or crashed.
+    Down,
+    /// Runs.
+    Running,
+    /// Its threads stand still.
+    Paused,
+}
+
+impl LbState {
+    const fn name(self) -> &'static str {
+        match self {
+            LbState::Down => "down",
+            LbState::Running => "running",
+            LbState::Paused => "paused",
+        }
+    }
+}
+
+/// What the machine of a load balancer counted, in frames, over all its lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LbCounters {
+    /// Received from links of data ports.
+    pub received: u64,
+    /// Of these: came while it was down.
+    pub down: u64,
+    /// Of these: for others.
+    pub filtered: u64,
+    /// Of these: found the ring of their worker full.
+    pub rx_ring_full: u64,
+    /// Of these: waited in a ring when it crashed.
+    pub lost_in_crash: u64,
+    /// Of these: found the hand-off ring of their worker full.
+    pub handoff_ring_full: u64,
+    /// Of these: dropped or answered by the engine; its counters say why.
+    pub done: u64,
+    /// Of these: for the control side.
+    pub punted: u64,
+    /// Of these: sent on.
+    pub forwarded: u64,
+    /// Frames that the engine made and sent.
+    pub originated: u64,
+    /// Frames to be sent out of a port that has no link.
+    pub no_link: u64,
+    /// The most that a receive ring held.
+    pub rx_ring_peak: usize,
+    /// The most that a hand-off ring held.
+    pub handoff_ring_peak: usize,
+}
+
+/// What one worker counted in its present life, and what it holds.
+#[derive(Clone, Debug)]
+pub struct WorkerCounters {
+    /// The engine's.
+    pub engine: Counters,
+    /// Frames that wait for it.
+    pub waiting: usize,
+    /// Turns that it took.
+    pub turns: u64,
+}
+
+#[derive(Debug)]
+struct WorkerSlot {
+    worker: Worker,
+    port: SimPort,
+    /// When its turn is planned, if it is.
+    planned: Option<u64>,
+    /// Number of the turn that is planned: others are stale.
+    turn: u64,
+    /// Until when it works off what it took.
+    busy_until: u64,
+    turns: u64,
+}
+
+/// A life of a load balancer.
+#[derive(Debug)]
+struct Life {
+    workers: Vec<WorkerSlot>,
+    buffers: StepBuffers<HeapFrame>,
+    paused: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Lb {
+    id: LbId,
+    spec: LbSpec,
+    snapshot: Arc<Snapshot>,
+    buckets: BucketMap,
+    /// Data ports, then the sync port.
+    links: Vec<Option<Attached>>,
+    /// Addresses that its NICs have beside their own.
+    extra_macs: Vec<[u8; 6]>,
+    life: Option<Life>,
+    incarnation: u64,
+    /// Turns planned so far; never starts anew, so that a turn of an earlier life is stale.
+    turns: u64,
+    counters: LbCounters,
+}
+
+impl Lb {
+    pub(crate) fn new(id: LbId, spec: LbSpec) -> Result<Self, WorldError> {
+        let refused = |why: String| WorldError::Config {
+            lb: spec.name.clone(),
+            why,
+        };
+        if spec.workers == 0 || spec.workers > 64 {
+            return Err(refused(format!("1 to 64 workers, not {}", spec.workers)));
+        }
+        if !spec.sizes.is_valid() {
+            return Err(refused("tables of these sizes cannot be made".to_owned()));
+        }
+        let snapshot = snapshot(&spec.name, &spec.config)?;
+        Ok(Lb {
+            id,
+            snapshot,
+            buckets: BucketMap::dealt(spec.workers.into()),
+            links: vec![None; spec.config.ports.len() + 1],
+            extra_macs: Vec::new(),
+            life: None,
+            incarnation: 0,
+            turns: 0,
+            counters: LbCounters::default(),
+            spec,
+        })
+    }
+
+    pub(crate) fn place(&self, port: LbPort) -> Place {
+        Place {
+            owner: Owner::Lb(self.id),
+            port: match port {
+                LbPort::Data(port) => port.0,
+                LbPort::Sync => self.sync_port(),
+            },
+        }
+    }
+
+    fn sync_port(&self) -> u16 {
+        (self.links.len() - 1) as u16
+    }
+
+    /// `None`: there is no such port.
+    pub(crate) fn link(&self, port: u16) -> Option<Option<Attached>> {
+        self.links.get(usize::from(port)).copied()
+    }
+
+    pub(crate) fn attach(&mut self, port: u16, link: Attached) {
+        if let Some(place) = self.links.get_mut(usize::from(port)) {
+            *place = Some(link);
+        }
+    }
+
+    pub(crate) fn port_names(&self) -> Vec<(Place, String)> {
+        let data = (0..).zip(&self.spec.config.ports).map(|(n, port)| {
+            let place = self.place(LbPort::Data(PortId(n)));
+            (place, format!("{}-{}", self.spec.name, port.name))
+        });
+        let sync = (self.place(LbPort::Sync), format!("{}-sync", self.spec.name));
+        data.chain([sync]).collect()
+    }
+
+    fn state(&self) -> LbState {
+        match &self.life {
+            None => LbState::Down,
+            Some(life) if life.paused => LbState::Paused,
+            Some(_) => LbState::Running,
+        }
+    }
+
+    fn is_in(&self, state: LbState) -> Result<(), WorldError> {
+        if self.state() == state {
+            Ok(())
+        } else {
+            Err(WorldError::State(self.spec.name.clone(), self.state().name()))
+        }
+    }
+
+    pub(crate) fn start(&mut self, net: &mut Net) -> Result<(), WorldError> {
+        self.is_in(LbState::Down)?;
+        let incarnation = self.incarnation + 1;
+        let draw = || {
+            net.streams
+                .draw(2 << 32 | u64::from(self.id.0), Purpose::LbSeed, incarnation)
+        };
+        let seed = self.spec.seed.unwrap_or_else(draw);
+        let mut workers = Vec::with_capacity(self.spec.workers.into());
+        for id in 0..self.spec.workers {
+            let config = WorkerConfig {
+                id: WorkerId(id),
+                buckets: self.buckets.clone(),
+                steering: self.spec.steering.clone(),
+                sizes: self.spec.sizes,
+                local_port_min: self.spec.local_port_min,
+                seed,
+            };
+            let refused = |why: String| WorldError::Config {
+                lb: self.spec.name.clone(),
+                why,
+            };
+            let mut worker = Worker::new(config, &mut HeapMemory)
+                .map_err(|_| refused("there is no memory for its tables".to_owned()))?;
+            let now = Instant::from_nanos(net.now);
+            worker
+                .handle_command(now, Command::SetSnapshot(self.snapshot.clone()))
+                .map_err(|e| refused(e.to_string()))?;
+            while worker.poll_event().is_some() {}
+            workers.push(WorkerSlot {
+                worker,
+                port: SimPort::new(),
+                planned: None,
+                turn: 0,
+                busy_until: 0,
+                turns: 0,
+            });
+        }
+        self.incarnation = incarnation;
+        self.life = Some(Life {
+            workers,
+            buffers: StepBuffers::default(),
+            paused: false,
+        });
+        net.trace(Trace::LbStarted(self.id, incarnation));
+        Ok(())
+    }
+
+    pub(crate) fn crash(&mut self, net: &mut Net) {
+        let Some(life) = self.life.take() else { return };
+        self.extra_macs.clear();
+        for slot in &life.workers {
+            self.counters.lost_in_crash += slot.port.waiting() as u64;
+            let frames = slot.port.rx.iter().chain(&slot.port.handoffs);
+            for frame in frames {
+                let at = Place {
+                    owner: Owner::Lb(self.id),
+                    port: frame.ingress.0,
+                };
+                net.dropped(at, "lost-in-crash", frame.len());
+            }
+        }
+        net.trace(Trace::LbCrashed(self.id));
+    }
+
+    pub(crate) fn pause(&mut self, net: &mut Net) -> Result<(), WorldError> {
+        self.is_in(LbState::Running)?;
+        if let Some(life) = &mut self.life {
+            life.paused = true;
+            life.workers.iter_mut().for_each(|w| w.planned = None);
+        }
+        net.trace(Trace::LbPaused(self.id));
+        Ok(())
+    }
+
+    pub(crate) fn resume(&mut self, net: &mut Net) -> Result<(), WorldError> {
+        self.is_in(LbState::Paused)?;
+        if let Some(life) = &mut self.life {
+            life.paused = false;
+        }
+        net.trace(Trace::LbResumed(self.id));
+        for worker in 0..u16::from(self.spec.workers) {
+            self.plan(net, worker, net.now);
+        }
+        Ok(())
+    }
+
+    /// Plans a worker's turn at `at`, unless an earlier one is planned.
+    fn plan(&mut self, net: &mut Net, worker: u16, at: u64) {
+        let Some(life) = self.life.as_mut().filter(|life| !life.paused) else {
+            return;
+        };
+        let Some(slot) = life.workers.get_mut(usize::from(worker)) else {
+            return;
+        };
+        let at = at.max(slot.busy_until);
+        if slot.planned.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        self.turns += 1;
+        slot.planned = Some(at);
+        slot.turn = self.turns;
+        let turn = self.turns;
+        net.queue.push(
+            at,
+            Event::Worker {
+                lb: self.id,
+                worker,
+                turn,
+            },
+        );
+    }
+
+    /// A frame comes in from a link.
+    pub(crate) fn receive(&mut self, net: &mut Net, at: Place, data: &[u8]) {
+        self.counters.received += 1;
+        let Some(life) = &mut self.life else {
+            self.counters.down += 1;
+            return net.dropped(at, "node-down", data.len());
+        };
+        let own = self.spec.config.ports.get(usize::from(at.port));
+        let ours = own.is_some_and(|port| nic::accepts(&port.mac.0, &self.extra_macs, data));
+        if !ours && !self.spec.promiscuous {
+            self.counters.filtered += 1;
+            return net.dropped(at, "nic-filtered", data.len());
+        }
+        let rss = nic::tuple(data).map(|t| self.spec.steering.toeplitz().hash_tuple(&t));
+        let worker = rss.map_or(0, |hash| self.buckets.worker(self.spec.steering.bucket(hash)).0);
+        let Some(slot) = life.workers.get_mut(usize::from(worker)) else {
+            return;
+        };
+        if slot.port.rx.len() >= self.spec.rx_ring {
+            self.counters.rx_ring_full += 1;
+            return net.dropped(at, "rx-ring-full", data.len());
+        }
+        let mut frame = HeapFrame::new(PortId(at.port), data);
+        frame.rss = rss;
+        frame.rx_checksum = RxChecksum::Unknown;
+        slot.port.rx.push_back(frame);
+        self.counters.rx_ring_peak = self.counters.rx_ring_peak.max(slot.port.rx.len());
+        self.plan(net, worker.into(), net.now + nanos(self.spec.cost.wake));
+    }
+
+    /// A worker's turn.
+    pub(crate) fn worker_due(&mut self, net: &mut Net, worker: u16, turn: u64) {
+        let Some(life) = &mut self.life else { return };
+        let Life { workers, buffers, .. } = life;
+        let Some(slot) = workers.get_mut(usize::from(worker)) else {
+            return;
+        };
+        if slot.turn != turn || slot.planned.take().is_none() {
+            return;
+        }
+        slot.turns += 1;
+        let now = Instant::from_nanos(net.now);
+        // The table's idea of time follows even while nothing is due, as with a node that polls all the time.
+        slot.worker.handle_timeout(now);
+        let stepped = step(&mut slot.worker, &mut slot.port, now, buffers);
+        let frames = (stepped.received + stepped.originated) as u64;
+        let cost = &self.spec.cost;
+        slot.busy_until = net.now + nanos(cost.turn) + frames * nanos(cost.frame);
+        while let Some(event) = slot.worker.poll_event() {
+            drop(event);
+        }
+        self.counters.done += std::mem::take(&mut slot.port.done);
+        self.counters.punted += slot.port.punted.len() as u64;
+        slot.port.punted.clear();
+
+        let next = if slot.port.waiting() > 0 {
+            Some(slot.busy_until)
+        } else {
+            slot.worker.poll_timeout().map(Instant::as_nanos)
+        };
+        let mut sent = std::mem::take(&mut slot.port.sent);
+        let mut handed_off = std::mem::take(&mut slot.port.handed_off);
+        for (port, frame) in sent.drain(..) {
+            self.transmit(net, port, &frame);
+        }
+        for (to, frame) in handed_off.drain(..) {
+            self.hand_off(net, to, frame);
+        }
+        // Their room is kept.
+        if let Some(slot) = self
+            .life
+            .as_mut()
+            .and_then(|l| l.workers.get_mut(usize::from(worker)))
+        {
+            slot.port.sent = sent;
+            slot.port.handed_off = handed_off;
+        }
+        if let Some(next) = next {
+            self.plan(net, worker, next.max(net.now));
+        }
+    }
+
+    fn transmit(&mut self, net: &mut Net, port: PortId, frame: &HeapFrame) {
+        if SimPort::is_originated(frame) {
+            self.counters.originated += 1;
+        } else {
+            self.counters.forwarded += 1;
+        }
+        match self.link(port.0).flatten() {
+            Some(link) => net.send(link, net.now, frame.data().to_vec()),
+            None => {
+                self.counters.no_link += 1;
+                let place = self.place(LbPort::Data(port));
+                let now = Instant::from_nanos(net.now);
+                net.observer
+                    .frame(now, place, crate::observe::Direction::Out, frame.data());
+                net.dropped(place, "no-link", frame.len());
+            }
+        }
+    }
+
+    fn hand_off(&mut self, net: &mut Net, to: WorkerId, frame: HeapFrame) {
+        let Some(life) = &mut self.life else { return };
+        let Some(slot) = life.workers.get_mut(usize::from(to.0)) else {
+            return;
+        };
+        if slot.port.handoffs.len() >= self.spec.handoff_ring {
+            self.counters.handoff_ring_full += 1;
+            let place = self.place(LbPort::Data(frame.ingress()));
+            return net.dropped(place, "handoff-ring-full", frame.len());
+        }
+        slot.port.handoffs.push_back(frame);
+        self.counters.handoff_ring_peak = self.counters.handoff_ring_peak.max(slot.port.handoffs.len());
+        self.plan(net, to.0.into(), net.now + nanos(self.spec.cost.wake));
+    }
+
+    /// The control side's turn.
+    pub(crate) fn node_due(&mut self, net: &mut Net, turn: u64) {
+        let _ = (net, turn);
+    }
+
+    pub(crate) fn check_conservation(&self) -> Result<(), String> {
+        let waiting = self
+            .life
+            .iter()
+            .flat_map(|life| &life.workers)
+            .map(|slot| slot.port.waiting() as u64)
+            .sum::<u64>();
+        let c = &self.counters;
+        let found = c.down
+            + c.filtered
+            + c.rx_ring_full
+            + c.lost_in_crash
+            + c.handoff_ring_full
+            + c.done
+            + c.punted
+            + c.forwarded
+            + waiting;
+        if found == c.received {
+            Ok(())
+        } else {
+            Err(format!(
+                "{}: {} frames received, and {found} found again: {waiting} waiting, {c:?}",
+                self.spec.name, c.received
+            ))
+        }
+    }
+}
+
+fn snapshot(lb: &str, config: &SnapshotSpec) -> Result<Arc<Snapshot>, WorldError> {
+    Snapshot::new(config).map(Arc::new).map_err(|errors| {
+        let all: Vec<_> = errors.iter().take(5).map(ToString::to_string).collect();
+        WorldError::Config {
+            lb: lb.to_owned(),
+            why: all.join("; "),
+        }
+    })
+}
+
+/// A load balancer, to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct LbRef<'a>(pub(crate) &'a Lb);
+
+impl<'a> LbRef<'a> {
+    /// Its number.
+    pub fn id(self) -> LbId {
+        self.0.id
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'a str {
+        &self.0.spec.name
+    }
+
+    /// Whether it runs.
+    pub fn state(self) -> LbState {
+        self.0.state()
+    }
+
+    /// Lives so far, this one included.
+    pub fn incarnation(self) -> u64 {
+        self.0.incarnation
+    }
+
+    /// What it serves.
+    pub fn snapshot(self) -> &'a Arc<Snapshot> {
+        &self.0.snapshot
+    }
+
+    /// What its machine counted.
+    pub fn counters(self) -> LbCounters {
+        self.0.counters
+    }
+
+    /// Its workers; none while it is down.
+    pub fn workers(self) -> impl Iterator<Item = &'a Worker> {
+        self.0
+            .life
+            .iter()
+            .flat_map(|l| &l.workers)
+            .map(|slot| &slot.worker)
+    }
+
+    /// What its workers counted; nothing while it is down.
+    pub fn worker_counters(self) -> Vec<WorkerCounters> {
+        let slots = self.0.life.iter().flat_map(|l| &l.workers);
+        slots
+            .map(|slot| WorkerCounters {
+                engine: slot.worker.counters().clone(),
+                waiting: slot.port.waiting(),
+                turns: slot.turns,
+            })
+            .collect()
+    }
+
+    /// A port of it.
+    pub fn place(self, port: LbPort) -> Place {
+        self.0.place(port)
+    }
+}

@@ -1,0 +1,637 @@
+//! The world: everything that is simulated, and its clock.
+
+use std::net::{IpAddr, SocketAddr};
+
+use evenkeel_core::port::PortId;
+use evenkeel_core::time::Instant;
+
+use crate::flow::{FlowRecord, FlowSpec};
+use crate::host::{Host, HostSpec, ServerSpec};
+use crate::ids::{End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, SwitchId};
+use crate::lb::{Lb, LbRef, LbSpec};
+use crate::link::{Faults, Link, LinkCounters, LinkSpec, Sent, Side};
+use crate::observe::{Direction, Observer, Tap, Trace};
+use crate::queue::{Event, Queue};
+use crate::random::Streams;
+use crate::switch::{Switch, SwitchCounters, SwitchSpec};
+
+/// Switches, hosts, load balancers and links of a world, of each at most.
+pub const ENTITY_COUNT_MAX: usize = 1024;
+/// Flows of a world at most.
+pub const FLOW_COUNT_MAX: usize = 4_000_000;
+
+/// What a caller asked for and cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorldError {
+    /// There is no such thing in this world.
+    #[error("there is no {0}")]
+    Unknown(String),
+    /// There are as many of these as there can be.
+    #[error("there are {max} {what} already, which is all that a world holds")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        max: usize,
+    },
+    /// The port has a link.
+    #[error("{0} has a link already")]
+    Connected(Place),
+    /// The load balancer's config is refused.
+    #[error("the config of {lb} is refused: {why}")]
+    Config {
+        /// Name.
+        lb: String,
+        /// Why.
+        why: String,
+    },
+    /// The host does not have this address.
+    #[error("{host} does not have {addr}")]
+    NotItsAddress {
+        /// Name.
+        host: String,
+        /// Address.
+        addr: IpAddr,
+    },
+    /// The flow cannot be opened as it is described.
+    #[error("a flow to {target}: {why}")]
+    Flow {
+        /// Where to.
+        target: SocketAddr,
+        /// Why.
+        why: &'static str,
+    },
+    /// The load balancer is in another state.
+    #[error("{0} is {1}")]
+    State(String, &'static str),
+}
+
+/// What the world as a whole counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldCounters {
+    /// Events that happened.
+    pub events: u64,
+    /// The most that waited at a time.
+    pub events_waiting_peak: usize,
+    /// Frames given to links.
+    pub frames_sent: u64,
+    /// Frames that arrived.
+    pub frames_delivered: u64,
+    /// Frames that a link, a switch, a NIC or a host dropped.
+    pub frames_dropped: u64,
+}
+
+/// Where a port's link is.
+pub(crate) type Attached = (LinkId, Side);
+
+/// What all entities use: clock, queue, links, taps.
+#[derive(Debug)]
+pub(crate) struct Net {
+    pub(crate) now: u64,
+    pub(crate) queue: Queue,
+    pub(crate) links: Vec<Link>,
+    pub(crate) streams: Streams,
+    pub(crate) observer: Observer,
+    pub(crate) counters: WorldCounters,
+}
+
+impl Net {
+    /// Sends a frame into a link at `at`, which is not before now.
+    pub(crate) fn send(&mut self, (id, from): Attached, at: u64, frame: Vec<u8>) {
+        let Some(link) = self.links.get_mut(usize::from(id.0)) else {
+            return;
+        };
+        self.counters.frames_sent += 1;
+        let place = link.ends[from as usize];
+        // A switch passes on what has been seen at its sender's port.
+        if !matches!(place.owner, Owner::Switch(_)) {
+            self.observer
+                .frame(Instant::from_nanos(at), place, Direction::Out, &frame);
+        }
+        match link.send(&self.streams, from, at, frame.len()) {
+            Sent::Dropped(why) => self.dropped(place, why, frame.len()),
+            Sent::At { at, copies, apart } => {
+                for n in 1..=u64::from(copies) {
+                    let frame = frame.clone();
+                    self.queue.push(
+                        at + n * apart,
+                        Event::Arrive {
+                            link: id,
+                            from,
+                            frame,
+                        },
+                    );
+                }
+                self.queue.push(
+                    at,
+                    Event::Arrive {
+                        link: id,
+                        from,
+                        frame,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Counts and tells a dropped frame.
+    pub(crate) fn dropped(&mut self, at: Place, why: &'static str, len: usize) {
+        self.counters.frames_dropped += 1;
+        let len = len as u32;
+        self.trace(Trace::Dropped { at, why, len });
+    }
+
+    pub(crate) fn trace(&mut self, what: Trace) {
+        self.observer.trace(Instant::from_nanos(self.now), what);
+    }
+}
+
+/// See the crate. All `add_*`, `connect` and `open` calls deal numbers in order: the same calls make the same world.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) net: Net,
+    switches: Vec<Switch>,
+    hosts: Vec<Host>,
+    lbs: Vec<Lb>,
+    flows: Vec<FlowRecord>,
+}
+
+fn unknown(what: impl std::fmt::Display) -> WorldError {
+    WorldError::Unknown(what.to_string())
+}
+
+impl World {
+    /// An empty world at time zero, whose randomness comes from `seed`.
+    pub fn new(seed: u64) -> Self {
+        World {
+            net: Net {
+                now: 0,
+                queue: Queue::default(),
+                links: Vec::new(),
+                streams: Streams::new(seed),
+                observer: Observer::new(seed),
+                counters: WorldCounters::default(),
+            },
+            switches: Vec::new(),
+            hosts: Vec::new(),
+            lbs: Vec::new(),
+            flows: Vec::new(),
+        }
+    }
+
+    /// Its time.
+    pub fn now(&self) -> Instant {
+        Instant::from_nanos(self.net.now)
+    }
+
+    /// Its random numbers. Callers draw for [`crate::Purpose::Scenario`].
+    pub fn streams(&self) -> Streams {
+        self.net.streams
+    }
+
+    /// Puts a switch in.
+    ///
+    /// # Errors
+    ///
+    /// There are [`ENTITY_COUNT_MAX`] already.
+    pub fn add_switch(&mut self, spec: SwitchSpec) -> Result<SwitchId, WorldError> {
+        let id = SwitchId(number(self.switches.len(), "switches")?);
+        self.switches.push(Switch::new(spec));
+        Ok(id)
+    }
+
+    /// Puts a host in.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::add_switch`].
+    pub fn add_host(&mut self, spec: HostSpec) -> Result<HostId, WorldError> {
+        let id = HostId(number(self.hosts.len(), "hosts")?);
+        self.hosts.push(Host::new(id, spec));
+        Ok(id)
+    }
+
+    /// Puts a load balancer in; it runs once [`World::start`] was called.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::add_switch`], or the config is refused.
+    pub fn add_lb(&mut self, spec: LbSpec) -> Result<LbId, WorldError> {
+        let id = LbId(number(self.lbs.len(), "load balancers")?);
+        self.lbs.push(Lb::new(id, spec)?);
+        Ok(id)
+    }
+
+    /// Connects two ports.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not there or has a link, or there are [`ENTITY_COUNT_MAX`] links.
+    pub fn connect(&mut self, a: End, b: End, spec: LinkSpec) -> Result<LinkId, WorldError> {
+        let id = LinkId(number(self.net.links.len(), "links")?);
+        self.check_free(a)?;
+        self.check_free(b)?;
+        let ends = [self.attach(a, (id, Side::A))?, self.attach(b, (id, Side::B))?];
+        self.net.links.push(Link::new(spec, ends, id.0));
+        Ok(id)
+    }
+
+    fn check_free(&self, end: End) -> Result<(), WorldError> {
+        let (place, free) = match end {
+            End::Switch(id) => return self.switch(id).map(|_| ()),
+            End::Host(id) => {
+                let host = self.hosts.get(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+                (host.place(), host.link.is_none())
+            }
+            End::Lb(id, port) => {
+                let lb = self.lbs.get(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+                let place = lb.place(port);
+                (
+                    place,
+                    lb.link(place.port).ok_or_else(|| unknown(place))?.is_none(),
+                )
+            }
+        };
+        if free {
+            Ok(())
+        } else {
+            Err(WorldError::Connected(place))
+        }
+    }
+
+    fn attach(&mut self, end: End, link: Attached) -> Result<Place, WorldError> {
+        match end {
+            End::Switch(id) => {
+                let switch = self
+                    .switches
+                    .get_mut(usize::from(id.0))
+                    .ok_or_else(|| unknown(id))?;
+                let port = number(switch.ports.len(), "ports of a switch")?;
+                switch.ports.push(link);
+                Ok(Place {
+                    owner: Owner::Switch(id),
+                    port,
+                })
+            }
+            End::Host(id) => {
+                let host = self.hosts.get_mut(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+                host.link = Some(link);
+                Ok(host.place())
+            }
+            End::Lb(id, port) => {
+                let lb = self.lbs.get_mut(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+                let place = lb.place(port);
+                lb.attach(place.port, link);
+                Ok(place)
+            }
+        }
+    }
+
+    fn switch(&self, id: SwitchId) -> Result<&Switch, WorldError> {
+        self.switches.get(usize::from(id.0)).ok_or_else(|| unknown(id))
+    }
+
+    /// Lets a host answer as a server from now on.
+    ///
+    /// # Errors
+    ///
+    /// There is no such host, or the address is not its own.
+    pub fn serve(&mut self, host: HostId, server: ServerSpec) -> Result<(), WorldError> {
+        let host = self
+            .hosts
+            .get_mut(usize::from(host.0))
+            .ok_or_else(|| unknown(host))?;
+        host.serve(server)
+    }
+
+    /// Plans a flow.
+    ///
+    /// # Errors
+    ///
+    /// The client is not there, does not have the address, or the lengths are out of their bounds; or there are
+    /// [`FLOW_COUNT_MAX`] flows.
+    pub fn open(&mut self, spec: FlowSpec) -> Result<FlowId, WorldError> {
+        let host = self
+            .hosts
+            .get(usize::from(spec.client.0))
+            .ok_or_else(|| unknown(spec.client))?;
+        if !host.has(spec.source.ip()) {
+            return Err(WorldError::NotItsAddress {
+                host: host.spec.name.clone(),
+                addr: spec.source.ip(),
+            });
+        }
+        crate::host::check_flow(&spec)?;
+        if self.flows.len() >= FLOW_COUNT_MAX {
+            return Err(WorldError::Full {
+                what: "flows",
+                max: FLOW_COUNT_MAX,
+            });
+        }
+        let id = FlowId(self.flows.len() as u32);
+        let start = spec.start.as_nanos().max(self.net.now);
+        self.flows.push(FlowRecord::new(spec));
+        self.net.queue.push(start, Event::Flow(id));
+        Ok(id)
+    }
+
+    /// Starts a load balancer, in a life of its own: tables empty, the incarnation one more than the last.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or runs, or its tables cannot be had.
+    pub fn start(&mut self, lb: LbId) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.start(net)
+    }
+
+    /// Takes a load balancer's power: all state is gone; frames that left it are on their way.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn crash(&mut self, lb: LbId) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.crash(net);
+        Ok(())
+    }
+
+    /// Stops a load balancer's threads: nothing runs, its rings fill, the clock goes on.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or does not run.
+    pub fn pause(&mut self, lb: LbId) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.pause(net)
+    }
+
+    /// Lets a paused load balancer go on.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or not paused.
+    pub fn resume(&mut self, lb: LbId) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.resume(net)
+    }
+
+    /// A frame reaches a data port of a load balancer, as from its link.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn inject(&mut self, lb: LbId, port: PortId, frame: &[u8]) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        let place = lb.place(LbPort::Data(port));
+        lb.receive(net, place, frame);
+        Ok(())
+    }
+
+    fn lb_parts(&mut self, id: LbId) -> Result<(&mut Net, &mut Lb), WorldError> {
+        match self.lbs.get_mut(usize::from(id.0)) {
+            Some(lb) => Ok((&mut self.net, lb)),
+            None => Err(unknown(id)),
+        }
+    }
+
+    /// What a link is now.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn link(&self, id: LinkId) -> Result<LinkSpec, WorldError> {
+        let link = self.net.links.get(usize::from(id.0));
+        link.map(|l| l.spec).ok_or_else(|| unknown(id))
+    }
+
+    /// Changes a link. What is on its way arrives as it was to.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn set_link(&mut self, id: LinkId, spec: LinkSpec) -> Result<(), WorldError> {
+        let link = self.net.links.get_mut(usize::from(id.0));
+        link.ok_or_else(|| unknown(id))?.spec = spec;
+        self.net.trace(Trace::LinkChanged(id));
+        Ok(())
+    }
+
+    /// Changes what goes wrong on a link.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn set_faults(&mut self, id: LinkId, faults: Faults) -> Result<(), WorldError> {
+        let spec = self.link(id)?;
+        self.set_link(id, LinkSpec { faults, ..spec })
+    }
+
+    /// The link of a port.
+    pub fn link_of(&self, place: Place) -> Option<LinkId> {
+        let ends = |l: &Link| l.ends.contains(&place);
+        let at = self.net.links.iter().position(ends)?;
+        Some(LinkId(at as u16))
+    }
+
+    /// Lets everything happen that is due up to `until`, which is included, and time be `until`.
+    pub fn run_until(&mut self, until: Instant) {
+        while self.net.queue.next_at().is_some_and(|at| at <= until.as_nanos()) {
+            self.step();
+        }
+        self.net.now = self.net.now.max(until.as_nanos());
+    }
+
+    /// Lets the next event happen; `false`: there is none.
+    pub fn step(&mut self) -> bool {
+        let Some((at, event)) = self.net.queue.pop() else {
+            return false;
+        };
+        debug_assert!(at >= self.net.now, "time does not go back");
+        self.net.now = at;
+        self.net.counters.events += 1;
+        self.happen(event);
+        true
+    }
+
+    /// When the next event is.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.net.queue.next_at().map(Instant::from_nanos)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { link, from, frame } => self.arrive(link, from, frame),
+            Event::Flow(flow) => {
+                let Some(record) = self.flows.get(flow.0 as usize) else {
+                    return;
+                };
+                let client = usize::from(record.spec.client.0);
+                if let Some(host) = self.hosts.get_mut(client) {
+                    host.flow_due(&mut self.net, &mut self.flows, flow);
+                }
+            }
+            Event::Conn {
+                host,
+                conn,
+                generation,
+            } => {
+                if let Some(host) = self.hosts.get_mut(usize::from(host.0)) {
+                    host.conn_due(&mut self.net, &mut self.flows, conn, generation);
+                }
+            }
+            Event::Neighbours(host) => {
+                if let Some(host) = self.hosts.get_mut(usize::from(host.0)) {
+                    host.neighbours_due(&mut self.net);
+                }
+            }
+            Event::Worker { lb, worker, turn } => {
+                if let Some(lb) = self.lbs.get_mut(usize::from(lb.0)) {
+                    lb.worker_due(&mut self.net, worker, turn);
+                }
+            }
+            Event::Node { lb, turn } => {
+                if let Some(lb) = self.lbs.get_mut(usize::from(lb.0)) {
+                    lb.node_due(&mut self.net, turn);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, link: LinkId, from: Side, frame: Vec<u8>) {
+        let Some(on) = self.net.links.get_mut(usize::from(link.0)) else {
+            return;
+        };
+        on.ways[from as usize].counters.delivered += 1;
+        let at = on.ends[from.other() as usize];
+        self.net.counters.frames_delivered += 1;
+        let now = Instant::from_nanos(self.net.now);
+        match at.owner {
+            Owner::Switch(id) => {
+                if let Some(switch) = self.switches.get_mut(usize::from(id.0)) {
+                    switch.receive(&mut self.net, at, frame);
+                }
+            }
+            Owner::Host(id) => {
+                self.net.observer.frame(now, at, Direction::In, &frame);
+                if let Some(host) = self.hosts.get_mut(usize::from(id.0)) {
+                    host.receive(&mut self.net, &mut self.flows, frame);
+                }
+            }
+            Owner::Lb(id) => {
+                self.net.observer.frame(now, at, Direction::In, &frame);
+                if let Some(lb) = self.lbs.get_mut(usize::from(id.0)) {
+                    lb.receive(&mut self.net, at, &frame);
+                }
+            }
+        }
+    }
+
+    /// A flow.
+    pub fn flow(&self, id: FlowId) -> Option<&FlowRecord> {
+        self.flows.get(id.0 as usize)
+    }
+
+    /// All flows, by number.
+    pub fn flows(&self) -> &[FlowRecord] {
+        &self.flows
+    }
+
+    /// A load balancer.
+    pub fn lb(&self, id: LbId) -> Option<LbRef<'_>> {
+        self.lbs.get(usize::from(id.0)).map(LbRef)
+    }
+
+    /// All load balancers, by number.
+    pub fn lbs(&self) -> impl Iterator<Item = LbRef<'_>> {
+        self.lbs.iter().map(LbRef)
+    }
+
+    /// What a host counted.
+    pub fn host_counters(&self, id: HostId) -> Option<crate::HostCounters> {
+        self.hosts.get(usize::from(id.0)).map(|h| h.counters)
+    }
+
+    /// What a switch counted.
+    pub fn switch_counters(&self, id: SwitchId) -> Option<SwitchCounters> {
+        self.switch(id).ok().map(|s| s.counters)
+    }
+
+    /// What a link counted: from its first end to its second, and back.
+    pub fn link_counters(&self, id: LinkId) -> Option<[LinkCounters; 2]> {
+        let link = self.net.links.get(usize::from(id.0))?;
+        Some([link.ways[0].counters, link.ways[1].counters])
+    }
+
+    /// What all counted.
+    pub fn counters(&self) -> WorldCounters {
+        WorldCounters {
+            events_waiting_peak: self.net.queue.peak(),
+            ..self.net.counters
+        }
+    }
+
+    /// Names of the ports of hosts and load balancers, for captures: `NAME` of a host, `NAME-PORT` of a load balancer.
+    pub fn port_names(&self) -> Vec<(Place, String)> {
+        let hosts = self.hosts.iter().map(|h| (h.place(), h.spec.name.clone()));
+        hosts.chain(self.lbs.iter().flat_map(Lb::port_names)).collect()
+    }
+
+    /// Lets a tap look on from now on.
+    pub fn add_tap(&mut self, tap: Box<dyn Tap>) {
+        self.net.observer.add(tap);
+    }
+
+    /// Ends all taps.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a tap.
+    pub fn finish_taps(&mut self) -> Result<(), String> {
+        self.net.observer.finish()
+    }
+
+    /// 128 bits over all frames at ports of hosts and load balancers, and all [`Trace`]s, so far.
+    pub fn digest(&self) -> u128 {
+        self.net.observer.digest()
+    }
+
+    /// Whether every frame that was sent arrived, was dropped with a reason or is on its way, and every frame that a
+    /// load balancer received left it, was dropped or waits in it.
+    ///
+    /// # Errors
+    ///
+    /// Where the counts differ.
+    pub fn check_conservation(&self) -> Result<(), String> {
+        let mut in_flight = vec![[0u64; 2]; self.net.links.len()];
+        for event in self.net.queue.iter() {
+            if let Event::Arrive { link, from, .. } = event
+                && let Some(ways) = in_flight.get_mut(usize::from(link.0))
+            {
+                ways[*from as usize] += 1;
+            }
+        }
+        for ((link, in_flight), id) in self.net.links.iter().zip(in_flight).zip(0..) {
+            for (way, found) in link.ways.iter().zip(in_flight) {
+                if way.counters.in_flight() != Some(found) {
+                    return Err(format!(
+                        "{}: {found} frames are on their way, and it counted {:?}",
+                        LinkId(id),
+                        way.counters
+                    ));
+                }
+            }
+        }
+        self.lbs.iter().try_for_each(Lb::check_conservation)
+    }
+}
+
+fn number(len: usize, what: &'static str) -> Result<u16, WorldError> {
+    if len >= ENTITY_COUNT_MAX {
+        return Err(WorldError::Full {
+            what,
+            max: ENTITY_COUNT_MAX,
+        });
+    }
+    Ok(len as u16)
+}
