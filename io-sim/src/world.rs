@@ -547,6 +547,11 @@ impl World {
         self.lbs.iter().map(LbRef)
     }
 
+    /// The link-layer address that a host knows for a neighbour.
+    pub fn neighbour(&self, host: HostId, addr: IpAddr) -> Option<evenkeel_core::wire::MacAddr> {
+        self.hosts.get(usize::from(host.0))?.neighbour(addr)
+    }
+
     /// What a host counted.
     pub fn host_counters(&self, id: HostId) -> Option<crate::HostCounters> {
         self.hosts.get(usize::from(id.0)).map(|h| h.counters)

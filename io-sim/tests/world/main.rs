@@ -1,0 +1,4 @@
+//! Worlds at their public boundary.
+
+mod balanced;
+mod build;
