@@ -38,11 +38,10 @@ impl Outbox {
         self.written >= self.bytes.len()
     }
 
-    /// `true`: something was written.
-    fn write(&mut self, socket: &mut Socket<'_>) -> bool {
+    fn write(&mut self, socket: &mut Socket<'_>) {
         let rest = self.bytes.get(self.written..).unwrap_or_default();
         if rest.is_empty() || !socket.can_send() {
-            return false;
+            return;
         }
         let n = socket.send_slice(rest).unwrap_or(0);
         self.written += n;
@@ -50,17 +49,7 @@ impl Outbox {
             // Its memory goes, as most connections are silent most of the time.
             *self = Outbox::default();
         }
-        n > 0
     }
-}
-
-/// What an application did in its turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// The stack has something to do.
-    pub(super) poll: bool,
-    /// When the application wants a turn.
-    pub(super) next_at: Option<u64>,
 }
 
 /// Marks the end of a flow.
@@ -152,11 +141,15 @@ impl Client {
         }
     }
 
-    /// Reads, writes, and says when it wants to go on. A flow that is over wants nothing.
-    pub(super) fn turn(&mut self, net: &mut Net, record: &mut FlowRecord, socket: &mut Socket<'_>) -> Turn {
-        let mut turn = Turn::default();
+    /// Reads, writes, and says when it wants a turn. A flow that is over wants none.
+    pub(super) fn turn(
+        &mut self,
+        net: &mut Net,
+        record: &mut FlowRecord,
+        socket: &mut Socket<'_>,
+    ) -> Option<u64> {
         if record.ended.is_some() {
-            return turn;
+            return None;
         }
         let state = socket.state();
         if record.established.is_none() && socket.may_send() {
@@ -170,11 +163,11 @@ impl Client {
         match state {
             State::Closed => {
                 end(net, record, self.flow, Some(BrokenWhy::Reset));
-                return turn;
+                return None;
             }
             State::TimeWait if self.closing => {
                 end(net, record, self.flow, None);
-                return turn;
+                return None;
             }
             State::CloseWait | State::LastAck | State::Closing | State::TimeWait if !self.closing => {
                 return self.break_off(net, record, socket, BrokenWhy::ClosedByServer);
@@ -184,14 +177,14 @@ impl Client {
         if self.request_at.is_some_and(|at| net.now >= at) || self.is_due_to_end(net.now, record) {
             self.request_at = None;
             if is_done(net.now, record) {
-                turn.poll |= self.finish(net, record, socket);
+                self.finish(net, record, socket);
             } else {
                 self.request(net, record);
             }
         }
-        turn.poll |= self.outbox.write(socket);
+        self.outbox.write(socket);
         if record.ended.is_some() {
-            return turn;
+            return None;
         }
 
         let seen = (socket.state(), socket.send_queue(), self.received);
@@ -205,15 +198,9 @@ impl Client {
             return self.break_off(net, record, socket, BrokenWhy::GaveUp);
         }
         let until = record.spec.until.filter(|_| self.request_at.is_some());
-        turn.next_at = [
-            self.request_at,
-            awaits.then_some(give_up_at),
-            until.map(|u| u.as_nanos().max(net.now + 1)),
-        ]
-        .into_iter()
-        .flatten()
-        .min();
-        turn
+        let until = until.map(|u| u.as_nanos().max(net.now + 1));
+        let times = [self.request_at, awaits.then_some(give_up_at), until];
+        times.into_iter().flatten().min()
     }
 
     /// The time of requests is over while none is under way.
@@ -227,13 +214,10 @@ impl Client {
         record: &mut FlowRecord,
         socket: &mut Socket<'_>,
         why: BrokenWhy,
-    ) -> Turn {
+    ) -> Option<u64> {
         socket.abort();
         end(net, record, self.flow, Some(why));
-        Turn {
-            poll: true,
-            next_at: None,
-        }
+        None
     }
 
     /// `false`: bytes are not what they should be.
@@ -316,20 +300,18 @@ impl Client {
     }
 
     /// After the last reply.
-    fn finish(&mut self, net: &mut Net, record: &mut FlowRecord, socket: &mut Socket<'_>) -> bool {
+    fn finish(&mut self, net: &mut Net, record: &mut FlowRecord, socket: &mut Socket<'_>) {
         match record.spec.end {
             FlowEnd::Close => {
                 self.closing = true;
                 record.state = FlowState::Closing;
                 socket.close();
-                true
             }
             FlowEnd::Reset => {
                 socket.abort();
                 end(net, record, self.flow, None);
-                true
             }
-            FlowEnd::Stay => false,
+            FlowEnd::Stay => {}
         }
     }
 }
@@ -378,8 +360,7 @@ impl Server {
         net: &mut Net,
         flows: &mut [FlowRecord],
         socket: &mut Socket<'_>,
-    ) -> Result<Turn, Option<FlowId>> {
-        let mut turn = Turn::default();
+    ) -> Result<(), Option<FlowId>> {
         if !self.greeted && socket.may_send() {
             self.greeted = true;
             self.outbox.bytes.extend(SERVER_MAGIC.to_le_bytes());
@@ -394,7 +375,6 @@ impl Server {
                 right = ok;
                 (n, n)
             });
-            turn.poll = true;
             if !matches!(taken, Ok(n) if n > 0) {
                 break;
             }
@@ -403,12 +383,11 @@ impl Server {
             socket.abort();
             return Err(self.talk.map(|t| t.flow));
         }
-        turn.poll |= self.outbox.write(socket);
+        self.outbox.write(socket);
         if socket.state() == State::CloseWait && self.outbox.is_empty() {
             socket.close();
-            turn.poll = true;
         }
-        Ok(turn)
+        Ok(())
     }
 
     fn take(&mut self, seed: u64, flows: &mut [FlowRecord], data: &[u8]) -> (usize, bool) {

@@ -54,7 +54,7 @@ pub struct HostSpec {
     pub neighbour_lifetime: Duration,
     /// Connections that it has at a time, at most.
     pub conn_count_max: usize,
-    /// Bytes of a connection's receive buffer, and of its send buffer.
+    /// Bytes of a connection's send buffer; its receive buffer has twice as many. Best the same on all hosts.
     pub tcp_buffer: usize,
 }
 
@@ -679,12 +679,7 @@ impl Host {
         }
         conn.planned = None;
         match conn.due {
-            Some(due) if due <= net.now => {
-                if let Role::Client(stack, _) | Role::Server(stack, _) = &mut conn.role {
-                    stack.poll(net.now);
-                }
-                self.turn(net, flows, place, conn);
-            }
+            Some(due) if due <= net.now => self.turn(net, flows, place, conn),
             // It was put off since.
             Some(due) => {
                 conn.planned = Some(due);
@@ -707,30 +702,17 @@ impl Host {
     fn turn(&mut self, net: &mut Net, flows: &mut [FlowRecord], place: u32, mut conn: Box<Conn>) {
         let (mut frames, due, over) = match &mut conn.role {
             Role::Client(stack, client) => {
-                let mut next_at = None;
-                if let Some(record) = flows.get_mut(client.flow.0 as usize)
-                    && let Some(socket) = stack.socket_mut()
-                {
-                    let turn = client.turn(net, record, socket);
-                    next_at = turn.next_at;
-                    if turn.poll {
-                        stack.poll(net.now);
-                    }
-                }
+                let next_at = match (flows.get_mut(client.flow.0 as usize), stack.socket_mut()) {
+                    (Some(record), Some(socket)) => client.turn(net, record, socket),
+                    _ => None,
+                };
                 finish_turn(net, stack, next_at)
             }
             Role::Server(stack, server) => {
-                if let Some(socket) = stack.socket_mut() {
-                    let turn = server.turn(net, flows, socket).unwrap_or_else(|flow| {
-                        wrong_at_server(net, flows, flow);
-                        app::Turn {
-                            poll: true,
-                            next_at: None,
-                        }
-                    });
-                    if turn.poll {
-                        stack.poll(net.now);
-                    }
+                if let Some(socket) = stack.socket_mut()
+                    && let Err(flow) = server.turn(net, flows, socket)
+                {
+                    wrong_at_server(net, flows, flow);
                 }
                 finish_turn(net, stack, None)
             }
@@ -771,8 +753,9 @@ impl Host {
     }
 }
 
-/// Frames, the next time, and whether it is over.
+/// Lets the stack send; frames, the next time, and whether it is over.
 fn finish_turn(net: &Net, stack: &mut Stack, next_at: Option<u64>) -> (Vec<Vec<u8>>, Option<u64>, bool) {
+    stack.poll(net.now);
     let frames = stack.take_frames();
     let over = stack.state() == State::Closed;
     let due = [stack.next_at(net.now), next_at].into_iter().flatten().min();

@@ -117,8 +117,10 @@ impl Stack {
 
     fn with_socket(now: u64, local: IpAddr, mtu: u16, seed: u64, buffer: usize) -> Self {
         let mut stack = Stack::bare(now, local, mtu, seed);
+        // Twice as much as a peer has under way: no acknowledgement closes the window. (This stack's sender stops for
+        // good if its timer runs out while the last window it saw, by an acknowledgement that was overtaken, is zero.)
         let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; buffer]),
+            SocketBuffer::new(vec![0; 2 * buffer]),
             SocketBuffer::new(vec![0; buffer]),
         );
         // Requests and replies are whole messages.
@@ -181,13 +183,16 @@ impl Stack {
             .map_or(State::Closed, |s| self.sockets.get::<Socket<'_>>(s).state())
     }
 
-    /// A frame whose packet, `len` bytes behind its Ethernet header, is for this connection.
+    /// A frame whose packet, `len` bytes behind its Ethernet header, is for this connection. What it makes the
+    /// connection send waits for [`Stack::poll`], mostly: the application reads, and answers, first.
     pub(super) fn receive(&mut self, now: u64, frame: Vec<u8>, len: usize) {
         self.wire.rx = Some((frame, len));
-        self.poll(now);
+        let _ = self
+            .iface
+            .poll_ingress_single(time(now), &mut self.wire, &mut self.sockets);
     }
 
-    /// Lets the connection do what is due.
+    /// Lets the connection send, and do what is due.
     pub(super) fn poll(&mut self, now: u64) {
         let _ = self.iface.poll(time(now), &mut self.wire, &mut self.sockets);
     }
