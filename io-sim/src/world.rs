@@ -304,6 +304,17 @@ impl World {
         host.serve(server)
     }
 
+    /// Lets a host tell all on its link that it has an address: gratuitous ARP, unsolicited neighbour advertisement.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::serve`].
+    pub fn announce(&mut self, host: HostId, addr: IpAddr) -> Result<(), WorldError> {
+        let id = host;
+        let host = self.hosts.get_mut(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+        host.announce(&mut self.net, addr)
+    }
+
     /// Plans a flow.
     ///
     /// # Errors

@@ -369,6 +369,36 @@ impl Host {
         self.transmit(net, frame);
     }
 
+    /// Tells all on the link that an address is here: gratuitous ARP (RFC 5944 section 4.6), unsolicited neighbour
+    /// advertisement (RFC 4861 section 7.2.6).
+    pub(crate) fn announce(&mut self, net: &mut Net, addr: IpAddr) -> Result<(), WorldError> {
+        if !self.has(addr) {
+            return Err(WorldError::NotItsAddress {
+                host: self.spec.name.clone(),
+                addr,
+            });
+        }
+        let mac = self.spec.mac.0;
+        let frame = match addr {
+            IpAddr::V4(addr) => Arp {
+                is_request: true,
+                sender_mac: mac,
+                sender: addr,
+                target: addr,
+            }
+            .frame(wire::BROADCAST),
+            IpAddr::V6(target) => Ndp {
+                is_solicitation: false,
+                overrides: true,
+                target,
+                mac: Some(mac),
+            }
+            .frame(mac, target, wire::ALL_NODES.1, wire::ALL_NODES.0),
+        };
+        self.transmit(net, frame);
+        Ok(())
+    }
+
     fn plan_neighbours(&mut self, net: &mut Net) {
         if let Some(at) = self.neighbours.next_at()
             && self.neighbours_planned.is_none_or(|planned| at < planned)

@@ -6,6 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(crate) type Mac = [u8; 6];
 
 pub(super) const BROADCAST: Mac = [0xff; 6];
+/// All nodes on the link (RFC 4291 section 2.7.1), and their link-layer address.
+pub(super) const ALL_NODES: (Ipv6Addr, Mac) = (
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+    [0x33, 0x33, 0, 0, 0, 1],
+);
 pub(super) const ETHERNET_LEN: usize = 14;
 pub(super) const ARP: u16 = 0x0806;
 pub(super) const IPV4: u16 = 0x0800;

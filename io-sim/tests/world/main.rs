@@ -2,3 +2,5 @@
 
 mod balanced;
 mod build;
+mod network;
+mod parity;
