@@ -30,7 +30,9 @@ pub use evenkeel_core::time::Instant;
 pub use flow::{BrokenWhy, FlowEnd, FlowRecord, FlowSpec, FlowState};
 pub use host::{HostCounters, HostSpec, ServerSpec};
 pub use ids::{End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, SwitchId};
-pub use lb::{LbCost, LbCounters, LbRef, LbSpec, LbState, WorkerCounters};
+pub use lb::{
+    LbCluster, LbCost, LbCounters, LbQueues, LbRef, LbSpec, LbState, LbSyncCounters, WorkerCounters,
+};
 pub use link::{Cut, Faults, LinkCounters, LinkSpec, Ppm};
 pub use observe::{Direction, Tap, Trace, TraceTap};
 pub use pcap::{FILE_COUNT_MAX, PcapTap};

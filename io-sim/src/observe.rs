@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
+use evenkeel_core::cluster::NodeEvent;
 use evenkeel_core::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -37,6 +38,8 @@ pub enum Trace {
     LbPaused(LbId),
     /// It goes on.
     LbResumed(LbId),
+    /// Something happened to a node of a cluster.
+    Node(LbId, NodeEvent),
     /// A link was given other properties or faults.
     LinkChanged(LinkId),
     /// A frame was lost; `why` is the name of the reason.
@@ -61,6 +64,7 @@ impl fmt::Display for Trace {
             Trace::LbCrashed(lb) => write!(f, "{lb} crashed"),
             Trace::LbPaused(lb) => write!(f, "{lb} paused"),
             Trace::LbResumed(lb) => write!(f, "{lb} resumed"),
+            Trace::Node(lb, event) => write!(f, "{lb}: {event:?}"),
             Trace::LinkChanged(link) => write!(f, "{link} changed"),
             Trace::Dropped { at, why, len } => write!(f, "{at}: {len} bytes dropped: {why}"),
         }
@@ -182,6 +186,11 @@ impl Observer {
             Trace::LbCrashed(lb) => [6, lb.0.into(), 0, 0],
             Trace::LbPaused(lb) => [7, lb.0.into(), 0, 0],
             Trace::LbResumed(lb) => [8, lb.0.into(), 0, 0],
+            Trace::Node(lb, event) => {
+                // Its words are as good as bytes, and there are few.
+                self.digest.update(format!("{event:?}").as_bytes());
+                [11, lb.0.into(), 0, 0]
+            }
             Trace::LinkChanged(link) => [9, link.0.into(), 0, 0],
             Trace::Dropped { at, why, len } => {
                 self.digest.update(why.as_bytes());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use evenkeel_core::cluster::NodeCommand;
 use evenkeel_core::port::PortId;
 use evenkeel_core::time::Instant;
 
@@ -385,6 +386,16 @@ impl World {
     pub fn resume(&mut self, lb: LbId) -> Result<(), WorldError> {
         let (net, lb) = self.lb_parts(lb)?;
         lb.resume(net)
+    }
+
+    /// Tells the control side of a load balancer what an operator wants.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, does not run, or is in no cluster.
+    pub fn command(&mut self, lb: LbId, command: NodeCommand) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.command(net, command)
     }
 
     /// A frame reaches a data port of a load balancer, as from its link.

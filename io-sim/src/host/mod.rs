@@ -7,7 +7,7 @@ mod stack;
 mod udp;
 mod wire;
 
-pub(crate) use wire::{set_ethernet, udp_frame};
+pub(crate) use wire::{Mac, ParsedUdp, set_ethernet, udp_frame};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -300,6 +300,23 @@ pub(crate) fn udp_frame(src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Vec<u8
     ip_frame(src.ip(), dst.ip(), UDP, 64, &udp)
 }
 
+/// A datagram in a frame, its checksums right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ParsedUdp<'a> {
+    pub(crate) dst: SocketAddr,
+    pub(crate) data: &'a [u8],
+}
+
+impl<'a> ParsedUdp<'a> {
+    pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
+        let packet = Packet::parse(be16(frame, 12)?, frame.get(ETHERNET_LEN..)?).ok()?;
+        let len = usize::from(be16(packet.payload, 4)?);
+        let (_, dst) = packet.ends()?;
+        let data = packet.payload.get(8..len)?;
+        (packet.proto == UDP).then_some(ParsedUdp { dst, data })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,26 +1,37 @@
 //! A load balancer: the production engine's workers over simulated NICs, driven by events.
 
+mod cluster;
+mod look;
 mod nic;
 mod port;
+
+pub use cluster::{LbCluster, LbQueues, LbSyncCounters};
+pub use look::LbRef;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_core::cluster::{Incarnation, NodeCommand, PeerId};
 use evenkeel_core::conn::{HeapMemory, TableSizes};
 use evenkeel_core::lport::Steering;
 use evenkeel_core::port::{Frame, HeapFrame, PortId, RxChecksum, WorkerId};
 use evenkeel_core::service::{Snapshot, SnapshotSpec};
 use evenkeel_core::stats::Counters;
 use evenkeel_core::step::{StepBuffers, step};
+use evenkeel_core::sync::{ClusterWorkerConfig, SyncCommand};
 use evenkeel_core::time::Instant;
-use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
+use evenkeel_core::worker::{BucketMap, Command, Event as WorkerEvent, Worker, WorkerConfig};
 
+use self::cluster::{Control, Outgoing, TURN_COUNT_MAX, WorkerInbox};
 use self::port::SimPort;
 use crate::ids::{LbId, LbPort, Owner, Place};
 use crate::observe::Trace;
 use crate::queue::Event;
 use crate::random::{Purpose, nanos};
 use crate::world::{Attached, Net, WorldError};
+
+/// Sync frames that a worker sends in one turn, at most.
+const SYNC_FRAME_COUNT_MAX: usize = 32;
 
 /// What a load balancer's work costs in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +42,8 @@ pub struct LbCost {
     pub turn: Duration,
     /// Of each frame of a turn, in addition.
     pub frame: Duration,
+    /// Of each message of a peer, each command and each sync frame that a worker makes, in addition.
+    pub message: Duration,
 }
 
 impl Default for LbCost {
@@ -39,6 +52,7 @@ impl Default for LbCost {
             wake: Duration::from_micros(1),
             turn: Duration::from_nanos(100),
             frame: Duration::from_nanos(200),
+            message: Duration::from_nanos(300),
         }
     }
 }
@@ -49,6 +63,7 @@ impl LbCost {
         wake: Duration::ZERO,
         turn: Duration::ZERO,
         frame: Duration::ZERO,
+        message: Duration::ZERO,
     };
 }
 
@@ -77,6 +92,8 @@ pub struct LbSpec {
     pub cost: LbCost,
     /// The NICs take in every frame.
     pub promiscuous: bool,
+    /// Its place in a cluster; `None`: it is alone.
+    pub cluster: Option<LbCluster>,
 }
 
 impl LbSpec {
@@ -98,6 +115,7 @@ impl LbSpec {
             handoff_ring: 512,
             cost: LbCost::default(),
             promiscuous: false,
+            cluster: None,
         }
     }
 }
@@ -144,7 +162,7 @@ pub struct LbCounters {
     pub punted: u64,
     /// Of these: sent on.
     pub forwarded: u64,
-    /// Frames that the engine made and sent.
+    /// Frames that the engine and the control side made and sent.
     pub originated: u64,
     /// Frames to be sent out of a port that has no link.
     pub no_link: u64,
@@ -161,6 +179,10 @@ pub struct WorkerCounters {
     pub engine: Counters,
     /// Frames that wait for it.
     pub waiting: usize,
+    /// Messages of peers that wait for it.
+    pub messages_waiting: usize,
+    /// Commands that wait for it.
+    pub commands_waiting: usize,
     /// Turns that it took.
     pub turns: u64,
 }
@@ -169,6 +191,8 @@ pub struct WorkerCounters {
 struct WorkerSlot {
     worker: Worker,
     port: SimPort,
+    /// From the control side.
+    inbox: Option<WorkerInbox>,
     /// When its turn is planned, if it is.
     planned: Option<u64>,
     /// Number of the turn that is planned: others are stale.
@@ -183,6 +207,7 @@ struct WorkerSlot {
 struct Life {
     workers: Vec<WorkerSlot>,
     buffers: StepBuffers<HeapFrame>,
+    control: Option<Control>,
     paused: bool,
 }
 
@@ -202,6 +227,7 @@ pub(crate) struct Lb {
     /// Turns planned so far; never starts anew, so that a turn of an earlier life is stale.
     turns: u64,
     counters: LbCounters,
+    sync_counters: LbSyncCounters,
 }
 
 impl Lb {
@@ -216,6 +242,12 @@ impl Lb {
         if !spec.sizes.is_valid() {
             return Err(refused("tables of these sizes cannot be made".to_owned()));
         }
+        if let Some(cluster) = &spec.cluster
+            && let Err(errors) = cluster.config.check()
+        {
+            let all: Vec<_> = errors.iter().take(5).map(ToString::to_string).collect();
+            return Err(refused(all.join("; ")));
+        }
         let snapshot = snapshot(&spec.name, &spec.config)?;
         Ok(Lb {
             id,
@@ -227,6 +259,7 @@ impl Lb {
             incarnation: 0,
             turns: 0,
             counters: LbCounters::default(),
+            sync_counters: LbSyncCounters::default(),
             spec,
         })
     }
@@ -289,6 +322,15 @@ impl Lb {
                 .draw(2 << 32 | u64::from(self.id.0), Purpose::LbSeed, incarnation)
         };
         let seed = self.spec.seed.unwrap_or_else(draw);
+        let cluster = self.spec.cluster.as_ref();
+        let me = cluster.map(|c| PeerId {
+            node: c.config.id,
+            incarnation: Incarnation(incarnation),
+        });
+        let refused = |why: String| WorldError::Config {
+            lb: self.spec.name.clone(),
+            why,
+        };
         let mut workers = Vec::with_capacity(self.spec.workers.into());
         for id in 0..self.spec.workers {
             let config = WorkerConfig {
@@ -298,10 +340,11 @@ impl Lb {
                 sizes: self.spec.sizes,
                 local_port_min: self.spec.local_port_min,
                 seed,
-            };
-            let refused = |why: String| WorldError::Config {
-                lb: self.spec.name.clone(),
-                why,
+                cluster: cluster.zip(me).map(|(c, id)| ClusterWorkerConfig {
+                    id,
+                    cluster: c.config.cluster,
+                    sizes: c.sizes,
+                }),
             };
             let mut worker = Worker::new(config, &mut HeapMemory)
                 .map_err(|_| refused("there is no memory for its tables".to_owned()))?;
@@ -313,19 +356,29 @@ impl Lb {
             workers.push(WorkerSlot {
                 worker,
                 port: SimPort::new(),
+                inbox: cluster.map(|c| WorkerInbox::new(&c.queues, self.id, incarnation, id.into())),
                 planned: None,
                 turn: 0,
                 busy_until: 0,
                 turns: 0,
             });
         }
+        let now = Instant::from_nanos(net.now);
+        let control = match cluster.zip(me) {
+            Some((c, me)) => {
+                Some(Control::new(c, me, self.spec.workers, seed, now, self.id).map_err(refused)?)
+            }
+            None => None,
+        };
         self.incarnation = incarnation;
         self.life = Some(Life {
             workers,
             buffers: StepBuffers::default(),
+            control,
             paused: false,
         });
         net.trace(Trace::LbStarted(self.id, incarnation));
+        self.plan_node(net, net.now);
         Ok(())
     }
 
@@ -343,6 +396,10 @@ impl Lb {
                 net.dropped(at, "lost-in-crash", frame.len());
             }
         }
+        for frame in life.control.iter().flat_map(|c| &c.ring) {
+            self.sync_counters.lost_in_crash += 1;
+            net.dropped(self.place(LbPort::Sync), "lost-in-crash", frame.len());
+        }
         net.trace(Trace::LbCrashed(self.id));
     }
 
@@ -351,6 +408,7 @@ impl Lb {
         if let Some(life) = &mut self.life {
             life.paused = true;
             life.workers.iter_mut().for_each(|w| w.planned = None);
+            life.control.iter_mut().for_each(|c| c.planned = None);
         }
         net.trace(Trace::LbPaused(self.id));
         Ok(())
@@ -362,6 +420,7 @@ impl Lb {
             life.paused = false;
         }
         net.trace(Trace::LbResumed(self.id));
+        self.plan_node(net, net.now);
         for worker in 0..u16::from(self.spec.workers) {
             self.plan(net, worker, net.now);
         }
@@ -394,8 +453,27 @@ impl Lb {
         );
     }
 
+    /// Plans the control side's turn at `at`, unless an earlier one is planned.
+    fn plan_node(&mut self, net: &mut Net, at: u64) {
+        let life = self.life.as_mut().filter(|life| !life.paused);
+        let Some(control) = life.and_then(|life| life.control.as_mut()) else {
+            return;
+        };
+        if control.planned.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        self.turns += 1;
+        control.planned = Some(at);
+        control.turn = self.turns;
+        let turn = self.turns;
+        net.queue.push(at, Event::Node { lb: self.id, turn });
+    }
+
     /// A frame comes in from a link.
     pub(crate) fn receive(&mut self, net: &mut Net, at: Place, data: &[u8]) {
+        if at.port == self.sync_port() {
+            return self.receive_sync(net, at, data);
+        }
         self.counters.received += 1;
         let Some(life) = &mut self.life else {
             self.counters.down += 1;
@@ -427,7 +505,12 @@ impl Lb {
     /// A worker's turn.
     pub(crate) fn worker_due(&mut self, net: &mut Net, worker: u16, turn: u64) {
         let Some(life) = &mut self.life else { return };
-        let Life { workers, buffers, .. } = life;
+        let Life {
+            workers,
+            buffers,
+            control,
+            ..
+        } = life;
         let Some(slot) = workers.get_mut(usize::from(worker)) else {
             return;
         };
@@ -436,24 +519,67 @@ impl Lb {
         }
         slot.turns += 1;
         let now = Instant::from_nanos(net.now);
+        let mut messages = 0;
+        let mut answering = None;
+        if let Some(inbox) = &mut slot.inbox {
+            for _ in 0..TURN_COUNT_MAX {
+                let Some(command) = inbox.commands.pop(net.now) else {
+                    break;
+                };
+                if let SyncCommand::Answer(answers) = &command {
+                    answering = Some(answers.clone());
+                }
+                // What is refused for want of room is told again.
+                let _ = slot.worker.handle_command(now, Command::Sync(command));
+                messages += 1;
+            }
+            for _ in 0..TURN_COUNT_MAX {
+                let Some(message) = inbox.messages.pop(net.now) else {
+                    break;
+                };
+                // What is refused is counted there.
+                let _ = slot.worker.handle_sync(now, &message);
+                messages += 1;
+            }
+        }
         // The table's idea of time follows even while nothing is due, as with a node that polls all the time.
         slot.worker.handle_timeout(now);
         let stepped = step(&mut slot.worker, &mut slot.port, now, buffers);
+        let mut sync = Vec::new();
+        if let Some(control) = control {
+            let mut frame = Vec::new();
+            for _ in 0..SYNC_FRAME_COUNT_MAX {
+                let Some(to) = slot.worker.poll_sync(now, &mut frame) else {
+                    break;
+                };
+                messages += 1;
+                self.sync_counters.sent_bytes += frame.len() as u64;
+                sync.extend(control.packets(to, &frame));
+            }
+        }
         let frames = (stepped.received + stepped.originated) as u64;
         let cost = &self.spec.cost;
-        slot.busy_until = net.now + nanos(cost.turn) + frames * nanos(cost.frame);
+        slot.busy_until =
+            net.now + nanos(cost.turn) + frames * nanos(cost.frame) + messages * nanos(cost.message);
+        let mut events = Vec::new();
         while let Some(event) = slot.worker.poll_event() {
-            drop(event);
+            if let WorkerEvent::Sync(event) = event {
+                events.push((WorkerId(worker as u8), event));
+            }
         }
         self.counters.done += std::mem::take(&mut slot.port.done);
         self.counters.punted += slot.port.punted.len() as u64;
-        slot.port.punted.clear();
+        let punted = std::mem::take(&mut slot.port.punted);
 
         let next = if slot.port.waiting() > 0 {
             Some(slot.busy_until)
         } else {
             slot.worker.poll_timeout().map(Instant::as_nanos)
         };
+        let next = next
+            .into_iter()
+            .chain(slot.inbox.as_ref().and_then(WorkerInbox::next_at))
+            .min();
         let mut sent = std::mem::take(&mut slot.port.sent);
         let mut handed_off = std::mem::take(&mut slot.port.handed_off);
         for (port, frame) in sent.drain(..) {
@@ -462,6 +588,16 @@ impl Lb {
         for (to, frame) in handed_off.drain(..) {
             self.hand_off(net, to, frame);
         }
+        for frame in sync {
+            self.transmit_sync(net, frame);
+        }
+        if let Some(answers) = answering {
+            let macs = answers.addrs.iter().filter_map(|(_, mac)| mac.map(|m| m.0));
+            self.extra_macs = macs.collect();
+            self.extra_macs.sort_unstable();
+            self.extra_macs.dedup();
+        }
+        self.tell_node(net, events, punted);
         // Their room is kept.
         if let Some(slot) = self
             .life
@@ -472,7 +608,8 @@ impl Lb {
             slot.port.handed_off = handed_off;
         }
         if let Some(next) = next {
-            self.plan(net, worker, next.max(net.now));
+            // What is due now and was not done waits at least until time has passed.
+            self.plan(net, worker, next.max(net.now + 1));
         }
     }
 
@@ -510,9 +647,153 @@ impl Lb {
         self.plan(net, to.0.into(), net.now + nanos(self.spec.cost.wake));
     }
 
+    /// A sync frame comes in.
+    fn receive_sync(&mut self, net: &mut Net, at: Place, data: &[u8]) {
+        let c = &mut self.sync_counters;
+        c.received += 1;
+        let Some(life) = &mut self.life else {
+            c.down += 1;
+            return net.dropped(at, "node-down", data.len());
+        };
+        let control = life.control.as_mut();
+        let Some((control, frame)) = control
+            .and_then(|control| Some((cluster::sync_frame(control.core.id().node, data)?, control)))
+            .map(|(frame, control)| (control, frame))
+        else {
+            c.filtered += 1;
+            return net.dropped(at, "nic-filtered", data.len());
+        };
+        let bound = self.spec.cluster.as_ref().map_or(0, |c| c.queues.sync_ring);
+        if control.ring.len() >= bound {
+            c.ring_full += 1;
+            return net.dropped(at, "sync-ring-full", data.len());
+        }
+        control.ring.push_back(frame);
+        c.ring_peak = c.ring_peak.max(control.ring.len());
+        self.plan_node(net, net.now + nanos(self.spec.cost.wake));
+    }
+
+    fn transmit_sync(&mut self, net: &mut Net, frame: Vec<u8>) {
+        self.sync_counters.sent += 1;
+        match self.link(self.sync_port()).flatten() {
+            Some(link) => net.send(link, net.now, frame),
+            None => net.dropped(self.place(LbPort::Sync), "no-link", frame.len()),
+        }
+    }
+
+    /// What a worker has for the control side.
+    fn tell_node(
+        &mut self,
+        net: &mut Net,
+        events: Vec<(WorkerId, evenkeel_core::sync::SyncEvent)>,
+        punted: Vec<HeapFrame>,
+    ) {
+        let (Some(cluster), Some(life)) = (&self.spec.cluster, &mut self.life) else {
+            return;
+        };
+        let Some(control) = &mut life.control else { return };
+        let c = &mut self.sync_counters;
+        let mut first = None;
+        for event in events {
+            match control.events.push(&net.streams, net.now, &cluster.queues, event) {
+                Some(due) => first = Some(first.unwrap_or(due).min(due)),
+                None => c.events_full += 1,
+            }
+        }
+        c.events_peak = c.events_peak.max(control.events.len());
+        for frame in punted {
+            let item = (frame.ingress(), frame.data().to_vec());
+            match control.punted.push(&net.streams, net.now, &cluster.queues, item) {
+                Some(due) => first = Some(first.unwrap_or(due).min(due)),
+                None => c.punted_full += 1,
+            }
+        }
+        if let Some(at) = first {
+            self.plan_node(net, at);
+        }
+    }
+
     /// The control side's turn.
     pub(crate) fn node_due(&mut self, net: &mut Net, turn: u64) {
-        let _ = (net, turn);
+        let control = self.life.as_mut().and_then(|life| life.control.as_mut());
+        let Some(control) = control.filter(|c| c.turn == turn) else {
+            return;
+        };
+        if control.planned.take().is_none() {
+            return;
+        }
+        let mut out = Outgoing::default();
+        self.sync_counters.handled += control.run(net.now, &mut out);
+        self.give(net, out);
+        let control = self.life.as_ref().and_then(|life| life.control.as_ref());
+        if let Some(next) = control.and_then(|c| c.next_at(net.now)) {
+            self.plan_node(net, next.max(net.now + 1));
+        }
+    }
+
+    /// Tells the control side what an operator wants.
+    pub(crate) fn command(&mut self, net: &mut Net, command: NodeCommand) -> Result<(), WorldError> {
+        self.is_in(LbState::Running)?;
+        let control = self.life.as_mut().and_then(|life| life.control.as_mut());
+        let Some(control) = control else {
+            return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
+        };
+        let mut out = Outgoing::default();
+        control.command(net.now, command, &mut out);
+        self.give(net, out);
+        self.plan_node(net, net.now);
+        Ok(())
+    }
+
+    /// Carries out what the control side wants.
+    fn give(&mut self, net: &mut Net, out: Outgoing) {
+        for event in out.events {
+            net.trace(Trace::Node(self.id, event));
+        }
+        for frame in out.sync {
+            self.transmit_sync(net, frame);
+        }
+        for (port, frame) in out.frames {
+            self.counters.originated += 1;
+            match self.link(port.0).flatten() {
+                Some(link) => net.send(link, net.now, frame),
+                None => {
+                    self.counters.no_link += 1;
+                    net.dropped(self.place(LbPort::Data(port)), "no-link", frame.len());
+                }
+            }
+        }
+        let mut wake: Vec<(u16, u64)> = Vec::new();
+        if let (Some(cluster), Some(life)) = (&self.spec.cluster, &mut self.life) {
+            let c = &mut self.sync_counters;
+            let queues = &cluster.queues;
+            for (worker, command) in out.commands {
+                let slot = life.workers.get_mut(usize::from(worker.0));
+                let Some(inbox) = slot.and_then(|s| s.inbox.as_mut()) else {
+                    continue;
+                };
+                match inbox.commands.push(&net.streams, net.now, queues, command) {
+                    Some(due) => wake.push((worker.0.into(), due)),
+                    None => c.commands_full += 1,
+                }
+                c.commands_peak = c.commands_peak.max(inbox.commands.len());
+            }
+            for message in out.messages {
+                let worker = self.buckets.worker(message.bucket);
+                let slot = life.workers.get_mut(usize::from(worker.0));
+                let Some(inbox) = slot.and_then(|s| s.inbox.as_mut()) else {
+                    continue;
+                };
+                match inbox.messages.push(&net.streams, net.now, queues, message) {
+                    Some(due) => wake.push((worker.0.into(), due)),
+                    None => c.messages_full += 1,
+                }
+                c.messages_peak = c.messages_peak.max(inbox.messages.len());
+            }
+        }
+        for (worker, at) in wake {
+            self.plan(net, worker, at);
+        }
     }
 
     pub(crate) fn check_conservation(&self) -> Result<(), String> {
@@ -532,6 +813,19 @@ impl Lb {
             + c.punted
             + c.forwarded
             + waiting;
+        let s = &self.sync_counters;
+        let ring = self
+            .life
+            .iter()
+            .filter_map(|l| l.control.as_ref())
+            .map(|c| c.ring.len() as u64);
+        let sync = s.down + s.filtered + s.ring_full + s.lost_in_crash + s.handled + ring.sum::<u64>();
+        if sync != s.received {
+            return Err(format!(
+                "{}: {} sync frames received, and {sync} found again: {s:?}",
+                self.spec.name, s.received
+            ));
+        }
         if found == c.received {
             Ok(())
         } else {
@@ -551,66 +845,4 @@ fn snapshot(lb: &str, config: &SnapshotSpec) -> Result<Arc<Snapshot>, WorldError
             why: all.join("; "),
         }
     })
-}
-
-/// A load balancer, to look at.
-#[derive(Clone, Copy, Debug)]
-pub struct LbRef<'a>(pub(crate) &'a Lb);
-
-impl<'a> LbRef<'a> {
-    /// Its number.
-    pub fn id(self) -> LbId {
-        self.0.id
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'a str {
-        &self.0.spec.name
-    }
-
-    /// Whether it runs.
-    pub fn state(self) -> LbState {
-        self.0.state()
-    }
-
-    /// Lives so far, this one included.
-    pub fn incarnation(self) -> u64 {
-        self.0.incarnation
-    }
-
-    /// What it serves.
-    pub fn snapshot(self) -> &'a Arc<Snapshot> {
-        &self.0.snapshot
-    }
-
-    /// What its machine counted.
-    pub fn counters(self) -> LbCounters {
-        self.0.counters
-    }
-
-    /// Its workers; none while it is down.
-    pub fn workers(self) -> impl Iterator<Item = &'a Worker> {
-        self.0
-            .life
-            .iter()
-            .flat_map(|l| &l.workers)
-            .map(|slot| &slot.worker)
-    }
-
-    /// What its workers counted; nothing while it is down.
-    pub fn worker_counters(self) -> Vec<WorkerCounters> {
-        let slots = self.0.life.iter().flat_map(|l| &l.workers);
-        slots
-            .map(|slot| WorkerCounters {
-                engine: slot.worker.counters().clone(),
-                waiting: slot.port.waiting(),
-                turns: slot.turns,
-            })
-            .collect()
-    }
-
-    /// A port of it.
-    pub fn place(self, port: LbPort) -> Place {
-        self.0.place(port)
-    }
 }

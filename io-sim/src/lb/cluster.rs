@@ -1,0 +1,449 @@
+//! The control side of a load balancer in a cluster: `NodeCore`, the receiver of sync frames, and the queues between
+//! them and the workers, each with a bound and a delay.
+//!
+//! ```text
+//! sync port > ring > Receiver > queue > worker         NodeCore > queue > worker (commands)
+//!                             > NodeCore               worker > queue > NodeCore (events, punted frames)
+//! worker > sync port (frames, one to each peer)        NodeCore > sync port, data ports
+//! ```
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use evenkeel_core::cluster::{self, ClusterConfig, NodeCommand, NodeCore, NodeId, PeerId};
+use evenkeel_core::port::{PortId, WorkerId};
+use evenkeel_core::sync::codec::{FrameHeader, FrameWriter, NODE_FRAME_LEN_MAX, STREAM_CONTROL};
+use evenkeel_core::sync::{
+    self, ClusterSizes, Delivered, NodeMessage, Receiver, SyncCommand, SyncEvent, SyncMessage,
+};
+use evenkeel_core::time::Instant;
+
+use crate::host::{Mac, ParsedUdp, set_ethernet, udp_frame};
+use crate::ids::LbId;
+use crate::random::{Purpose, Streams, nanos};
+
+/// The UDP port of sync frames.
+const SYNC_UDP_PORT: u16 = 5679;
+/// Frames of the sync ring and items of each queue that the control side takes in one turn, at most.
+pub(super) const TURN_COUNT_MAX: usize = 256;
+
+/// A load balancer's place in a cluster.
+#[derive(Clone, Debug)]
+pub struct LbCluster {
+    /// What its `NodeCore` is told.
+    pub config: ClusterConfig,
+    /// Sizes of replication in each worker.
+    pub sizes: ClusterSizes,
+    /// The queues between its parts.
+    pub queues: LbQueues,
+}
+
+/// Bounds and delay of the queues between workers and control side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LbQueues {
+    /// Sync frames that have come in and wait for the control side.
+    pub sync_ring: usize,
+    /// Messages of peers that wait for one worker.
+    pub messages: usize,
+    /// Commands that wait for one worker.
+    pub commands: usize,
+    /// Events of workers that wait for the control side.
+    pub events: usize,
+    /// Punted frames that wait for the control side.
+    pub punted: usize,
+    /// From one end of a queue to the other.
+    pub delay: Duration,
+    /// Added to it, from zero to this; nothing overtakes by it.
+    pub jitter: Duration,
+}
+
+impl Default for LbQueues {
+    fn default() -> Self {
+        LbQueues {
+            sync_ring: 1024,
+            messages: 4096,
+            commands: 1024,
+            events: 4096,
+            punted: 256,
+            delay: Duration::from_micros(20),
+            jitter: Duration::from_micros(30),
+        }
+    }
+}
+
+/// What the control side's queues counted, over all lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LbSyncCounters {
+    /// Frames that came in by the sync port.
+    pub received: u64,
+    /// Of these: came while it was down.
+    pub down: u64,
+    /// Of these: for another node, or no sync frame at all.
+    pub filtered: u64,
+    /// Of these: found the ring full.
+    pub ring_full: u64,
+    /// Of these: waited in the ring when it crashed.
+    pub lost_in_crash: u64,
+    /// Of these: given to the receiver; its counters say what became of them.
+    pub handled: u64,
+    /// Frames sent, one for each peer.
+    pub sent: u64,
+    /// Bytes of sync frames sent, without Ethernet, IP and UDP.
+    pub sent_bytes: u64,
+    /// Messages for workers whose queue was full.
+    pub messages_full: u64,
+    /// Commands for workers whose queue was full.
+    pub commands_full: u64,
+    /// Events that found the queue full.
+    pub events_full: u64,
+    /// Punted frames that found the queue full.
+    pub punted_full: u64,
+    /// The most that a worker's queue of messages held.
+    pub messages_peak: usize,
+    /// The most that a worker's queue of commands held.
+    pub commands_peak: usize,
+    /// The most that the queue of events held.
+    pub events_peak: usize,
+    /// The most that the sync ring held.
+    pub ring_peak: usize,
+}
+
+/// A queue with a bound, whose items take their time.
+#[derive(Debug)]
+pub(super) struct Delayed<T> {
+    items: VecDeque<(u64, T)>,
+    max: usize,
+    last: u64,
+    n: u64,
+    entity: u64,
+}
+
+impl<T> Delayed<T> {
+    /// `entity` names it for the random numbers: no other queue of a world has it.
+    pub(super) fn new(max: usize, entity: u64) -> Self {
+        Delayed {
+            items: VecDeque::new(),
+            max,
+            last: 0,
+            n: 0,
+            entity,
+        }
+    }
+
+    /// When the item comes out; `None`: there is no room for it.
+    pub(super) fn push(&mut self, streams: &Streams, now: u64, queues: &LbQueues, item: T) -> Option<u64> {
+        if self.items.len() >= self.max {
+            return None;
+        }
+        self.n += 1;
+        let jitter = streams.span(self.entity, Purpose::QueueDelay, self.n, queues.jitter);
+        let due = now + nanos(queues.delay) + nanos(jitter);
+        self.last = self.last.max(due);
+        self.items.push_back((self.last, item));
+        Some(self.last)
+    }
+
+    pub(super) fn pop(&mut self, now: u64) -> Option<T> {
+        if self.next_at()? > now {
+            return None;
+        }
+        self.items.pop_front().map(|(_, item)| item)
+    }
+
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.items.front().map(|(due, _)| *due)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}
+
+/// What waits for one worker.
+#[derive(Debug)]
+pub(super) struct WorkerInbox {
+    pub(super) messages: Delayed<SyncMessage>,
+    pub(super) commands: Delayed<SyncCommand>,
+}
+
+impl WorkerInbox {
+    pub(super) fn new(queues: &LbQueues, lb: LbId, life: u64, worker: u16) -> Self {
+        let entity = queue_entity(lb, life);
+        WorkerInbox {
+            messages: Delayed::new(queues.messages, entity | 4 + 2 * u64::from(worker)),
+            commands: Delayed::new(queues.commands, entity | 5 + 2 * u64::from(worker)),
+        }
+    }
+
+    pub(super) fn next_at(&self) -> Option<u64> {
+        let both = [self.messages.next_at(), self.commands.next_at()];
+        both.into_iter().flatten().min()
+    }
+}
+
+/// Queues of a life draw under numbers of their own: 10 bits for the queue.
+fn queue_entity(lb: LbId, life: u64) -> u64 {
+    5 << 48 | (life & 0xffff) << 32 | u64::from(lb.0) << 10
+}
+
+/// What the control side has to give away after a turn.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// Frames for data ports.
+    pub(super) frames: Vec<(PortId, Vec<u8>)>,
+    /// Frames for the sync port.
+    pub(super) sync: Vec<Vec<u8>>,
+    /// Messages for workers.
+    pub(super) messages: Vec<SyncMessage>,
+    /// Commands for workers.
+    pub(super) commands: Vec<(WorkerId, SyncCommand)>,
+    /// What happened.
+    pub(super) events: Vec<cluster::NodeEvent>,
+}
+
+/// The control side in one life.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) core: NodeCore,
+    pub(super) receiver: Receiver,
+    cluster: u32,
+    /// The other members.
+    peers: Vec<NodeId>,
+    pub(super) ring: VecDeque<Vec<u8>>,
+    pub(super) events: Delayed<(WorkerId, SyncEvent)>,
+    pub(super) punted: Delayed<(PortId, Vec<u8>)>,
+    packet_number: u64,
+    pub(super) planned: Option<u64>,
+    pub(super) turn: u64,
+}
+
+impl Control {
+    /// # Errors
+    ///
+    /// What is wrong with the config.
+    pub(super) fn new(
+        spec: &LbCluster,
+        me: PeerId,
+        workers: u8,
+        seed: u64,
+        now: Instant,
+        lb: LbId,
+    ) -> Result<Self, String> {
+        let config = &spec.config;
+        let core = NodeCore::new(config.clone(), me.incarnation, workers, seed, now).map_err(|errors| {
+            let all: Vec<_> = errors.iter().take(5).map(ToString::to_string).collect();
+            all.join("; ")
+        })?;
+        let members: Vec<_> = config.members.iter().map(|m| m.id).collect();
+        let receiver = Receiver::new(config.cluster, me.node, &members).map_err(|e| e.to_string())?;
+        let entity = queue_entity(lb, me.incarnation.0);
+        Ok(Control {
+            core,
+            receiver,
+            cluster: config.cluster,
+            peers: members.into_iter().filter(|id| *id != me.node).collect(),
+            ring: VecDeque::new(),
+            events: Delayed::new(spec.queues.events, entity),
+            punted: Delayed::new(spec.queues.punted, entity | 1),
+            packet_number: 0,
+            planned: None,
+            turn: 0,
+        })
+    }
+
+    /// When it has something to do; the ring has its own way.
+    pub(super) fn next_at(&self, now: u64) -> Option<u64> {
+        let timer = self.core.poll_timeout().map(|at| at.as_nanos().max(now));
+        let ring = (!self.ring.is_empty()).then_some(now);
+        let times = [timer, ring, self.events.next_at(), self.punted.next_at()];
+        times.into_iter().flatten().min()
+    }
+
+    /// Takes in what waits, and does what is due. The frames that it took from the ring are counted.
+    pub(super) fn run(&mut self, now: u64, out: &mut Outgoing) -> u64 {
+        let at = Instant::from_nanos(now);
+        // First of all it finds out that it stood still.
+        if self.core.poll_timeout().is_some_and(|due| due <= at) {
+            self.core.handle_timeout(at);
+        }
+        self.poll(at, out);
+        let taken = self.ring.len().min(TURN_COUNT_MAX);
+        for frame in self.ring.drain(..taken).collect::<Vec<_>>() {
+            let mut delivered = Vec::new();
+            // What is refused is counted there.
+            let _ = self.receiver.handle(&frame, &mut |one| delivered.push(one));
+            for one in delivered {
+                match one {
+                    Delivered::Sync(message) => out.messages.push(message),
+                    Delivered::Node(from, message) => {
+                        self.core.handle_peer(at, from, &message);
+                        self.poll(at, out);
+                    }
+                }
+            }
+        }
+        for _ in 0..TURN_COUNT_MAX {
+            let Some((port, frame)) = self.punted.pop(now) else {
+                break;
+            };
+            self.core.handle_frame(at, port, &frame);
+            self.poll(at, out);
+        }
+        for _ in 0..TURN_COUNT_MAX {
+            let Some((worker, event)) = self.events.pop(now) else {
+                break;
+            };
+            self.core.handle_event(at, worker, event);
+            self.poll(at, out);
+        }
+        taken as u64
+    }
+
+    /// What an operator wants.
+    pub(super) fn command(&mut self, now: u64, command: NodeCommand, out: &mut Outgoing) {
+        let at = Instant::from_nanos(now);
+        self.core.handle_command(at, command);
+        self.poll(at, out);
+    }
+
+    /// Fetches all that the core gives; it leaves at once.
+    pub(super) fn poll(&mut self, now: Instant, out: &mut Outgoing) {
+        loop {
+            let mut idle = true;
+            while let Some(command) = self.core.poll_command() {
+                out.commands.push(command);
+            }
+            while let Some((to, message)) = self.core.poll_peer() {
+                let is_heartbeat = matches!(message, NodeMessage::Heartbeat { .. });
+                let to = match to {
+                    cluster::Destination::All => None,
+                    cluster::Destination::One(peer) => Some(peer.node),
+                };
+                self.send(to, &message, out);
+                if is_heartbeat {
+                    self.core.handle_sent(now, now);
+                }
+                idle = false;
+            }
+            while let Some((port, frame)) = self.core.poll_transmit() {
+                self.core.handle_frame_sent(now, now, &frame);
+                out.frames.push((port, frame));
+                idle = false;
+            }
+            while let Some(event) = self.core.poll_event() {
+                out.events.push(event);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, to: Option<NodeId>, message: &NodeMessage, out: &mut Outgoing) {
+        let header = FrameHeader {
+            cluster: self.cluster,
+            from: self.core.id(),
+            stream: STREAM_CONTROL,
+            packet_number: self.packet_number,
+        };
+        let mut frame = Vec::new();
+        let mut writer = FrameWriter::new(&mut frame, &header, NODE_FRAME_LEN_MAX);
+        let pushed = writer.push_node(message);
+        debug_assert!(pushed.is_ok(), "{message:?} is encoded");
+        if writer.finish() > 0 {
+            self.packet_number += 1;
+            self.address(to, &frame, out);
+        }
+    }
+
+    /// A sync frame as packets on the wire: one for each peer to which it goes.
+    fn address(&self, to: Option<NodeId>, frame: &[u8], out: &mut Outgoing) {
+        out.sync
+            .extend(packets(self.core.id().node, &self.peers, to, frame));
+    }
+
+    /// As [`Control::address`], for what a worker sends.
+    pub(super) fn packets(&self, to: sync::Destination, frame: &[u8]) -> Vec<Vec<u8>> {
+        let to = match to {
+            sync::Destination::All => None,
+            sync::Destination::One(peer) => Some(peer.node),
+        };
+        packets(self.core.id().node, &self.peers, to, frame)
+    }
+}
+
+fn packets(me: NodeId, peers: &[NodeId], to: Option<NodeId>, frame: &[u8]) -> Vec<Vec<u8>> {
+    let to = peers.iter().filter(|peer| to.is_none_or(|to| to == **peer));
+    to.map(|&peer| {
+        let mut packet = udp_frame(sync_end(me), sync_end(peer), frame);
+        set_ethernet(&mut packet, sync_mac(peer), sync_mac(me), 0x0800);
+        packet
+    })
+    .collect()
+}
+
+/// A node's link-layer address on the sync network.
+pub(super) fn sync_mac(node: NodeId) -> Mac {
+    let [high, low] = node.0.to_be_bytes();
+    [0x02, 0x5c, 0, 0, high, low]
+}
+
+/// A node's address there: of the range for benchmarks (RFC 2544).
+fn sync_end(node: NodeId) -> SocketAddr {
+    let [high, low] = node.0.to_be_bytes();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, high, low)), SYNC_UDP_PORT)
+}
+
+/// The sync frame in a packet for `me`.
+pub(super) fn sync_frame(me: NodeId, packet: &[u8]) -> Option<Vec<u8>> {
+    if packet.get(..6)? != sync_mac(me) {
+        return None;
+    }
+    let ParsedUdp { dst, data } = ParsedUdp::parse(packet)?;
+    (dst == sync_end(me)).then(|| data.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_keeps_its_order_and_its_bound() {
+        let streams = Streams::new(1);
+        let queues = LbQueues {
+            jitter: Duration::from_micros(100),
+            ..LbQueues::default()
+        };
+        let mut queue = Delayed::new(3, 1);
+        for n in 0..3 {
+            assert!(
+                queue
+                    .push(&streams, 0, &queues, n)
+                    .is_some_and(|due| due >= 20_000)
+            );
+        }
+        assert_eq!(queue.push(&streams, 0, &queues, 3), None);
+        assert_eq!(queue.pop(0), None);
+        let all: Vec<_> = std::iter::from_fn(|| queue.pop(1_000_000)).collect();
+        assert_eq!(all, [0, 1, 2]);
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn sync_frames_find_their_node() {
+        let peers = [NodeId(2), NodeId(300)];
+        let packets = packets(NodeId(1), &peers, None, b"frame");
+        assert_eq!(packets.len(), 2);
+        assert_eq!(sync_frame(NodeId(2), &packets[0]).as_deref(), Some(&b"frame"[..]));
+        assert_eq!(
+            sync_frame(NodeId(300), &packets[1]).as_deref(),
+            Some(&b"frame"[..])
+        );
+        assert_eq!(sync_frame(NodeId(3), &packets[1]), None);
+        assert_eq!(
+            super::packets(NodeId(1), &peers, Some(NodeId(300)), b"x").len(),
+            1
+        );
+    }
+}
