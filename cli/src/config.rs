@@ -36,6 +36,11 @@ impl From<Unread> for Complaint {
 
 /// The text of a config file; `-` is standard input. At most one byte more than is taken is read.
 pub(crate) fn read(path: &Path) -> Result<String, Unread> {
+    read_text(path, "config", "docs/config.md")
+}
+
+/// As [`read`], for another language: `what` it is, and where it is `described`.
+pub(crate) fn read_text(path: &Path, what: &str, described: &str) -> Result<String, Unread> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let limit = TEXT_LEN_MAX as u64 + 1;
@@ -49,7 +54,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Unread> {
         line: 1,
         column: 1,
         len: 0,
-        message: format!("cannot read the config {name}"),
+        message: format!("cannot read the {what} {name}"),
         help: error.to_string(),
         code: "evenkeel::config::unreadable",
         source: Some(error),
@@ -63,7 +68,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Unread> {
             column: last_line.chars().count() + 1,
             len: 0,
             message: format!("{name} is no text: byte {at} is not UTF-8"),
-            help: "a config is a TOML file, see docs/config.md".to_owned(),
+            help: format!("a {what} is a TOML file, see {described}"),
             code: "evenkeel::config::not_utf8",
             source: None,
             file: name,

@@ -5,6 +5,8 @@ mod complaint;
 mod completions;
 mod config;
 mod replay;
+mod signals;
+mod sim;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -36,6 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Sim(sim::Args),
     Replay(replay::Args),
     Check(check::Args),
     Completions(completions::Args),
@@ -47,6 +50,8 @@ enum Exit {
     Fine,
     Refused,
     CutShort,
+    /// A scenario failed.
+    Failed,
     /// By this signal.
     Interrupted(u8),
 }
@@ -57,6 +62,7 @@ impl From<Exit> for ExitCode {
             Exit::Fine => 0,
             Exit::Refused => 1,
             Exit::CutShort => 2,
+            Exit::Failed => 3,
             // As shells say it.
             Exit::Interrupted(signal) => signal.saturating_add(128),
         })
@@ -84,6 +90,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Sim(args) => sim::run(&args),
         Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),

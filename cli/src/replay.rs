@@ -3,8 +3,6 @@
 use std::fs::{self, Metadata};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -16,9 +14,9 @@ use evenkeel_io_pcap::replay::{
 };
 use evenkeel_node::memory::LazyMemory;
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::complaint::Complaint;
+use crate::signals::Signals;
 use crate::{Exit, config, counted};
 
 /// Put a capture through the engine and say what happened.
@@ -260,31 +258,6 @@ fn complaint(error: ReplayError) -> Complaint {
         ReplayError::MapVip(error) => Complaint::new(error.to_string()).help(error.remedy()),
         ReplayError::Spool(error) => Complaint::new(error.to_string()).help("save it to a file first"),
         error => Complaint::new(error.to_string()),
-    }
-}
-
-/// SIGINT and SIGTERM: the first one stops the replay where it is, a second one ends the process.
-#[derive(Clone)]
-struct Signals(Arc<AtomicUsize>);
-
-impl Signals {
-    fn listen() -> Result<Self, Complaint> {
-        let received = Arc::new(AtomicUsize::new(0));
-        let again = Arc::new(AtomicBool::new(false));
-        let failed = |e| Complaint::io("cannot listen for signals", e);
-        for signal in [SIGINT, SIGTERM] {
-            use signal_hook::flag;
-            flag::register_conditional_shutdown(signal, 128 + signal, again.clone()).map_err(failed)?;
-            flag::register(signal, again.clone()).map_err(failed)?;
-            flag::register_usize(signal, received.clone(), signal as usize).map_err(failed)?;
-        }
-        Ok(Signals(received))
-    }
-
-    fn received(&self) -> Option<u8> {
-        u8::try_from(self.0.load(Ordering::Relaxed))
-            .ok()
-            .filter(|&signal| signal != 0)
     }
 }
 

@@ -83,7 +83,7 @@ pub fn parse_with(name: &str, text: &str, ids: &mut Ids) -> Result<Config, Confi
         // The report does not carry the text.
         return Err(findings.into_errors(name, ""));
     }
-    let Some(tree) = syntax::tree(text, &mut findings) else {
+    let Some(tree) = syntax::tree(&sections::ROOT, text, &mut findings) else {
         return Err(findings.into_errors(name, text));
     };
     let mut draft = sections::draft(&tree, &mut findings);

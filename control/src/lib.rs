@@ -22,6 +22,14 @@ mod sections;
 mod syntax;
 mod value;
 
+/// What a config is read with, for other languages of the project that are written in TOML: a reader that goes
+/// on after an error, and reports of all errors with their places and remedies.
+pub mod reading {
+    pub use crate::problem::{Finding, Findings, Span, shown};
+    pub use crate::read::{Field, Key, Need, Schema, Table, list, nearest};
+    pub use crate::syntax::tree;
+}
+
 pub use config::{Config, parse, parse_with};
 pub use ids::Ids;
 pub use problem::{Code, ConfigErrors, PROBLEM_COUNT_MAX, Problem};

@@ -14,7 +14,7 @@ use serde::Serialize;
 pub const PROBLEM_COUNT_MAX: usize = 100;
 
 /// A place in the text, in bytes.
-pub(crate) type Span = Range<usize>;
+pub type Span = Range<usize>;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -272,19 +272,24 @@ impl Diagnostic for ConfigErrors {
 
 /// A problem before its line is known.
 #[derive(Clone, Debug)]
-pub(crate) struct Finding {
-    pub(crate) code: Code,
-    pub(crate) span: Span,
-    pub(crate) message: String,
+pub struct Finding {
+    /// The kind.
+    pub code: Code,
+    /// Where.
+    pub span: Span,
+    /// What is wrong.
+    pub message: String,
     /// Under the text.
-    pub(crate) label: String,
-    pub(crate) help: String,
+    pub label: String,
+    /// What to write instead.
+    pub help: String,
     /// Another place that belongs to it.
-    pub(crate) other: Option<(Span, String)>,
+    pub other: Option<(Span, String)>,
 }
 
 impl Finding {
-    pub(crate) fn new(code: Code, span: Span, message: impl Into<String>, help: impl Into<String>) -> Self {
+    /// A finding labelled `here`.
+    pub fn new(code: Code, span: Span, message: impl Into<String>, help: impl Into<String>) -> Self {
         Finding {
             code,
             span,
@@ -295,12 +300,14 @@ impl Finding {
         }
     }
 
-    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+    /// With this label under the text.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    pub(crate) fn other(mut self, span: Span, label: impl Into<String>) -> Self {
+    /// With another place that belongs to it.
+    pub fn other(mut self, span: Span, label: impl Into<String>) -> Self {
         self.other = Some((span, label.into()));
         self
     }
@@ -309,13 +316,14 @@ impl Finding {
 /// Keeps the first [`PROBLEM_COUNT_MAX`] findings of the text and counts the others, in whatever order
 /// they come.
 #[derive(Debug, Default)]
-pub(crate) struct Findings {
+pub struct Findings {
     kept: Vec<Finding>,
     omitted: usize,
 }
 
 impl Findings {
-    pub(crate) fn push(&mut self, finding: Finding) {
+    /// Adds one.
+    pub fn push(&mut self, finding: Finding) {
         self.kept.push(finding);
         if self.kept.len() >= 2 * PROBLEM_COUNT_MAX {
             self.cut();
@@ -323,17 +331,18 @@ impl Findings {
     }
 
     /// Whether a finding at `span` would be kept, so far: spares the making of many that would not.
-    pub(crate) fn wants(&mut self, span: &Span) -> bool {
+    pub fn wants(&mut self, span: &Span) -> bool {
         let last = self.kept.get(PROBLEM_COUNT_MAX - 1);
         last.is_none_or(|last| self.omitted == 0 || span.start < last.span.start)
     }
 
     /// Counts findings that are known to stand behind [`PROBLEM_COUNT_MAX`] others.
-    pub(crate) fn omit(&mut self, n: usize) {
+    pub fn omit(&mut self, n: usize) {
         self.omitted += n;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
@@ -386,7 +395,8 @@ impl Findings {
         (problems.collect(), self.omitted)
     }
 
-    pub(crate) fn into_errors(self, name: &str, text: &str) -> ConfigErrors {
+    /// All of them as the refusal of `text`, which is called `name`.
+    pub fn into_errors(self, name: &str, text: &str) -> ConfigErrors {
         let (errors, omitted) = self.finish(name, text);
         ConfigErrors {
             file: name.to_owned(),
@@ -630,7 +640,7 @@ pub(crate) fn counted(n: impl Into<u64>, one: &str) -> String {
 }
 
 /// A piece of the text as a message may show it: escaped, and not long.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const LEN_MAX: usize = 60;
     let mut out: String = text.chars().take(LEN_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(LEN_MAX).is_some() {

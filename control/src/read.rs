@@ -12,21 +12,24 @@ use crate::value::{self, Bad};
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Field<T> {
-    pub(crate) value: T,
-    pub(crate) span: Span,
+pub struct Field<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
 }
 
 /// A key of a table: its name, and a value as an example.
 #[derive(Debug)]
-pub(crate) struct Key(pub(crate) &'static str, pub(crate) &'static str);
+pub struct Key(pub &'static str, pub &'static str);
 
 /// A table of the language.
 #[derive(Debug)]
-pub(crate) struct Schema {
+pub struct Schema {
     /// As it is written: `[timeouts.tcp]`, `[[port]]`; empty for the top level.
-    pub(crate) title: &'static str,
-    pub(crate) keys: &'static [Key],
+    pub title: &'static str,
+    /// What may stand in it.
+    pub keys: &'static [Key],
 }
 
 impl Schema {
@@ -35,7 +38,7 @@ impl Schema {
     }
 
     /// Whether `name` is a list of tables here.
-    pub(crate) fn is_list(&self, name: &str) -> bool {
+    pub fn is_list(&self, name: &str) -> bool {
         self.example(name).starts_with("[[")
     }
 
@@ -64,17 +67,19 @@ impl Schema {
 
 /// Whether a key may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub enum Need {
+    /// It must be there.
     Required,
+    /// It may be left out.
     Optional,
 }
 
 /// A table being read.
 #[derive(Debug)]
-pub(crate) struct Table<'a, 'i> {
+pub struct Table<'a, 'i> {
     schema: &'static Schema,
     /// Its header, or the whole of an inline table.
-    pub(crate) span: Span,
+    pub span: Span,
     entries: &'a DeTable<'i>,
 }
 
@@ -83,7 +88,7 @@ type Value<'a, 'i> = &'a Spanned<DeValue<'i>>;
 impl<'a, 'i> Table<'a, 'i> {
     /// Reads `entries` by `schema`: unknown keys are reported at once. `all` is where a key that is known
     /// elsewhere is looked for.
-    pub(crate) fn new(
+    pub fn new(
         schema: &'static Schema,
         all: &[&'static Schema],
         span: Span,
@@ -146,19 +151,14 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// The place of the value of `name`, or of the table.
-    pub(crate) fn span_of(&self, name: &'static str) -> Span {
+    pub fn span_of(&self, name: &'static str) -> Span {
         self.entries
             .get(name)
             .map_or_else(|| self.span.clone(), Spanned::span)
     }
 
     /// A string.
-    pub(crate) fn string(
-        &self,
-        name: &'static str,
-        need: Need,
-        findings: &mut Findings,
-    ) -> Option<Field<&'a str>> {
+    pub fn string(&self, name: &'static str, need: Need, findings: &mut Findings) -> Option<Field<&'a str>> {
         let value = self.value(name, need, findings)?;
         match value.get_ref() {
             DeValue::String(s) => Some(Field {
@@ -173,7 +173,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A string that `parse` reads.
-    pub(crate) fn parsed<T>(
+    pub fn parsed<T>(
         &self,
         name: &'static str,
         need: Need,
@@ -185,7 +185,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A duration: a bare number has no unit.
-    pub(crate) fn duration(&self, name: &'static str, findings: &mut Findings) -> Option<Field<Duration>> {
+    pub fn duration(&self, name: &'static str, findings: &mut Findings) -> Option<Field<Duration>> {
         let value = self.value(name, Need::Optional, findings)?;
         let seconds = match value.get_ref() {
             DeValue::Integer(n) if n.radix() == 10 => {
@@ -213,7 +213,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// An integer in `range`.
-    pub(crate) fn integer(
+    pub fn integer(
         &self,
         name: &'static str,
         range: RangeInclusive<u32>,
@@ -240,7 +240,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// One of the strings of `choices`.
-    pub(crate) fn choice<T: Copy>(
+    pub fn choice<T: Copy>(
         &self,
         name: &'static str,
         need: Need,
@@ -266,7 +266,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// An array of strings, each read by `parse`, and whether all of them could be read.
-    pub(crate) fn list<T>(
+    pub fn list<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, Bad>,
@@ -297,7 +297,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// A table, such as `[rss]`.
-    pub(crate) fn table(
+    pub fn table(
         &self,
         name: &'static str,
         schema: &'static Schema,
@@ -313,7 +313,7 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     /// Tables, such as `[[port]]`, and whether all that stands there are tables.
-    pub(crate) fn tables(
+    pub fn tables(
         &self,
         name: &'static str,
         schema: &'static Schema,
@@ -404,7 +404,7 @@ fn unknown_help(name: &str, schema: &Schema, all: &[&'static Schema]) -> String 
 }
 
 /// `a, b and c`.
-pub(crate) fn list(items: impl Iterator<Item = String>, last: &str) -> String {
+pub fn list(items: impl Iterator<Item = String>, last: &str) -> String {
     let mut items: Vec<_> = items.collect();
     match items.pop() {
         Some(end) if items.is_empty() => end,
@@ -414,7 +414,7 @@ pub(crate) fn list(items: impl Iterator<Item = String>, last: &str) -> String {
 }
 
 /// The candidate that `name` is most likely a misspelling of: at most a third of its letters differ.
-pub(crate) fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     const LEN_MAX: usize = 40;
     let name: Vec<char> = name
         .chars()

@@ -5,6 +5,7 @@ use toml_parser::Source;
 use toml_parser::lexer::TokenKind;
 
 use crate::problem::{Code, Finding, Findings, Span};
+use crate::read::Schema;
 use crate::value;
 
 /// Parts of a dotted key at most. The parser allows 80 at each of 80 levels of inline tables, so deep a
@@ -17,14 +18,14 @@ const DUPLICATES_TEXT_LEN_MAX: usize = 1 << 20;
 const DUPLICATE: &str = "duplicate key";
 
 /// The tree, if the text is TOML; keys that stand there twice are reported and the first is taken. `text`
-/// is not longer than [`TEXT_LEN_MAX`](crate::TEXT_LEN_MAX).
-pub(crate) fn tree<'t>(text: &'t str, findings: &mut Findings) -> Option<DeTable<'t>> {
+/// is not longer than [`TEXT_LEN_MAX`](crate::TEXT_LEN_MAX); `root` is the language's top level.
+pub fn tree<'t>(root: &Schema, text: &'t str, findings: &mut Findings) -> Option<DeTable<'t>> {
     if let Some(span) = long_key(text) {
         let finding = Finding::new(
             Code::TooLarge,
             span,
             format!("a key of more than {KEY_PARTS_MAX} parts"),
-            "no key of this config has more than three parts",
+            "keys have three parts at most here",
         );
         findings.push(finding);
         return None;
@@ -34,7 +35,7 @@ pub(crate) fn tree<'t>(text: &'t str, findings: &mut Findings) -> Option<DeTable
         Err(error) => error,
     };
     if error.message() != DUPLICATE || text.len() > DUPLICATES_TEXT_LEN_MAX {
-        findings.push(finding(text, &error));
+        findings.push(finding(root, text, &error));
         return None;
     }
     let (tree, errors) = DeTable::parse_recoverable(text);
@@ -43,7 +44,7 @@ pub(crate) fn tree<'t>(text: &'t str, findings: &mut Findings) -> Option<DeTable
         // What follows a real syntax error is mostly its consequence.
         let duplicate = error.message() == DUPLICATE;
         if duplicate || whole {
-            findings.push(finding(text, error));
+            findings.push(finding(root, text, error));
         }
         whole &= duplicate;
     }
@@ -66,12 +67,12 @@ fn long_key(text: &str) -> Option<Span> {
     None
 }
 
-fn finding(text: &str, error: &toml::de::Error) -> Finding {
+fn finding(root: &Schema, text: &str, error: &toml::de::Error) -> Finding {
     let span = error.span().unwrap_or(text.len()..text.len());
     if error.message() == DUPLICATE {
         let before = text.get(..span.start).unwrap_or_default();
         let key = text.get(span.clone()).unwrap_or_default();
-        let many = before.ends_with('[') && crate::sections::ROOT.is_list(key);
+        let many = before.ends_with('[') && root.is_list(key);
         let help = match many {
             true => format!("there can be many of them: write `[[{key}]]`"),
             false => "keep one of them".into(),

@@ -20,7 +20,8 @@ pub struct Bad {
 }
 
 impl Bad {
-    pub(crate) fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Self {
+    /// Plain construction.
+    pub fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Self {
         Bad {
             code,
             message: message.into(),

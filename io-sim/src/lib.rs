@@ -34,7 +34,7 @@ pub use lb::{
     LbCluster, LbCost, LbCounters, LbQueues, LbRef, LbSpec, LbState, LbSyncCounters, WorkerCounters,
 };
 pub use link::{Cut, Faults, LinkCounters, LinkSpec, Ppm};
-pub use observe::{Direction, Tap, Trace, TraceTap};
+pub use observe::{Direction, Filter, Tap, Trace, TraceTap};
 pub use pcap::{FILE_COUNT_MAX, PcapTap};
 pub use queue::floor;
 pub use random::{Purpose, Streams};

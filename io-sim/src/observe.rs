@@ -91,6 +91,12 @@ pub trait Tap {
     }
 }
 
+/// Decides what arrives at the ports of load balancers: for faults that only packets of one kind suffer.
+pub trait Filter {
+    /// Whether the frame arrives at `at`. It may be changed; taps see it as it arrives.
+    fn keep(&mut self, now: Instant, at: Place, frame: &mut Vec<u8>) -> bool;
+}
+
 /// Writes each [`Trace`] as a line of text.
 #[derive(Debug)]
 pub struct TraceTap<W> {
@@ -129,6 +135,7 @@ impl<W: Write> Tap for TraceTap<W> {
 /// Taps, and the digest.
 pub(crate) struct Observer {
     taps: Vec<Box<dyn Tap>>,
+    pub(crate) filter: Option<Box<dyn Filter>>,
     digest: Xxh3,
 }
 
@@ -144,6 +151,7 @@ impl Observer {
         digest.update(&seed.to_le_bytes());
         Observer {
             taps: Vec::new(),
+            filter: None,
             digest,
         }
     }

@@ -9,9 +9,9 @@ use evenkeel_core::time::Instant;
 use crate::flow::{FlowRecord, FlowSpec};
 use crate::host::{Host, HostSpec, ServerSpec};
 use crate::ids::{End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, SwitchId};
-use crate::lb::{Lb, LbRef, LbSpec};
+use crate::lb::{Lb, LbQueues, LbRef, LbSpec};
 use crate::link::{Faults, Link, LinkCounters, LinkSpec, Sent, Side};
-use crate::observe::{Direction, Observer, Tap, Trace};
+use crate::observe::{Direction, Filter, Observer, Tap, Trace};
 use crate::queue::{Event, Queue};
 use crate::random::Streams;
 use crate::switch::{Switch, SwitchCounters, SwitchSpec};
@@ -398,6 +398,16 @@ impl World {
         lb.command(net, command)
     }
 
+    /// Gives the queues between a load balancer's threads other bounds. What they hold stays in them.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or is in no cluster.
+    pub fn set_queues(&mut self, lb: LbId, queues: LbQueues) -> Result<(), WorldError> {
+        let (_, lb) = self.lb_parts(lb)?;
+        lb.set_queues(queues)
+    }
+
     /// A frame reaches a data port of a load balancer, as from its link.
     ///
     /// # Errors
@@ -520,7 +530,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, link: LinkId, from: Side, frame: Vec<u8>) {
+    fn arrive(&mut self, link: LinkId, from: Side, mut frame: Vec<u8>) {
         let Some(on) = self.net.links.get_mut(usize::from(link.0)) else {
             return;
         };
@@ -541,6 +551,11 @@ impl World {
                 }
             }
             Owner::Lb(id) => {
+                if let Some(filter) = &mut self.net.observer.filter
+                    && !filter.keep(now, at, &mut frame)
+                {
+                    return self.net.dropped(at, "kept-back", frame.len());
+                }
                 self.net.observer.frame(now, at, Direction::In, &frame);
                 if let Some(lb) = self.lbs.get_mut(usize::from(id.0)) {
                     lb.receive(&mut self.net, at, &frame);
@@ -607,6 +622,11 @@ impl World {
     /// Lets a tap look on from now on.
     pub fn add_tap(&mut self, tap: Box<dyn Tap>) {
         self.net.observer.add(tap);
+    }
+
+    /// Lets a filter decide what arrives at load balancers from now on.
+    pub fn set_filter(&mut self, filter: Box<dyn Filter>) {
+        self.net.observer.filter = Some(filter);
     }
 
     /// Ends all taps.

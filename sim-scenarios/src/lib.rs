@@ -1,1 +1,32 @@
 //! Scenario language, workloads and oracles of the simulator.
+//!
+//! A scenario is a TOML text ([`parse`]): nodes, links, services, load, faults on a timeline, and what must come
+//! out. With a seed it becomes a plan, in which everything is drawn that is drawn ahead; [`run()`] builds the world of
+//! `evenkeel-io-sim` from it, lets time pass, and judges it by the scenario's expectations and by oracles that
+//! always look on. The language is described in `docs/scenarios.md`.
+//!
+//! ```
+//! let error = evenkeel_sim_scenarios::parse("x.toml", "duration = \"5 s\"", &|_| Err("none".into())).unwrap_err();
+//! assert!(error.problems().iter().any(|p| p.help == "write \"5s\""));
+//! ```
+
+mod catalogue;
+pub mod expect;
+mod explain;
+mod language;
+mod mechanism;
+mod oracle;
+mod plan;
+mod report;
+mod run;
+pub mod scenario;
+
+pub use catalogue::{EMBEDDED, embedded};
+pub use expect::{Failure, METRICS};
+pub use explain::explain;
+pub use language::{TEXT_LEN_MAX, parse};
+pub use mechanism::{Kind, Mechanism};
+pub use oracle::{NAMES as ORACLES, Violation};
+pub use report::{Outcome, Report, Stall, seeds_from};
+pub use run::{Options, RunError, SYNC_COUNTERS, run};
+pub use scenario::Scenario;

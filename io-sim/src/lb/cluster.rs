@@ -144,6 +144,11 @@ impl<T> Delayed<T> {
         Some(self.last)
     }
 
+    /// Another bound, for what comes from now on.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     pub(super) fn pop(&mut self, now: u64) -> Option<T> {
         if self.next_at()? > now {
             return None;

@@ -647,6 +647,23 @@ impl Lb {
         self.plan(net, to.0.into(), net.now + nanos(self.spec.cost.wake));
     }
 
+    pub(crate) fn set_queues(&mut self, queues: LbQueues) -> Result<(), WorldError> {
+        let Some(cluster) = &mut self.spec.cluster else {
+            return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
+        };
+        cluster.queues = queues;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        for inbox in life.workers.iter_mut().filter_map(|w| w.inbox.as_mut()) {
+            inbox.messages.set_max(queues.messages);
+            inbox.commands.set_max(queues.commands);
+        }
+        if let Some(control) = &mut life.control {
+            control.events.set_max(queues.events);
+            control.punted.set_max(queues.punted);
+        }
+        Ok(())
+    }
+
     /// A sync frame comes in.
     fn receive_sync(&mut self, net: &mut Net, at: Place, data: &[u8]) {
         let c = &mut self.sync_counters;

@@ -1,0 +1,360 @@
+//! `evenkeel sim run`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use evenkeel_sim_scenarios::{Options, Report, RunError, Scenario, run as run_scenario, seeds_from};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::files;
+use crate::complaint::Complaint;
+use crate::signals::Signals;
+use crate::{Exit, print};
+
+/// Seeds of one call at most.
+const SEED_COUNT_MAX: u64 = 1_000_000;
+
+/// Run scenarios and judge them
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml
+  The same with 200 other seeds, on two cores; what fails says how to replay it:
+    evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml --seeds 0..200 --jobs 2
+  What the surviving node saw, for Wireshark:
+    evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml --seed 7 --pcap captures
+
+Exit codes: 0 all passed (a counter-proof: failed as declared), or were skipped; 1 refused: arguments, a scenario, a file;
+3 a scenario failed; 130, 143 stopped by SIGINT, SIGTERM: what was done so far is printed.")]
+pub(super) struct Args {
+    /// Scenario files, or names of committed ones; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Seed; default 0
+    #[arg(long, value_name = "N", group = "which")]
+    seed: Option<u64>,
+    /// Seeds from A to B, B excluded
+    #[arg(long, value_name = "A..B", group = "which")]
+    seeds: Option<Range>,
+    /// N seeds drawn from the hash of a commit
+    #[arg(long, value_name = "COMMIT:N", group = "which")]
+    seeds_from: Option<FromCommit>,
+    /// Print one JSON object a run, each on a line
+    #[arg(long)]
+    json: bool,
+    /// Write the frames of each port as pcapng into this folder (of several runs: into one folder each)
+    #[arg(long, value_name = "FOLDER")]
+    pcap: Option<PathBuf>,
+    /// Print what happens to standard error; for a single run
+    #[arg(long)]
+    trace: bool,
+    /// Runs at the same time; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+}
+
+/// `A..B`.
+#[derive(Clone, Debug)]
+struct Range(std::ops::Range<u64>);
+
+impl FromStr for Range {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ends = text
+            .split_once("..")
+            .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        match ends {
+            Some((a, b)) if a >= b => Err(format!("no seed is in {a}..{b}: B is excluded")),
+            Some((a, b)) if b - a > SEED_COUNT_MAX => Err(format!("{SEED_COUNT_MAX} seeds at most")),
+            Some((a, b)) => Ok(Range(a..b)),
+            None => Err("write two numbers with two dots between them, such as 0..200".into()),
+        }
+    }
+}
+
+/// `COMMIT:N`.
+#[derive(Clone, Debug)]
+struct FromCommit(String, u32);
+
+impl FromStr for FromCommit {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text
+            .rsplit_once(':')
+            .and_then(|(commit, n)| Some((commit, n.parse::<u32>().ok()?)));
+        let Some((commit, n)) = parts else {
+            return Err("write the hash of a commit and a number, such as 0123abc:50".into());
+        };
+        if !(7..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("a commit is named by 7 to 64 hexadecimal digits".into());
+        }
+        if n == 0 || u64::from(n) > SEED_COUNT_MAX {
+            return Err(format!("1 to {SEED_COUNT_MAX} seeds"));
+        }
+        Ok(FromCommit(commit.to_ascii_lowercase(), n))
+    }
+}
+
+/// A run to be made.
+struct Task<'s> {
+    file: &'s str,
+    scenario: &'s Scenario,
+    seed: u64,
+    options: Options,
+}
+
+/// A scenario that was not run, in JSON.
+#[derive(Serialize)]
+struct Skipped<'s> {
+    scenario: &'s str,
+    outcome: &'static str,
+    waits_for: &'s str,
+}
+
+pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
+    let mut scenarios = Vec::new();
+    for path in &args.files {
+        scenarios.push((path.display().to_string(), files::load(path)?));
+    }
+    let seeds: Vec<u64> = match (&args.seeds, &args.seeds_from) {
+        (Some(range), _) => range.0.clone().collect(),
+        (_, Some(FromCommit(commit, n))) => seeds_from(commit, *n),
+        _ => vec![args.seed.unwrap_or(0)],
+    };
+    let single = scenarios.len() == 1 && seeds.len() == 1;
+    if args.trace && !single {
+        return Err(Complaint::new("--trace is for a single run").help("give one scenario and one --seed"));
+    }
+    let mut tasks = Vec::new();
+    for (file, scenario) in &scenarios {
+        if let Some(waits_for) = &scenario.waits_for {
+            skip(args, scenario, waits_for)?;
+            continue;
+        }
+        for &seed in &seeds {
+            let pcap = args.pcap.as_ref().map(|folder| match single {
+                true => folder.clone(),
+                false => folder.join(format!("{}-{seed}", scenario.name)),
+            });
+            let trace: Option<fn() -> Box<dyn Write>> = args.trace.then_some(|| Box::new(io::stderr()));
+            tasks.push(Task {
+                file,
+                scenario,
+                seed,
+                options: Options { pcap, trace },
+            });
+        }
+    }
+    let signals = Signals::listen()?;
+    let mut shown = Shown::new(args, seeds.len(), tasks.len());
+    let result = run_all(&tasks, args.jobs, &signals, &mut shown);
+    shown.bar.finish_and_clear();
+    result?;
+    shown.summary(&scenarios)?;
+    Ok(match signals.received() {
+        Some(signal) if shown.stopped => Exit::Interrupted(signal),
+        _ if shown.failed > 0 => Exit::Failed,
+        _ => Exit::Fine,
+    })
+}
+
+fn skip(args: &Args, scenario: &Scenario, waits_for: &str) -> Result<(), Complaint> {
+    if !args.json {
+        return print(&format!("{}: SKIP, waits for {waits_for}\n", scenario.name));
+    }
+    print_json(&Skipped {
+        scenario: &scenario.name,
+        outcome: "skip",
+        waits_for,
+    })
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
+    let text = serde_json::to_string(value).map_err(|e| Complaint::new(format!("cannot write JSON: {e}")))?;
+    print(&(text + "\n"))
+}
+
+/// Runs all tasks; results are shown in their order.
+fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) -> Result<(), Complaint> {
+    let next = AtomicUsize::new(0);
+    // Results that wait for an earlier one: no more than there are jobs and places in the channel.
+    let (results, received) = mpsc::sync_channel(usize::from(jobs));
+    thread::scope(|scope| {
+        for _ in 0..usize::from(jobs).min(tasks.len()) {
+            let (next, results, signals) = (&next, results.clone(), signals.clone());
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(task) = tasks.get(at) else { break };
+                    let mut go_on = || signals.received().is_none();
+                    let result = match go_on() {
+                        true => run_scenario(task.scenario, task.seed, &task.options, &mut go_on),
+                        false => Err(RunError::Stopped),
+                    };
+                    // Nobody listens once something could not be shown.
+                    if results.send((at, result)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(results);
+        let mut early = BTreeMap::new();
+        let mut due = 0;
+        let mut shown_all = Ok(());
+        for (at, result) in received {
+            early.insert(at, result);
+            while let Some(result) = early.remove(&due) {
+                if let (Some(task), Ok(())) = (tasks.get(due), &shown_all) {
+                    shown_all = shown.result(task, result);
+                    if shown_all.is_err() {
+                        // No more tasks; those that run end by themselves.
+                        next.store(tasks.len(), Ordering::Relaxed);
+                    }
+                }
+                due += 1;
+            }
+        }
+        shown_all
+    })
+}
+
+/// What of many runs of a scenario is told in the end.
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    passed: u64,
+    connections: u64,
+    broken: u64,
+    stall_max_ns: u64,
+    detection_max_ns: u64,
+    digests: BTreeSet<u128>,
+}
+
+/// Prints results.
+struct Shown<'a> {
+    args: &'a Args,
+    many: bool,
+    bar: ProgressBar,
+    failed: u64,
+    stopped: bool,
+    totals: BTreeMap<String, Totals>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(args: &'a Args, seeds: usize, tasks: usize) -> Self {
+        let visible = io::stderr().is_terminal() && tasks > 1;
+        let bar = if visible {
+            ProgressBar::new(tasks as u64)
+        } else {
+            ProgressBar::hidden()
+        };
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {eta}") {
+            bar.set_style(style);
+        }
+        if visible {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Shown {
+            args,
+            many: seeds > 1,
+            bar,
+            failed: 0,
+            stopped: false,
+            totals: BTreeMap::new(),
+        }
+    }
+
+    fn result(&mut self, task: &Task<'_>, result: Result<Report, RunError>) -> Result<(), Complaint> {
+        let report = match result {
+            Ok(report) => report,
+            Err(RunError::Stopped) => {
+                self.stopped = true;
+                return Ok(());
+            }
+            Err(error) => {
+                let seed = task.seed;
+                return Err(Complaint::new(format!(
+                    "{}: seed {seed}: {error}",
+                    task.scenario.name
+                )));
+            }
+        };
+        self.failed += u64::from(!report.pass);
+        let totals = self.totals.entry(report.scenario.clone()).or_default();
+        totals.runs += 1;
+        totals.passed += u64::from(report.pass);
+        totals.connections += report.connections;
+        totals.broken += report.broken;
+        totals.stall_max_ns = totals.stall_max_ns.max(report.stall_ms.map_or(0, |s| s.ns[4]));
+        totals.detection_max_ns = totals.detection_max_ns.max(report.detection_ns.unwrap_or(0));
+        totals.digests.insert(report.digest);
+        self.bar.inc(1);
+        self.bar.set_message(format!("{} failed", self.failed));
+        let shown = if self.args.json {
+            self.bar.suspend(|| print_json(&report))
+        } else if self.many && report.pass {
+            // Of many seeds only what failed is told at length.
+            Ok(())
+        } else {
+            self.bar.suspend(|| print(&report.text(task.file).to_string()))
+        };
+        shown
+    }
+
+    fn summary(&self, scenarios: &[(String, Scenario)]) -> Result<(), Complaint> {
+        if self.args.json || (!self.many && !self.stopped) {
+            return Ok(());
+        }
+        let ms = |ns: u64| format!("{}.{:03} ms", ns / 1_000_000, ns % 1_000_000 / 1_000);
+        let mut seen = BTreeSet::new();
+        for (_, scenario) in scenarios.iter().filter(|(_, s)| seen.insert(s.name.clone())) {
+            let Some(t) = self.totals.get(&scenario.name) else {
+                continue;
+            };
+            let digests = match t.digests.len() as u64 {
+                n if n == t.runs => "all different".to_owned(),
+                n => format!("{n} different"),
+            };
+            print(&format!(
+                "{}: {} seeds, {} passed, {} failed\n  connections:  {}\n  broken: {}\n  stall:        {} max\n  detection:    {} max\n  digests:      {digests}\n",
+                scenario.name,
+                t.runs,
+                t.passed,
+                t.runs - t.passed,
+                t.connections,
+                t.broken,
+                ms(t.stall_max_ns),
+                ms(t.detection_max_ns),
+            ))?;
+        }
+        if self.stopped {
+            print("stopped before the end\n")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_read() {
+        assert_eq!("3..7".parse::<Range>().map(|r| r.0), Ok(3..7));
+        for text in ["7..3", "3..3", "3", "a..b", "3...7", "0..99999999", ""] {
+            assert!(text.parse::<Range>().is_err(), "{text}");
+        }
+        let FromCommit(commit, n) = "0123ABC:50".parse().expect("good");
+        assert_eq!((commit.as_str(), n), ("0123abc", 50));
+        for text in ["0123abc", "0123abc:0", "012:5", "main:5", "0123abc:x", ""] {
+            assert!(text.parse::<FromCommit>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a run measures, by name.
+
+use evenkeel_core::stats::DropReason;
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Nanoseconds.
+    Span,
+}
+
+impl Unit {
+    /// As a message says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Count => "a count",
+            Unit::Span => "a span of time",
+        }
+    }
+}
+
+macro_rules! metrics {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $unit:ident, $per_flow:literal;)*) => {
+        /// Something measured.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Metric {
+            $($(#[doc = $doc])+ $name,)*
+            /// Packets that the engine dropped for a reason: its index in [`DropReason::ALL`].
+            Drop(u8),
+            /// A counter of replication, of all nodes: its index in [`crate::run::SYNC_COUNTERS`].
+            Sync(u8),
+        }
+
+        /// Names of metrics with what they mean, apart from `drops.REASON` and `sync.COUNTER`.
+        pub const METRICS: &[(&str, Metric, &str)] =
+            &[$(($text, Metric::$name, concat!($($doc),+)),)*];
+
+        impl Metric {
+            /// What it counts.
+            pub const fn unit(self) -> Unit {
+                match self {
+                    $(Metric::$name => Unit::$unit,)*
+                    Metric::Drop(_) | Metric::Sync(_) => Unit::Count,
+                }
+            }
+
+            /// Whether it is a flow's.
+            pub const fn per_flow(self) -> bool {
+                match self {
+                    $(Metric::$name => $per_flow,)*
+                    Metric::Drop(_) | Metric::Sync(_) => false,
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// flows that were opened
+    Connections = "connections", Count, false;
+    /// flows that were connected
+    Established = "established", Count, false;
+    /// flows that ended as they should
+    Completed = "completed", Count, false;
+    /// flows that were connected, and broke
+    Broken = "broken", Count, false;
+    /// flows that broke before they were connected
+    Failed = "failed", Count, false;
+    /// flows that were connected when the first fault began and not over
+    LiveAtFault = "live_at_fault", Count, false;
+    /// of these: those that broke
+    BrokenLive = "broken_live", Count, false;
+    /// of these: those whose session another node had
+    Replicated = "replicated", Count, false;
+    /// of these: those whose session no other node had
+    Unsynced = "unsynced", Count, false;
+    /// flows opened after the first fault
+    Later = "later", Count, false;
+    /// of these: those that broke, connected or not
+    BrokenLater = "broken_later", Count, false;
+    /// packets that the engine dropped
+    Drops = "drops", Count, false;
+    /// times that another node began to answer for the VIPs, the first time apart
+    Takeovers = "takeovers", Count, false;
+    /// nodes that are ready at the end
+    Ready = "ready", Count, false;
+    /// nodes that ever said they serve without having asked anybody
+    Degraded = "degraded", Count, false;
+    /// sessions in all tables at the end, copies included
+    Sessions = "sessions", Count, false;
+    /// sessions that only some of the nodes have at the end, or that differ
+    Unequal = "unequal", Count, false;
+    /// local ports that were probed and found in use
+    Probes = "probes", Count, false;
+    /// a flow's longest time from a request to its whole reply
+    Stall = "stall", Span, true;
+    /// the longest of these of all flows
+    Slowest = "slowest", Span, false;
+    /// from a flow's longest stall: from the end of the detection to the next segment that an end sends again, and its way there and back
+    NextRto = "next_rto", Span, true;
+    /// from the first fault until another node answers for the VIPs
+    Detection = "detection", Span, false;
+    /// the longest time in which VRRP must see that the master is gone: three intervals and the skew
+    MasterDown = "master_down", Span, false;
+    /// from the end of the last fault until the tables of all nodes are equal, and stay it
+    Converged = "converged", Span, false;
+    /// the longest time that a node needed from its start until it was ready
+    Join = "join", Span, false;
+}
+
+impl Metric {
+    /// The metric with this name.
+    pub fn named(name: &str) -> Option<Metric> {
+        if let Some(reason) = name.strip_prefix("drops.") {
+            let at = DropReason::ALL.iter().position(|r| r.name() == reason)?;
+            return u8::try_from(at).ok().map(Metric::Drop);
+        }
+        if let Some(counter) = name.strip_prefix("sync.") {
+            let at = crate::run::SYNC_COUNTERS.iter().position(|c| *c == counter)?;
+            return u8::try_from(at).ok().map(Metric::Sync);
+        }
+        METRICS.iter().find(|m| m.0 == name).map(|m| m.1)
+    }
+
+    /// Its name.
+    pub fn name(self) -> String {
+        match self {
+            Metric::Drop(i) => format!(
+                "drops.{}",
+                DropReason::ALL.get(usize::from(i)).map_or("?", |r| r.name())
+            ),
+            Metric::Sync(i) => format!(
+                "sync.{}",
+                crate::run::SYNC_COUNTERS.get(usize::from(i)).unwrap_or(&"?")
+            ),
+            metric => METRICS
+                .iter()
+                .find(|m| m.1 == metric)
+                .map_or("?", |m| m.0)
+                .to_owned(),
+        }
+    }
+
+    /// All names, for suggestions.
+    pub fn names() -> impl Iterator<Item = String> {
+        let drops = DropReason::ALL.iter().map(|r| format!("drops.{}", r.name()));
+        let sync = crate::run::SYNC_COUNTERS.iter().map(|c| format!("sync.{c}"));
+        METRICS.iter().map(|m| m.0.to_owned()).chain(drops).chain(sync)
+    }
+}

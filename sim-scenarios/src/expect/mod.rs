@@ -1,0 +1,105 @@
+//! Expectations: comparisons of what a run measured with numbers, spans and each other.
+
+mod eval;
+mod metric;
+mod parse;
+
+use std::fmt;
+
+pub(crate) use eval::judge;
+pub use eval::{Failure, FlowFacts, Judged, Measures};
+pub use metric::{METRICS, Metric, Unit};
+pub(crate) use parse::parse;
+
+/// Something that must come out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Its name: that of the text unless it says one.
+    pub name: String,
+    /// As it was written.
+    pub text: String,
+    /// What it says.
+    pub comparison: Comparison,
+    /// Only flows of this load count; an index.
+    pub of: Option<usize>,
+}
+
+/// `left op right`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// Left side.
+    pub left: Expr,
+    /// Which way.
+    pub op: Op,
+    /// Right side.
+    pub right: Expr,
+}
+
+/// How two sides are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "signs")]
+pub enum Op {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+impl Op {
+    /// Whether it holds.
+    pub fn holds(self, left: i128, right: i128) -> bool {
+        match self {
+            Op::Eq => left == right,
+            Op::Ne => left != right,
+            Op::Lt => left < right,
+            Op::Le => left <= right,
+            Op::Gt => left > right,
+            Op::Ge => left >= right,
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Op::Eq => "==",
+            Op::Ne => "!=",
+            Op::Lt => "<",
+            Op::Le => "<=",
+            Op::Gt => ">",
+            Op::Ge => ">=",
+        })
+    }
+}
+
+/// A sum of terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expr {
+    /// Each is added, or taken away.
+    pub terms: Vec<(bool, Term)>,
+    /// Of what.
+    pub unit: Unit,
+}
+
+/// `factor * what`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// Factor; 1 if none was written.
+    pub factor: i64,
+    /// What; `None`: the factor itself, in counts or nanoseconds.
+    pub metric: Option<Metric>,
+}
+
+impl Expr {
+    /// Whether it is said of each flow on its own.
+    pub fn is_per_flow(&self) -> bool {
+        self.metrics().any(|m| m.per_flow())
+    }
+
+    /// What it is made of.
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> + '_ {
+        self.terms.iter().filter_map(|(_, t)| t.metric)
+    }
+}

@@ -1,0 +1,191 @@
+//! `stall <= detection + next_rto`: from text to a [`Comparison`].
+
+use evenkeel_control::reading::{nearest, shown};
+use evenkeel_control::{Bad, Code};
+
+use super::metric::{METRICS, Metric, Unit};
+use super::{Comparison, Expr, Op, Term};
+use crate::language::value::span;
+
+/// Longest expectation, in bytes.
+const TEXT_LEN_MAX: usize = 200;
+
+const OPS: [(&str, Op); 7] = [
+    ("==", Op::Eq),
+    ("!=", Op::Ne),
+    ("<=", Op::Le),
+    (">=", Op::Ge),
+    ("<", Op::Lt),
+    (">", Op::Gt),
+    (" within ", Op::Le),
+];
+
+fn bad(message: String, help: impl Into<String>) -> Bad {
+    Bad::new(Code::BadValue, message, help)
+}
+
+/// Reads a comparison.
+pub(crate) fn parse(text: &str) -> Result<Comparison, Bad> {
+    const FORM: &str = "an expectation compares two sums by one of ==, !=, <, <=, >, >= and within: \"stall <= detection + next_rto\"";
+    if text.len() > TEXT_LEN_MAX {
+        return Err(bad(
+            format!("an expectation of {} bytes", text.len()),
+            format!("{TEXT_LEN_MAX} at most"),
+        ));
+    }
+    let found = OPS
+        .iter()
+        .filter_map(|(sign, op)| text.find(sign).map(|at| (at, sign.len(), *op)));
+    // Of `<=` and `<` at one place the longer one is meant.
+    let Some((at, len, op)) = found.min_by_key(|&(at, len, _)| (at, usize::MAX - len)) else {
+        return Err(bad(format!("\"{}\" compares nothing", shown(text)), FORM));
+    };
+    let (left, right) = (&text[..at], &text[at + len..]);
+    let (left, right) = (expr(left)?, expr(right)?);
+    if left.unit != right.unit {
+        let help = "compare counts with counts (\"broken == 0\") and spans with spans (\"stall <= 2s\")";
+        let message = format!("{} is compared with {}", left.unit.name(), right.unit.name());
+        return Err(bad(message, help));
+    }
+    if left.metrics().next().is_none() && right.metrics().next().is_none() {
+        return Err(bad(
+            format!("\"{}\" does not depend on what happens", shown(text)),
+            "name something that is measured; see docs/scenarios.md",
+        ));
+    }
+    Ok(Comparison { left, op, right })
+}
+
+/// Reads a sum.
+fn expr(text: &str) -> Result<Expr, Bad> {
+    let mut terms: Vec<(bool, Term)> = Vec::new();
+    let mut unit: Option<Unit> = None;
+    let mut rest = text.trim();
+    let mut plus = true;
+    loop {
+        // A `-` inside a name (drops.no-conn) has no space before it.
+        let end = ["+", " - "]
+            .iter()
+            .filter_map(|s| rest.find(s))
+            .min()
+            .unwrap_or(rest.len());
+        let (term, of) = term(rest[..end].trim())?;
+        if unit.is_some_and(|u| u != of) {
+            let message = format!("\"{}\" adds counts and spans of time", shown(text));
+            return Err(bad(message, "add counts to counts, spans to spans"));
+        }
+        unit = Some(of);
+        terms.push((plus, term));
+        let tail = rest[end..].trim_start();
+        let Some(sign) = tail.chars().next() else { break };
+        plus = sign == '+';
+        rest = tail[1..].trim_start();
+    }
+    Ok(Expr {
+        terms,
+        unit: unit.unwrap_or(Unit::Count),
+    })
+}
+
+/// Reads `2 * name`, `name`, `3` or `200ms`.
+fn term(text: &str) -> Result<(Term, Unit), Bad> {
+    if let Some((factor, name)) = text.split_once('*') {
+        let factor = factor.trim();
+        let Ok(n) = factor.parse::<u32>() else {
+            let message = format!("\"{}\" is not a factor", shown(factor));
+            return Err(bad(message, "a factor is a whole number: \"2 * detection\""));
+        };
+        let (mut term, unit) = atom(name.trim())?;
+        term.factor = term.factor.saturating_mul(n.into());
+        return Ok((term, unit));
+    }
+    atom(text)
+}
+
+fn atom(text: &str) -> Result<(Term, Unit), Bad> {
+    if text.is_empty() {
+        return Err(bad(
+            "something is missing in the sum".into(),
+            "write a number, a span or a name on either side",
+        ));
+    }
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        let plain: String = text.chars().filter(|&c| c != '_').collect();
+        if let Ok(n) = plain.parse::<u32>() {
+            let term = Term {
+                factor: n.into(),
+                metric: None,
+            };
+            return Ok((term, Unit::Count));
+        }
+        let span = span(text)?;
+        let term = Term {
+            factor: i64::try_from(span.as_nanos()).unwrap_or(i64::MAX),
+            metric: None,
+        };
+        return Ok((term, Unit::Span));
+    }
+    if let Some(metric) = Metric::named(text) {
+        let term = Term {
+            factor: 1,
+            metric: Some(metric),
+        };
+        return Ok((term, metric.unit()));
+    }
+    let names: Vec<String> = Metric::names().collect();
+    let help = match nearest(text, names.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => {
+            let known: Vec<_> = METRICS.iter().map(|m| m.0).collect();
+            format!(
+                "what is measured: {}, drops.REASON, sync.COUNTER",
+                known.join(", ")
+            )
+        }
+    };
+    Err(bad(format!("nothing is called \"{}\"", shown(text)), help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_are_read() {
+        let c = parse("stall <= detection + next_rto").expect("read");
+        assert_eq!(c.op, Op::Le);
+        assert!(c.left.is_per_flow() && c.right.is_per_flow());
+        assert_eq!(c.right.terms.len(), 2);
+        let c = parse("converged within 2s").expect("read");
+        assert_eq!((c.op, c.right.terms[0].1.factor), (Op::Le, 2_000_000_000));
+        let c = parse("drops.no-conn>=2 * broken - 1").expect("read");
+        assert_eq!(c.op, Op::Ge);
+        assert!(c.left.terms[0].1.metric.is_some());
+        assert_eq!(
+            c.right.terms.iter().map(|t| t.0).collect::<Vec<_>>(),
+            [true, false]
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (text, words) in [
+            ("broken", "compares nothing"),
+            ("broken == 2s", "a count is compared with a span"),
+            ("stall <= 2", "a span of time is compared with a count"),
+            ("brokn == 0", "nothing is called"),
+            ("1 == 1", "does not depend"),
+            ("broken == ", "missing"),
+            ("broken + stall == 0", "adds counts and spans"),
+            ("x * broken == 0", "not a factor"),
+            ("drops.nothing == 0", "nothing is called"),
+            ("é == 0", "nothing is called"),
+        ] {
+            let refused = parse(text).expect_err(text);
+            assert!(refused.message.contains(words), "{text}: {refused:?}");
+            assert!(!refused.help.is_empty());
+        }
+        assert!(parse("brokn == 0").expect_err("typo").help.contains("`broken`"));
+        parse(&"x".repeat(300)).expect_err("too long");
+    }
+}

@@ -1,0 +1,203 @@
+//! A scenario in words.
+
+use std::fmt::Write;
+
+use crate::language::value::{show_drawn, show_span};
+use crate::plan::node_name;
+use crate::scenario::{Action, Arrival, Link, Network, Scenario, Way};
+
+fn ppm(ppm: u32) -> String {
+    let part = format!("{:04}", ppm % 10_000);
+    let part = part.trim_end_matches('0');
+    if part.is_empty() {
+        format!("{}%", ppm / 10_000)
+    } else {
+        format!("{}.{part}%", ppm / 10_000)
+    }
+}
+
+fn link(link: &Link) -> String {
+    let mut text = show_drawn(&link.delay);
+    for (what, n) in [
+        ("lost", link.loss_ppm),
+        ("doubled", link.duplicate_ppm),
+        ("late", link.reorder_ppm),
+    ] {
+        if n > 0 {
+            let _ = write!(text, ", {} {what}", ppm(n));
+        }
+    }
+    text
+}
+
+fn action(action: &Action) -> String {
+    let on = |network: &Network| match network {
+        Network::Clients => "the clients' network",
+        Network::Servers => "the servers' network",
+        Network::Sync => "the sync network",
+        Network::All => "all networks",
+    };
+    let way = |way: &Way| match way {
+        Way::Both => "",
+        Way::In => " (what it receives)",
+        Way::Out => " (what it sends)",
+    };
+    match action {
+        Action::Crash(n) => format!("{} crashes", node_name(*n)),
+        Action::Start(n) => format!("{} starts", node_name(*n)),
+        Action::Pause(n) => format!("{} stands still", node_name(*n)),
+        Action::Resume(n) => format!("{} goes on", node_name(*n)),
+        Action::Drain(n) => format!("{} is asked to leave", node_name(*n)),
+        Action::Cut(n, network, w) => format!("{} is cut from {}{}", node_name(*n), on(network), way(w)),
+        Action::Heal(n, network) => format!("{} is on {} again", node_name(*n), on(network)),
+        Action::Disturb(n, network, w, d) => {
+            let mut parts = Vec::new();
+            if d.loss_ppm > 0 {
+                parts.push(format!("{} of frames lost", ppm(d.loss_ppm)));
+            }
+            if d.duplicate_ppm > 0 {
+                parts.push(format!(
+                    "{} of frames come {} times",
+                    ppm(d.duplicate_ppm),
+                    u32::from(d.copies) + 1
+                ));
+            }
+            if d.reorder_ppm > 0 {
+                parts.push(format!(
+                    "{} of frames late by up to {}",
+                    ppm(d.reorder_ppm),
+                    show_span(d.reorder_by)
+                ));
+            }
+            format!(
+                "{} on {}{}: {}",
+                node_name(*n),
+                on(network),
+                way(w),
+                parts.join(", ")
+            )
+        }
+        Action::Suppress {
+            from,
+            to,
+            kinds,
+            frames,
+        } => {
+            let names: Vec<_> = crate::Kind::ALL
+                .iter()
+                .filter(|k| kinds.contains(&k.1))
+                .map(|k| k.0)
+                .collect();
+            let from = from.map_or("any node".into(), node_name);
+            let to = to.map_or("any node".into(), node_name);
+            let frames = frames.map_or(String::new(), |n| {
+                format!(", {n} frame{}", if n == 1 { "" } else { "s" })
+            });
+            format!("{} from {from} to {to} never arrives{frames}", names.join(", "))
+        }
+        Action::Look => "from here on it is measured".into(),
+        Action::Queues(n, entries) => format!("queues of {} hold {entries}", node_name(*n)),
+    }
+}
+
+/// What a scenario does and expects, as text.
+pub fn explain(scenario: &Scenario) -> String {
+    let mut out = String::new();
+    let number = scenario
+        .number
+        .map_or(String::new(), |n| format!(" (number {n} of the catalogue)"));
+    let _ = writeln!(out, "{}{number}", scenario.name);
+    for line in scenario.description.lines() {
+        let _ = writeln!(out, "  {}", line.trim());
+    }
+    if let Some(waits_for) = &scenario.waits_for {
+        let _ = writeln!(out, "\nwaits for: {waits_for}");
+    }
+    if scenario.services.is_empty() {
+        return out;
+    }
+    let cluster = &scenario.cluster;
+    let _ = writeln!(
+        out,
+        "\ntime: {}, the last {} quiet",
+        show_span(scenario.duration),
+        show_span(scenario.quiet)
+    );
+    for node in &cluster.nodes {
+        let absent = if node.absent { ", absent at first" } else { "" };
+        let workers = if node.workers == 1 {
+            "1 worker".into()
+        } else {
+            format!("{} workers", node.workers)
+        };
+        let _ = writeln!(
+            out,
+            "node {}: {workers}, priority {}{absent}",
+            node.id, node.priority
+        );
+    }
+    let links = &scenario.links;
+    for (name, l) in [
+        ("clients", &links.clients),
+        ("servers", &links.servers),
+        ("sync", &links.sync),
+    ] {
+        let _ = writeln!(out, "links, {name}: {}", link(l));
+    }
+    for service in &scenario.services {
+        let replicate = match service.replicate {
+            crate::scenario::Replicate::Off => "not replicated",
+            crate::scenario::Replicate::Established => "replicated when established",
+            crate::scenario::Replicate::SynAck => "replicated with the SYN-ACK",
+        };
+        let _ = writeln!(
+            out,
+            "service {}: {} {}, {} servers, {replicate}",
+            service.name, service.proto, service.vip, service.servers
+        );
+    }
+    for load in &scenario.loads {
+        let arrival = match &load.arrival {
+            Arrival::Flows(n, start) => format!("{n} flows, from {}", show_drawn(start)),
+            Arrival::Rate(n, start) => format!("{n} flows a second, from {}", show_span(*start)),
+        };
+        let requests = load
+            .requests
+            .map_or("requests until the end".into(), |n| format!("{n} requests"));
+        let _ = writeln!(
+            out,
+            "load {}: {arrival}; {requests}, {} bytes and {} back, every {}",
+            load.name,
+            load.request_bytes,
+            load.reply_bytes,
+            show_drawn(&load.every)
+        );
+    }
+    for fault in &scenario.faults {
+        let after = fault.after.and_then(|a| scenario.faults.get(a));
+        let when = match after {
+            Some(before) => format!("{} after {}", show_drawn(&fault.at), before.name),
+            None => format!("at {}", show_drawn(&fault.at)),
+        };
+        let lasts = fault
+            .lasts
+            .as_ref()
+            .map_or(String::new(), |l| format!(", for {}", show_drawn(l)));
+        let _ = writeln!(
+            out,
+            "fault {}: {when}{lasts}: {}",
+            fault.name,
+            action(&fault.action)
+        );
+    }
+    if let Some(off) = &scenario.off {
+        let _ = writeln!(out, "off: {} (of {})", off.mechanism.name(), off.base);
+        let _ = writeln!(out, "must fail: {}", off.fails.join("; "));
+    }
+    for expectation in &scenario.expects {
+        let of = expectation.of.and_then(|l| scenario.loads.get(l));
+        let of = of.map_or(String::new(), |l| format!(" (of {})", l.name));
+        let _ = writeln!(out, "expects: {}{of}", expectation.text);
+    }
+    out
+}

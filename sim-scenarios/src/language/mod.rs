@@ -1,0 +1,42 @@
+//! The scenario language: TOML text to a [`Scenario`]; all mistakes at once, each with its place and remedy.
+
+mod check;
+mod schema;
+mod sections;
+pub(crate) mod value;
+
+use evenkeel_control::reading::{Finding, Findings, tree};
+use evenkeel_control::{Code, ConfigErrors};
+
+use crate::scenario::Scenario;
+
+/// Longest text of a scenario, in bytes.
+pub const TEXT_LEN_MAX: usize = 1 << 20;
+
+/// Reads the scenario `text`; `name` is what errors call it. `base` gives the text of another scenario by the
+/// name that this one writes, relative to its own; an error is why it cannot.
+pub fn parse(
+    name: &str,
+    text: &str,
+    base: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Scenario, ConfigErrors> {
+    let mut findings = Findings::default();
+    if text.len() > TEXT_LEN_MAX {
+        let message = format!("{} bytes of scenario", text.len());
+        let help = format!("at most {TEXT_LEN_MAX} are read");
+        findings.push(Finding::new(Code::TooLarge, 0..0, message, help).label("too large"));
+        return Err(findings.into_errors(name, ""));
+    }
+    let Some(tree) = tree(&schema::ROOT, text, &mut findings) else {
+        return Err(findings.into_errors(name, text));
+    };
+    let scenario = if tree.get("base").is_some() {
+        sections::counter_proof(&tree, base, &mut findings)
+    } else {
+        sections::scenario(&tree, &mut findings)
+    };
+    match scenario {
+        Some(scenario) if findings.is_empty() => Ok(scenario),
+        _ => Err(findings.into_errors(name, text)),
+    }
+}

@@ -1,0 +1,158 @@
+//! The tables of the language and their keys.
+
+use evenkeel_control::reading::{Key, Schema};
+
+pub(crate) static ROOT: Schema = Schema {
+    title: "",
+    keys: &[
+        Key("name", "\"active-backup-crash\""),
+        Key("number", "1"),
+        Key("description", "\"what happens, and what must come out\""),
+        Key("waits_for", "\"digests\""),
+        Key("duration", "\"60s\""),
+        Key("quiet", "\"5s\""),
+        Key("base", "\"active-backup-crash.toml\""),
+        Key("cluster", "[cluster]"),
+        Key("links", "[links]"),
+        Key("service", "[[service]]"),
+        Key("load", "[[load]]"),
+        Key("fault", "[[fault]]"),
+        Key("expect", "[[expect]]"),
+        Key("off", "[off]"),
+    ],
+};
+
+/// A counter-proof: what else it is stands in its base.
+pub(crate) static COUNTER_PROOF: Schema = Schema {
+    title: "",
+    keys: &[
+        Key("name", "\"active-backup-crash.off\""),
+        Key("number", "2"),
+        Key("description", "\"what must go wrong without the mechanism\""),
+        Key("base", "\"active-backup-crash.toml\""),
+        Key("off", "[off]"),
+        Key("expect", "[[expect]]"),
+    ],
+};
+
+pub(crate) static CLUSTER: Schema = Schema {
+    title: "[cluster]",
+    keys: &[
+        Key("nodes", "2"),
+        Key("workers", "2"),
+        Key("table", "65536"),
+        Key("local_addresses", "2"),
+        Key("heartbeat", "\"100ms\""),
+        Key("advertisement", "\"100ms\""),
+        Key("join_time", "\"1s\""),
+        Key("preempt", "\"on\""),
+        Key("lsn_ring", "256"),
+        Key("ring", "1024"),
+        Key("node", "[[cluster.node]]"),
+    ],
+};
+
+pub(crate) static NODE: Schema = Schema {
+    title: "[[cluster.node]]",
+    keys: &[
+        Key("id", "2"),
+        Key("workers", "12"),
+        Key("priority", "200"),
+        Key("absent", "\"on\""),
+    ],
+};
+
+pub(crate) static LINKS: Schema = Schema {
+    title: "[links]",
+    keys: &[
+        Key("clients", "[links.clients]"),
+        Key("servers", "[links.servers]"),
+        Key("sync", "[links.sync]"),
+    ],
+};
+
+pub(crate) static LINK: Schema = Schema {
+    title: "[links.NAME]",
+    keys: &[
+        Key("delay", "\"50us..2ms\""),
+        Key("loss", "\"1%\""),
+        Key("duplicate", "\"1%\""),
+        Key("reorder", "\"1%\""),
+        Key("bandwidth", "\"10Gbit\""),
+    ],
+};
+
+pub(crate) static SERVICE: Schema = Schema {
+    title: "[[service]]",
+    keys: &[
+        Key("name", "\"web\""),
+        Key("vip", "\"192.0.2.80:80\""),
+        Key("protocol", "\"tcp\""),
+        Key("servers", "3"),
+        Key("replicate", "\"synack\""),
+        Key("established_timeout", "\"90s\""),
+    ],
+};
+
+pub(crate) static LOAD: Schema = Schema {
+    title: "[[load]]",
+    keys: &[
+        Key("name", "\"long\""),
+        Key("services", "[\"web\"]"),
+        Key("flows", "1000"),
+        Key("start", "\"1s..5s\""),
+        Key("rate", "200"),
+        Key("requests", "10"),
+        Key("request_bytes", "200"),
+        Key("reply_bytes", "2000"),
+        Key("every", "\"200ms..2s\""),
+        Key("until", "\"50s\""),
+        Key("end", "\"close\""),
+        Key("give_up", "\"30s\""),
+    ],
+};
+
+pub(crate) static FAULT: Schema = Schema {
+    title: "[[fault]]",
+    keys: &[
+        Key("name", "\"crash\""),
+        Key("do", "\"crash\""),
+        Key("at", "\"20s..30s\""),
+        Key("after", "\"crash\""),
+        Key("for", "\"500ms\""),
+        Key("node", "\"master\""),
+        Key("network", "\"sync\""),
+        Key("way", "\"both\""),
+        Key("loss", "\"100%\""),
+        Key("duplicate", "\"100%\""),
+        Key("copies", "2"),
+        Key("reorder", "\"50%\""),
+        Key("reorder_by", "\"5ms\""),
+        Key("kinds", "[\"close\"]"),
+        Key("to", "\"2\""),
+        Key("frames", "1"),
+        Key("entries", "4"),
+    ],
+};
+
+pub(crate) static EXPECT: Schema = Schema {
+    title: "[[expect]]",
+    keys: &[
+        Key("that", "\"broken == 0\""),
+        Key("name", "\"nothing-breaks\""),
+        Key("of", "\"long\""),
+    ],
+};
+
+pub(crate) static OFF: Schema = Schema {
+    title: "[off]",
+    keys: &[
+        Key("mechanism", "\"replication\""),
+        Key("fails", "[\"broken == 0\"]"),
+    ],
+};
+
+/// Every table, for keys that stand in the wrong one.
+pub(crate) static ALL: &[&Schema] = &[
+    &ROOT, &CLUSTER, &NODE, &LINKS, &LINK, &SERVICE, &LOAD, &FAULT, &EXPECT, &OFF,
+];

@@ -1,0 +1,253 @@
+//! Values that a scenario writes as strings.
+
+use std::time::Duration;
+
+use evenkeel_control::reading::shown;
+use evenkeel_control::{Bad, Code};
+
+use crate::scenario::{Drawn, NodeRef};
+
+/// Units of spans, in nanoseconds, largest first.
+const UNITS: [(&str, u64); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
+const SPAN_FORM: &str =
+    "a span is a whole number and a unit, one of ns, us, ms, s, m, h: \"50us\", \"200ms\", \"60s\"";
+
+/// A whole number with `_` between digits allowed.
+fn number(digits: &str) -> Option<u64> {
+    let plain: String = digits.chars().filter(|&c| c != '_').collect();
+    plain.parse().ok()
+}
+
+/// Splits `text` behind its leading digits.
+fn digits(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '_')
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// `"50us"`.
+pub(crate) fn span(text: &str) -> Result<Duration, Bad> {
+    let bad = |help: String| {
+        Bad::new(
+            Code::BadDuration,
+            format!("\"{}\" is not a span of time", shown(text)),
+            help,
+        )
+    };
+    let (n, unit) = digits(text.trim());
+    if n.is_empty() {
+        return Err(bad(SPAN_FORM.into()));
+    }
+    if unit.is_empty() {
+        return Err(Bad::new(
+            Code::BadDuration,
+            format!("\"{}\" has no unit", shown(text)),
+            format!(
+                "write \"{}s\" if seconds are meant; units are ns, us, ms, s, m, h",
+                shown(n)
+            ),
+        ));
+    }
+    let Some(&(_, ns)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+        let meant = match unit.trim().to_ascii_lowercase().as_str() {
+            "µs" | "μs" | "usec" | "microseconds" => Some("us"),
+            "msec" | "millis" | "milliseconds" => Some("ms"),
+            "sec" | "secs" | "second" | "seconds" => Some("s"),
+            "min" | "mins" | "minute" | "minutes" => Some("m"),
+            "hour" | "hours" => Some("h"),
+            other => UNITS.iter().map(|u| u.0).find(|u| *u == other),
+        };
+        return Err(bad(
+            meant.map_or_else(|| SPAN_FORM.into(), |u| format!("write \"{n}{u}\""))
+        ));
+    };
+    match number(n).and_then(|n| n.checked_mul(ns)) {
+        Some(ns) => Ok(Duration::from_nanos(ns)),
+        None => Err(Bad::new(
+            Code::OutOfRange,
+            format!("\"{}\" is too long a span", shown(text)),
+            SPAN_FORM,
+        )),
+    }
+}
+
+/// Writes a span as [`span`] reads it, with the largest unit that divides it.
+pub(crate) fn show_span(span: Duration) -> String {
+    let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    if ns == 0 {
+        return "0s".into();
+    }
+    let unit = UNITS.iter().find(|(_, unit)| ns.is_multiple_of(*unit));
+    let (name, unit) = unit.unwrap_or(&("ns", 1));
+    format!("{}{name}", ns / unit)
+}
+
+/// `"50us"`, or `"50us..2ms"`: the seed draws, both ends included.
+pub(crate) fn drawn(text: &str) -> Result<Drawn<Duration>, Bad> {
+    let Some((low, high)) = text.split_once("..") else {
+        let one = span(text)?;
+        return Ok(one..=one);
+    };
+    let (low, high) = (span(low)?, span(high)?);
+    if low > high {
+        return Err(Bad::new(
+            Code::BadValue,
+            format!("\"{}\" is an empty range", shown(text)),
+            format!(
+                "the smaller one comes first: \"{}..{}\"",
+                show_span(high),
+                show_span(low)
+            ),
+        ));
+    }
+    Ok(low..=high)
+}
+
+/// Writes what [`drawn`] reads.
+pub(crate) fn show_drawn(range: &Drawn<Duration>) -> String {
+    if range.start() == range.end() {
+        show_span(*range.start())
+    } else {
+        format!("{}..{}", show_span(*range.start()), show_span(*range.end()))
+    }
+}
+
+/// `"1%"` or `"0.25%"`, in millionths.
+pub(crate) fn share(text: &str) -> Result<u32, Bad> {
+    let bad = |help: &str| {
+        Bad::new(
+            Code::BadValue,
+            format!("\"{}\" is not a share", shown(text)),
+            help,
+        )
+    };
+    const FORM: &str =
+        "write a share of frames as \"1%\" or \"0.25%\", with at most four digits behind the point";
+    let Some(n) = text.strip_suffix('%') else {
+        return Err(bad(FORM));
+    };
+    let (whole, part) = n.split_once('.').unwrap_or((n, "0"));
+    let fits = !whole.is_empty() && !part.is_empty() && part.len() <= 4 && whole.len() <= 3;
+    if !fits || !(whole.to_owned() + part).bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad(FORM));
+    }
+    let part: u32 = format!("{part:0<4}").parse().map_err(|_| bad(FORM))?;
+    let ppm = whole.parse::<u32>().map_err(|_| bad(FORM))? * 10_000 + part;
+    if ppm > 1_000_000 {
+        return Err(Bad::new(
+            Code::OutOfRange,
+            format!("\"{}\" is more than all", shown(text)),
+            "100% at most",
+        ));
+    }
+    Ok(ppm)
+}
+
+/// `"1Gbit"`, in bits a second.
+pub(crate) fn bandwidth(text: &str) -> Result<u64, Bad> {
+    let bad = || {
+        Bad::new(
+            Code::BadValue,
+            format!("\"{}\" is not a bandwidth", shown(text)),
+            "write a whole number and one of kbit, Mbit, Gbit (bits a second): \"100Mbit\"",
+        )
+    };
+    let (n, unit) = digits(text);
+    let factor = match unit {
+        "kbit" => 1_000,
+        "Mbit" => 1_000_000,
+        "Gbit" => 1_000_000_000,
+        _ => return Err(bad()),
+    };
+    let bits = number(n).and_then(|n| n.checked_mul(factor));
+    bits.filter(|b| (1_000..=1_000_000_000_000).contains(b))
+        .ok_or_else(bad)
+}
+
+/// `"1"`, `"master"`, `"backup"`.
+pub(crate) fn node(text: &str) -> Result<NodeRef, Bad> {
+    match text {
+        "master" => Ok(NodeRef::Master),
+        "backup" => Ok(NodeRef::Backup),
+        _ => text.parse().ok().filter(|&n| n > 0).map(NodeRef::Id).ok_or_else(|| {
+            Bad::new(
+                Code::BadValue,
+                format!("\"{}\" is not a node", shown(text)),
+                "write its number, such as \"1\", or \"master\" (who answers for the VIPs then) or \"backup\"",
+            )
+        }),
+    }
+}
+
+/// A name: letters, digits, `-`, `_`, `.`; 64 at most.
+pub(crate) fn name(text: &str) -> Result<String, Bad> {
+    let fits = (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err(Bad::new(
+        Code::BadValue,
+        format!("\"{}\" is not a name", shown(text)),
+        "a name has 1 to 64 letters, digits, `-`, `_` or `.`",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_and_refused_with_what_to_write() {
+        assert_eq!(span("1_500us"), Ok(Duration::from_micros(1_500)));
+        assert_eq!(
+            drawn("50us..2ms"),
+            Ok(Duration::from_micros(50)..=Duration::from_millis(2))
+        );
+        assert_eq!(share("0.25%"), Ok(2_500));
+        assert_eq!(share("100%"), Ok(1_000_000));
+        assert_eq!(bandwidth("10Gbit"), Ok(10_000_000_000));
+        assert_eq!(node("2"), Ok(NodeRef::Id(2)));
+        for (text, help) in [
+            ("5", "\"5s\""),
+            ("5 sec", "\"5s\""),
+            ("5µs", "\"5us\""),
+            ("", "a span is"),
+            ("fast", "a span is"),
+            ("99999999999999999999s", "a span is"),
+        ] {
+            assert!(span(text).expect_err(text).help.contains(help), "{text}");
+        }
+        assert!(drawn("3s..1s").expect_err("empty").help.contains("\"1s..3s\""));
+        for text in ["1", "%", "101%", "1.23456%", "-1%", "1.%", "é%"] {
+            share(text).expect_err(text);
+        }
+        for text in ["", "10", "10gbit", "0Mbit", "99999999999999999999Gbit"] {
+            bandwidth(text).expect_err(text);
+        }
+        for text in ["", "0", "slave", "70000"] {
+            node(text).expect_err(text);
+        }
+        name("a b").expect_err("space");
+    }
+
+    #[test]
+    fn spans_are_shown_as_they_are_read() {
+        for text in ["0s", "50us", "1500ms", "2h", "90s", "1ns"] {
+            let read = span(text).expect(text);
+            assert_eq!(span(&show_span(read)), Ok(read), "{text}");
+        }
+        assert_eq!(show_drawn(&drawn("50us..2ms").expect("range")), "50us..2ms");
+    }
+}

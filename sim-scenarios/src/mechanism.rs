@@ -1,0 +1,122 @@
+//! Mechanisms that a counter-proof takes away. No code of the engine knows of it: what is off is off by the
+//! config, or because the network never carries the messages on which the mechanism lives.
+
+/// Kinds of messages between nodes, for suppressing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is named after the message")]
+pub enum Kind {
+    Live,
+    Close,
+    Heartbeat,
+    Ack,
+    Nack,
+    Skip,
+    Hint,
+    Pull,
+    Slot,
+    Watermark,
+    Merged,
+    Offer,
+    Presence,
+    Fenced,
+    Handover,
+    Vrrp,
+}
+
+impl Kind {
+    /// All, as they are written.
+    pub const ALL: [(&'static str, Kind); 16] = [
+        ("live", Kind::Live),
+        ("close", Kind::Close),
+        ("heartbeat", Kind::Heartbeat),
+        ("ack", Kind::Ack),
+        ("nack", Kind::Nack),
+        ("skip", Kind::Skip),
+        ("hint", Kind::Hint),
+        ("pull", Kind::Pull),
+        ("slot", Kind::Slot),
+        ("watermark", Kind::Watermark),
+        ("merged", Kind::Merged),
+        ("offer", Kind::Offer),
+        ("presence", Kind::Presence),
+        ("fenced", Kind::Fenced),
+        ("handover", Kind::Handover),
+        ("vrrp", Kind::Vrrp),
+    ];
+}
+
+/// How a mechanism is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// No service is replicated.
+    ReplicateOff,
+    /// From the first fault on these messages never arrive: a node that starts then hears nobody.
+    SuppressFromFault(&'static [Kind]),
+    /// A node waits for a peer for ever.
+    JoinTimeEndless,
+    /// All nodes have the same LIPs.
+    SharedLips,
+    /// Every node has an RSS key of its own.
+    OwnRssKeys,
+    /// These messages never arrive.
+    Suppress(&'static [Kind]),
+    /// The faults of the timeline do not happen: shows that what counts them would notice.
+    NoFaults,
+}
+
+macro_rules! mechanisms {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $switch:expr;)*) => {
+        /// A mechanism.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mechanism { $($(#[doc = $doc])+ $name,)* }
+
+        impl Mechanism {
+            /// All, as they are written, with what they are for.
+            pub const ALL: &'static [(&'static str, Mechanism, &'static str)] =
+                &[$(($text, Mechanism::$name, concat!($($doc),+)),)*];
+
+            /// As it is written.
+            pub const fn name(self) -> &'static str {
+                match self { $(Mechanism::$name => $text,)* }
+            }
+
+            /// How it is taken away.
+            pub const fn switch(self) -> Switch {
+                match self { $(Mechanism::$name => $switch,)* }
+            }
+        }
+    };
+}
+
+mechanisms! {
+    /// Replication as a whole.
+    Replication = "replication", Switch::ReplicateOff;
+    /// A node that starts waits until it has what the others have.
+    ReadinessGate = "readiness-gate", Switch::SuppressFromFault(&[Kind::Presence, Kind::Vrrp]);
+    /// A node that finds no peer serves all the same, after the join time.
+    ColdStart = "cold-start", Switch::JoinTimeEndless;
+    /// Each node allocates on LIPs of its own.
+    Shares = "shares", Switch::SharedLips;
+    /// All nodes map tuples to the same buckets.
+    CommonBuckets = "common-buckets", Switch::OwnRssKeys;
+    /// A receiver asks for what it lacks.
+    Nack = "nack", Switch::Suppress(&[Kind::Nack]);
+    /// The last number is repeated, so that a lost tail is seen.
+    Heartbeat = "heartbeat", Switch::Suppress(&[Kind::Heartbeat]);
+    /// Slots are pulled: bulk, and the repair of what is lost for good.
+    Pull = "pull", Switch::Suppress(&[Kind::Pull]);
+    /// Records that are closed are told.
+    Close = "close", Switch::Suppress(&[Kind::Close]);
+    /// A replica tells the holder what it saw.
+    Hint = "hint", Switch::Suppress(&[Kind::Hint]);
+    /// An adopter begins with what the best informed survivor knows.
+    BaseRule = "base-rule", Switch::Suppress(&[Kind::Watermark, Kind::Pull]);
+    /// A node learns that another one has taken its groups.
+    Fencing = "fencing", Switch::Suppress(&[Kind::Fenced, Kind::Presence, Kind::Offer]);
+    /// A node that leaves hands over what it has.
+    Handover = "handover", Switch::Suppress(&[Kind::Handover]);
+    /// What was applied is confirmed.
+    Ack = "ack", Switch::Suppress(&[Kind::Ack]);
+    /// The disturbance itself.
+    Disturbance = "disturbance", Switch::NoFaults;
+}

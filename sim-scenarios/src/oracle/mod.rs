@@ -1,0 +1,117 @@
+//! What is judged in every run, whatever a scenario expects.
+//!
+//! Each oracle takes plain facts, so that a test can show it a world that never was and see it fire. It keeps the
+//! first violation, which is the one to look at, and counts the others.
+
+mod checksum;
+mod tables;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use evenkeel_core::cluster::{Epoch, GroupId};
+use evenkeel_core::proto::ConnState;
+use evenkeel_core::tuple::Tuple;
+use serde::Serialize;
+
+pub(crate) use checksum::Checksums;
+pub(crate) use tables::{Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, differences, key};
+
+/// Names of the oracles, with what each says.
+pub const NAMES: [(&str, &str); 8] = [
+    ("server-stays", "no established flow changes its real server"),
+    (
+        "outbound-unique",
+        "no two sessions of the cluster have the same outbound tuple, at any time",
+    ),
+    (
+        "checksums",
+        "every frame that leaves a node or a host has right checksums",
+    ),
+    (
+        "byte-streams",
+        "both ends of every flow read what the other one wrote, in order and whole",
+    ),
+    (
+        "conserved",
+        "every packet that was sent was received, dropped with a reason, or is on its way",
+    ),
+    (
+        "versions-grow",
+        "versions of sessions and epochs of groups never go back",
+    ),
+    ("bounds", "no queue, ring or table is longer than its bound"),
+    (
+        "tables-equal",
+        "after the quiet at the end all nodes that are ready have the same sessions",
+    ),
+];
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Simulated time.
+    pub at_ns: u64,
+    /// What was seen.
+    pub what: String,
+}
+
+/// What an oracle found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The first one.
+    pub(crate) first: Option<Violation>,
+    /// All.
+    pub(crate) count: u64,
+    /// Things that were looked at: an oracle that saw nothing proves nothing.
+    pub(crate) looked: u64,
+}
+
+impl Found {
+    pub(crate) fn add(&mut self, at: Duration, what: impl FnOnce() -> String) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| Violation {
+            at_ns: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
+            what: what(),
+        });
+    }
+}
+
+/// All tables at one time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) at: Duration,
+    pub(crate) nodes: Vec<NodeSample>,
+}
+
+/// What a node has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeSample {
+    pub(crate) node: u16,
+    /// Number of its life.
+    pub(crate) life: u64,
+    /// It has what the others have, by what it says.
+    pub(crate) ready: bool,
+    pub(crate) rows: Vec<Row>,
+    /// Highest known epoch of each group.
+    pub(crate) epochs: Vec<(GroupId, Epoch)>,
+}
+
+/// A session in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) inbound: Tuple,
+    pub(crate) local: SocketAddr,
+    pub(crate) server: SocketAddr,
+    pub(crate) state: ConnState,
+    /// `None`: it is not replicated.
+    pub(crate) version: Option<(GroupId, Epoch, u64)>,
+}
+
+/// A flow as its client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LiveFlow {
+    pub(crate) number: u32,
+    /// The tuple of the client's packets.
+    pub(crate) tuple: Tuple,
+}

@@ -1,0 +1,377 @@
+//! Oracles over the tables of all nodes.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
+
+use evenkeel_core::cluster::{Epoch, GroupId};
+use evenkeel_core::proto::ConnState;
+use evenkeel_core::tuple::{L4Proto, Tuple};
+
+use super::{Found, LiveFlow, NodeSample, Row, Sample};
+
+/// A tuple in an order.
+pub(crate) type Key = (bool, SocketAddr, SocketAddr);
+
+pub(crate) fn key(tuple: &Tuple) -> Key {
+    (tuple.proto == L4Proto::Udp, tuple.src, tuple.dst)
+}
+
+fn outbound(row: &Row) -> Key {
+    (row.inbound.proto == L4Proto::Udp, row.server, row.local)
+}
+
+/// Whether a session is on its way out: its tuple may be used again (RFC 9293, TIME-WAIT).
+fn is_closing(state: ConnState) -> bool {
+    matches!(
+        state,
+        ConnState::TimeWait
+            | ConnState::Close
+            | ConnState::LastAck
+            | ConnState::FinWait
+            | ConnState::CloseWait
+    )
+}
+
+/// `server-stays`.
+#[derive(Debug, Default)]
+pub(crate) struct ServerStays {
+    /// Server of each flow that is or was established.
+    servers: BTreeMap<u32, SocketAddr>,
+    pub(crate) found: Found,
+}
+
+impl ServerStays {
+    /// `live`: flows that are established now and not over, by the key of their tuples.
+    pub(crate) fn sample(&mut self, sample: &Sample, live: &BTreeMap<Key, LiveFlow>) {
+        for node in &sample.nodes {
+            for row in &node.rows {
+                let Some(flow) = live.get(&key(&row.inbound)) else {
+                    continue;
+                };
+                self.found.looked += 1;
+                match self.servers.entry(flow.number) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(row.server);
+                    }
+                    Entry::Occupied(entry) if *entry.get() != row.server => {
+                        let before = *entry.get();
+                        self.found.add(sample.at, || {
+                            format!(
+                                "flow {} ({}) was served by {before}, and node {} sends it to {}",
+                                flow.number, flow.tuple, node.node, row.server
+                            )
+                        });
+                    }
+                    Entry::Occupied(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// `outbound-unique`.
+#[derive(Debug, Default)]
+pub(crate) struct OutboundUnique {
+    pub(crate) found: Found,
+}
+
+impl OutboundUnique {
+    pub(crate) fn sample(&mut self, sample: &Sample) {
+        let mut seen: BTreeMap<Key, (u16, Key, ConnState)> = BTreeMap::new();
+        for node in &sample.nodes {
+            for row in &node.rows {
+                self.found.looked += 1;
+                let inbound = key(&row.inbound);
+                match seen.entry(outbound(row)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((node.node, inbound, row.state));
+                    }
+                    Entry::Occupied(mut entry) => {
+                        let (other, first, state) = *entry.get();
+                        if first == inbound {
+                            continue;
+                        }
+                        if is_closing(state) {
+                            entry.insert((node.node, inbound, row.state));
+                        } else if !is_closing(row.state) {
+                            self.found.add(sample.at, || {
+                                format!(
+                                    "{} > {} belongs to {} > {} on node {other} and to {} > {} on node {}",
+                                    row.local, row.server, first.1, first.2, inbound.1, inbound.2, node.node
+                                )
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `versions-grow`.
+#[derive(Debug, Default)]
+pub(crate) struct VersionsGrow {
+    /// By node, life and tuple: the version that was seen last.
+    versions: BTreeMap<(u16, u64, Key), (GroupId, Epoch, u64)>,
+    epochs: BTreeMap<(u16, u64, GroupId), Epoch>,
+    pub(crate) found: Found,
+}
+
+impl VersionsGrow {
+    pub(crate) fn sample(&mut self, sample: &Sample) {
+        let mut now = BTreeMap::new();
+        for node in &sample.nodes {
+            for row in &node.rows {
+                let Some(version) = row.version else { continue };
+                self.found.looked += 1;
+                let at = (node.node, node.life, key(&row.inbound));
+                if let Some(before) = self.versions.get(&at)
+                    && before.0 == version.0
+                    && (version.1, version.2) < (before.1, before.2)
+                {
+                    let before = *before;
+                    self.found.add(sample.at, || {
+                        format!(
+                            "node {}: {} went from version {before:?} back to {version:?}",
+                            node.node, row.inbound
+                        )
+                    });
+                }
+                now.insert(at, version);
+            }
+            for &(group, epoch) in &node.epochs {
+                let known = self.epochs.entry((node.node, node.life, group)).or_insert(epoch);
+                if epoch < *known {
+                    let before = *known;
+                    self.found.add(sample.at, || {
+                        format!(
+                            "node {}: {group:?} went from {before:?} back to {epoch:?}",
+                            node.node
+                        )
+                    });
+                }
+                *known = (*known).max(epoch);
+            }
+        }
+        // What is gone is forgotten: a new connection of the same client may have another group.
+        self.versions = now;
+    }
+}
+
+/// `tables-equal`.
+#[derive(Debug, Default)]
+pub(crate) struct TablesEqual {
+    pub(crate) found: Found,
+}
+
+/// Sessions by tuple that not all nodes have, or that differ in what forwarding needs. A session that one node
+/// closed and another one has not yet expired counts only while it is not closing.
+pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
+    type Forwarding = (SocketAddr, SocketAddr);
+    let mut all: BTreeMap<Key, Vec<(u16, Forwarding, ConnState)>> = BTreeMap::new();
+    for node in nodes {
+        for row in node
+            .rows
+            .iter()
+            .filter(|r| r.version.is_some() || nodes.len() == 1)
+        {
+            let of = all.entry(key(&row.inbound)).or_default();
+            of.push((node.node, (row.local, row.server), row.state));
+        }
+    }
+    let mut differences = Vec::new();
+    for ((_, client, vip), of) in &all {
+        if of.iter().all(|(_, _, state)| is_closing(*state)) {
+            continue;
+        }
+        let Some((first, rest)) = of.split_first() else {
+            continue;
+        };
+        if of.len() != nodes.len() {
+            let has: Vec<_> = of
+                .iter()
+                .map(|(node, _, state)| format!("node {node} ({})", state.name()))
+                .collect();
+            differences.push(format!("{client} > {vip} is only on {}", has.join(", ")));
+        } else if let Some(other) = rest.iter().find(|o| o.1 != first.1) {
+            differences.push(format!(
+                "{client} > {vip} is {} > {} on node {} and {} > {} on node {}",
+                first.1.0, first.1.1, first.0, other.1.0, other.1.1, other.0
+            ));
+        } else if let Some(other) = rest.iter().find(|o| o.2 != first.2) {
+            differences.push(format!(
+                "{client} > {vip} is {} on node {} and {} on node {}",
+                first.2.name(),
+                first.0,
+                other.2.name(),
+                other.0
+            ));
+        }
+    }
+    differences
+}
+
+impl TablesEqual {
+    /// At the end, after the quiet.
+    pub(crate) fn end(&mut self, sample: &Sample) {
+        let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
+        self.found.looked += ready.iter().map(|n| n.rows.len() as u64).sum::<u64>();
+        if ready.len() < 2 {
+            return;
+        }
+        for difference in differences(&ready) {
+            self.found.add(sample.at, || difference);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn end(text: &str) -> SocketAddr {
+        text.parse().expect("an end")
+    }
+
+    fn row(client: &str, local: &str, server: &str) -> Row {
+        Row {
+            inbound: Tuple {
+                proto: L4Proto::Tcp,
+                src: end(client),
+                dst: end("192.0.2.1:80"),
+            },
+            local: end(local),
+            server: end(server),
+            state: ConnState::Established,
+            version: Some((GroupId::default(), Epoch::default(), 5)),
+        }
+    }
+
+    fn node(node: u16, rows: Vec<Row>) -> NodeSample {
+        NodeSample {
+            node,
+            life: 1,
+            ready: true,
+            rows,
+            epochs: Vec::new(),
+        }
+    }
+
+    fn at(ms: u64, nodes: Vec<NodeSample>) -> Sample {
+        Sample {
+            at: Duration::from_millis(ms),
+            nodes,
+        }
+    }
+
+    const A: (&str, &str, &str) = ("192.0.2.100:1000", "198.18.1.1:5000", "198.18.0.10:8000");
+
+    fn a() -> Row {
+        row(A.0, A.1, A.2)
+    }
+
+    #[test]
+    fn oracle_server_stays_fires_on_another_server() {
+        let flow = LiveFlow {
+            number: 7,
+            tuple: a().inbound,
+        };
+        let live = BTreeMap::from([(key(&flow.tuple), flow)]);
+        let mut oracle = ServerStays::default();
+        oracle.sample(&at(1, vec![node(1, vec![a()]), node(2, vec![a()])]), &live);
+        assert_eq!((oracle.found.count, oracle.found.looked), (0, 2));
+        let other = row(A.0, A.1, "198.18.0.11:8000");
+        oracle.sample(&at(2, vec![node(2, vec![other])]), &live);
+        assert_eq!(oracle.found.count, 1);
+        let first = oracle.found.first.expect("kept");
+        assert_eq!(first.at_ns, 2_000_000);
+        assert!(
+            first.what.contains("flow 7") && first.what.contains("198.18.0.11:8000"),
+            "{first:?}"
+        );
+        // A tuple that is not a live flow's may be served anew.
+        let mut oracle = ServerStays::default();
+        oracle.sample(&at(1, vec![node(1, vec![a()])]), &BTreeMap::new());
+        oracle.sample(&at(2, vec![node(1, vec![other])]), &BTreeMap::new());
+        assert_eq!(oracle.found.count, 0);
+    }
+
+    #[test]
+    fn oracle_outbound_unique_fires_on_two_sessions_with_one_local_port() {
+        let b = row("192.0.2.101:1000", A.1, A.2);
+        let mut oracle = OutboundUnique::default();
+        oracle.sample(&at(1, vec![node(1, vec![a()]), node(2, vec![a()])]));
+        assert_eq!(oracle.found.count, 0);
+        let closing = Row {
+            state: ConnState::TimeWait,
+            ..b
+        };
+        oracle.sample(&at(2, vec![node(1, vec![closing]), node(2, vec![a()])]));
+        oracle.sample(&at(3, vec![node(1, vec![a()]), node(2, vec![closing])]));
+        assert_eq!(oracle.found.count, 0, "TIME-WAIT may be reused");
+        oracle.sample(&at(4, vec![node(1, vec![a()]), node(2, vec![b])]));
+        assert_eq!(oracle.found.count, 1);
+    }
+
+    #[test]
+    fn oracle_versions_grow_fires_on_an_older_version_and_an_older_epoch() {
+        let versioned = |lsn, term| {
+            let epoch = Epoch {
+                term,
+                ..Epoch::default()
+            };
+            let row = Row {
+                version: Some((GroupId::default(), epoch, lsn)),
+                ..a()
+            };
+            let mut node = node(1, vec![row]);
+            node.epochs.push((GroupId::default(), epoch));
+            node
+        };
+        let mut oracle = VersionsGrow::default();
+        oracle.sample(&at(1, vec![versioned(5, 1)]));
+        oracle.sample(&at(2, vec![versioned(6, 1)]));
+        oracle.sample(&at(3, vec![versioned(1, 2)]));
+        assert_eq!(oracle.found.count, 0, "{:?}", oracle.found);
+        oracle.sample(&at(4, vec![versioned(9, 1)]));
+        assert_eq!(
+            oracle.found.count, 2,
+            "of the session and of the group: {:?}",
+            oracle.found
+        );
+        // A new life begins anew.
+        let mut reborn = versioned(1, 1);
+        reborn.life = 2;
+        oracle.sample(&at(5, vec![reborn]));
+        assert_eq!(oracle.found.count, 2);
+    }
+
+    #[test]
+    fn oracle_tables_equal_fires_on_a_missing_and_a_different_session() {
+        let fires = |left: Vec<Row>, right: Vec<Row>, right_ready: bool| {
+            let mut oracle = TablesEqual::default();
+            let mut second = node(2, right);
+            second.ready = right_ready;
+            oracle.end(&at(9, vec![node(1, left), second]));
+            oracle.found.count
+        };
+        let b = row("192.0.2.101:1000", "198.18.1.1:5001", A.2);
+        assert_eq!(fires(vec![a(), b], vec![b, a()], true), 0);
+        assert_eq!(fires(vec![a(), b], vec![a()], true), 1);
+        assert_eq!(
+            fires(vec![a(), b], vec![a()], false),
+            0,
+            "who is not ready is not compared"
+        );
+        let moved = row(A.0, "198.18.1.1:6000", A.2);
+        assert_eq!(fires(vec![a()], vec![moved], true), 1);
+        let closed = Row {
+            state: ConnState::TimeWait,
+            ..a()
+        };
+        assert_eq!(fires(vec![a()], vec![closed], true), 1);
+        assert_eq!(fires(vec![closed], vec![], true), 0, "it is over");
+    }
+}

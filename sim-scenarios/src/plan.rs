@@ -1,0 +1,276 @@
+//! From a scenario and a seed to what happens when: every draw is made here or, frame by frame, in the world.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use evenkeel_core::wire::MacAddr;
+use evenkeel_io_sim::{Purpose, Streams};
+
+use crate::mechanism::{Mechanism, Switch};
+use crate::scenario::{Action, Arrival, Drawn, Link, Load, NodeRef, Scenario};
+
+/// Hosts among which the flows of a scenario are dealt.
+pub(crate) const CLIENT_COUNT: u32 = 4;
+
+/// Flows that start between two fault-free instants are told apart by these entities of the random streams.
+mod entity {
+    pub(super) const FAULTS: u64 = 100 << 32;
+    pub(super) const LINKS: u64 = 101 << 32;
+    pub(super) const LOADS: u64 = 102 << 32;
+}
+
+/// A scenario with everything drawn that is drawn ahead.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Steps by time; of equal times in the order of the text.
+    pub(crate) steps: Vec<Step>,
+    /// Flows by load.
+    pub(crate) flows: Vec<PlannedFlow>,
+    /// When the first fault begins.
+    pub(crate) first_fault: Option<Duration>,
+    /// When the last one has ended.
+    pub(crate) last_fault: Duration,
+}
+
+/// Something that is done to the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) at: Duration,
+    /// Index of the fault.
+    pub(crate) fault: usize,
+    /// It ends what the fault began.
+    pub(crate) undo: bool,
+}
+
+/// A flow to be opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlannedFlow {
+    /// Index of the load.
+    pub(crate) load: usize,
+    /// Index of the service.
+    pub(crate) service: usize,
+    /// Number of the client.
+    pub(crate) client: u32,
+    pub(crate) start: Duration,
+}
+
+impl Plan {
+    pub(crate) fn new(scenario: &Scenario, streams: Streams) -> Plan {
+        let mut steps = Vec::new();
+        let mut begins = Vec::new();
+        let none = matches!(
+            scenario.off.as_ref().map(|o| o.mechanism.switch()),
+            Some(Switch::NoFaults)
+        );
+        for (i, fault) in scenario.faults.iter().enumerate() {
+            let n = 2 * i as u64;
+            let before = fault
+                .after
+                .and_then(|a| begins.get(a))
+                .copied()
+                .unwrap_or_default();
+            let at = before + draw(&streams, entity::FAULTS, n, &fault.at);
+            begins.push(at);
+            if none && disturbs(&fault.action) {
+                continue;
+            }
+            steps.push(Step {
+                at,
+                fault: i,
+                undo: false,
+            });
+            if let Some(lasts) = &fault.lasts {
+                let at = at + draw(&streams, entity::FAULTS, n + 1, lasts);
+                steps.push(Step {
+                    at,
+                    fault: i,
+                    undo: true,
+                });
+            }
+        }
+        // Stable: what is written first happens first.
+        steps.sort_by_key(|s| s.at);
+        Plan {
+            first_fault: begins.iter().min().copied(),
+            last_fault: steps.iter().map(|s| s.at).max().unwrap_or_default(),
+            steps,
+            flows: flows(scenario, &streams),
+        }
+    }
+}
+
+/// Whether a counter-proof of the disturbance itself leaves it out.
+fn disturbs(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Disturb(..) | Action::Suppress { .. } | Action::Queues(..) | Action::Cut(..)
+    )
+}
+
+fn draw(streams: &Streams, entity: u64, n: u64, range: &Drawn<Duration>) -> Duration {
+    let width = range.end().saturating_sub(*range.start()) + Duration::from_nanos(1);
+    *range.start() + streams.span(entity, Purpose::Scenario, n, width)
+}
+
+/// The delay of the `n`th link of a network.
+pub(crate) fn link_delay(streams: &Streams, network: u64, n: u64, link: &Link) -> Duration {
+    draw(streams, entity::LINKS + network, n, &link.delay)
+}
+
+/// Until when a load sends.
+pub(crate) fn until(scenario: &Scenario, load: &Load) -> Duration {
+    load.until
+        .unwrap_or(scenario.duration.saturating_sub(scenario.quiet))
+}
+
+fn flows(scenario: &Scenario, streams: &Streams) -> Vec<PlannedFlow> {
+    let mut flows = Vec::new();
+    for (load_index, load) in scenario.loads.iter().enumerate() {
+        let entity = entity::LOADS + load_index as u64;
+        let mut add = |n: u64, start: Duration| {
+            let services = &load.services;
+            let service = services
+                .get(n as usize % services.len().max(1))
+                .copied()
+                .unwrap_or(0);
+            let client = streams.below(entity, Purpose::Scenario, 2 * n + 1, CLIENT_COUNT.into()) as u32;
+            flows.push(PlannedFlow {
+                load: load_index,
+                service,
+                client,
+                start,
+            });
+        };
+        match &load.arrival {
+            Arrival::Flows(count, start) => {
+                for n in 0..u64::from(*count) {
+                    add(n, draw(streams, entity, 2 * n, start));
+                }
+            }
+            Arrival::Rate(rate, start) => {
+                let every = Duration::from_secs(1) / *rate;
+                let until = until(scenario, load);
+                let mut n = 0u64;
+                loop {
+                    let at =
+                        *start + Duration::from_nanos(n.saturating_mul(1_000_000_000) / u64::from(*rate));
+                    if at >= until {
+                        break;
+                    }
+                    add(
+                        n,
+                        (at + streams.span(entity, Purpose::Scenario, 2 * n, every)).min(until),
+                    );
+                    n += 1;
+                }
+            }
+        }
+    }
+    flows
+}
+
+/// Addresses of a scenario's network. Clients and VIPs share a link, nodes answer there; servers and LIPs share
+/// another one.
+pub(crate) mod net {
+    use super::*;
+
+    fn v6(network: u16, a: u16, b: u16) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, a, b))
+    }
+
+    /// Addresses of clients' link that nobody uses, per family.
+    pub(crate) fn nobody() -> [IpAddr; 2] {
+        [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)), v6(2, 0, 0xff99)]
+    }
+
+    /// The source of a node's VRRP advertisements, per family.
+    pub(crate) fn vrrp_source(id: u16) -> (Ipv4Addr, Ipv6Addr) {
+        (
+            Ipv4Addr::new(192, 0, 2, 240 + id as u8),
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, id),
+        )
+    }
+
+    /// A client's, per family.
+    pub(crate) fn client(n: u32) -> [(IpAddr, u8); 2] {
+        [
+            (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n as u8)), 24),
+            (v6(2, 1, n as u16), 64),
+        ]
+    }
+
+    pub(crate) fn client_mac(n: u32) -> MacAddr {
+        MacAddr([2, 0, 0, 1, 0, n as u8])
+    }
+
+    /// A server's.
+    pub(crate) fn server(n: u32) -> [(IpAddr, u8); 2] {
+        [
+            (IpAddr::V4(Ipv4Addr::new(198, 18, 0, 10 + n as u8)), 16),
+            (v6(3, 1, n as u16), 64),
+        ]
+    }
+
+    pub(crate) fn server_mac(n: u32) -> MacAddr {
+        MacAddr([2, 0, 0, 2, 0, n as u8])
+    }
+
+    /// A node's own, on the clients' side.
+    pub(crate) fn node_clients(id: u16) -> [(IpAddr, u8); 2] {
+        [
+            (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 240 + id as u8)), 24),
+            (v6(2, 2, id), 64),
+        ]
+    }
+
+    /// A node's own, on the servers' side.
+    pub(crate) fn node_servers(id: u16) -> [(IpAddr, u8); 2] {
+        [
+            (IpAddr::V4(Ipv4Addr::new(198, 18, 255, id as u8)), 16),
+            (v6(3, 2, id), 64),
+        ]
+    }
+
+    pub(crate) fn node_mac(id: u16, port: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 3, id as u8, port])
+    }
+
+    /// The `n`th LIP of a node's share.
+    pub(crate) fn local(id: u16, n: u32) -> [IpAddr; 2] {
+        [
+            IpAddr::V4(Ipv4Addr::new(198, 18, id as u8, 1 + n as u8)),
+            v6(3, 0x100 + id, 1 + n as u16),
+        ]
+    }
+
+    /// Where a service's server listens.
+    pub(crate) fn server_addr(vip: SocketAddr, server: u32, service: usize) -> SocketAddr {
+        let [(v4, _), (v6, _)] = super::net::server(server);
+        SocketAddr::new(if vip.is_ipv4() { v4 } else { v6 }, 8_000 + service as u16)
+    }
+}
+
+/// Whether a scenario may call this address a VIP: one of the link of clients that nobody else has.
+pub(crate) fn is_vip(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(a) => a.octets()[..3] == [192, 0, 2] && (1..99).contains(&a.octets()[3]),
+        IpAddr::V6(a) => {
+            let s = a.segments();
+            s[..7] == [0x2001, 0xdb8, 2, 0, 0, 0, 0] && s[7] > 0 && s[7] < 0x100
+        }
+    }
+}
+
+/// The nodes that a scenario's own words mean, whatever happens: for messages.
+pub(crate) fn node_name(node: NodeRef) -> String {
+    match node {
+        NodeRef::Id(id) => format!("node {id}"),
+        NodeRef::Master => "the master".into(),
+        NodeRef::Backup => "the backup".into(),
+    }
+}
+
+/// How a scenario's mechanism is off, if one is.
+pub(crate) fn switch(scenario: &Scenario) -> Option<Switch> {
+    scenario.off.as_ref().map(|o| Mechanism::switch(o.mechanism))
+}

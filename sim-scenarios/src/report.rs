@@ -1,0 +1,351 @@
+//! What a run says in the end, as text and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::expect::{Failure, Measures, Metric};
+use crate::scenario::Scenario;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All held.
+    Pass,
+    /// Something failed.
+    Fail,
+    /// A counter-proof: what was declared to fail failed, and nothing else.
+    FailedAsDeclared,
+    /// A counter-proof that proves nothing: something that was declared to fail held, or something else failed.
+    NoProof,
+}
+
+impl Outcome {
+    /// Judges the failures of a run.
+    pub(crate) fn of(scenario: &Scenario, failures: &[Failure]) -> Outcome {
+        let Some(off) = &scenario.off else {
+            return if failures.is_empty() {
+                Outcome::Pass
+            } else {
+                Outcome::Fail
+            };
+        };
+        let failed = |name: &String| failures.iter().any(|f| f.name == *name);
+        let declared = |f: &Failure| off.fails.contains(&f.name);
+        if off.fails.iter().all(failed) && failures.iter().all(declared) {
+            Outcome::FailedAsDeclared
+        } else {
+            Outcome::NoProof
+        }
+    }
+
+    /// Whether it is what the scenario is for.
+    pub const fn is_good(&self) -> bool {
+        matches!(self, Outcome::Pass | Outcome::FailedAsDeclared)
+    }
+}
+
+/// The distribution of stalls: of each connected flow its longest time from a request to the whole reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// In nanoseconds: least, median, 90th and 99th of a hundred, greatest.
+    pub ns: [u64; 5],
+}
+
+/// Milliseconds with three digits behind the point: no float is computed with.
+fn ms(ns: u64) -> String {
+    format!("{}.{:03}", ns / 1_000_000, ns % 1_000_000 / 1_000)
+}
+
+struct Ms(u64);
+
+impl Serialize for Ms {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0 as f64 / 1e6)
+    }
+}
+
+impl Serialize for Stall {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(5))?;
+        for (key, ns) in ["min", "p50", "p90", "p99", "max"].into_iter().zip(self.ns) {
+            map.serialize_entry(key, &Ms(ns))?;
+        }
+        map.end()
+    }
+}
+
+fn hex<S: Serializer>(digest: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{digest:032x}"))
+}
+
+fn maybe_ms<S: Serializer>(ns: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    ns.map(Ms).serialize(serializer)
+}
+
+/// The result of a run. Serialized, a key is never taken away or given another meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Name.
+    pub scenario: String,
+    /// Seed.
+    pub seed: u64,
+    /// Whether it is what the scenario is for.
+    pub pass: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The mechanism that is off.
+    pub off: Option<&'static str>,
+    /// 128 bits over all frames and events, in hexadecimal digits.
+    #[serde(serialize_with = "hex")]
+    pub digest: u128,
+    /// Flows that were opened.
+    pub connections: u64,
+    /// Of these: connected.
+    pub established: u64,
+    /// Flows that were connected when the first fault began, and not over.
+    pub live_at_fault: u64,
+    /// Of these: those whose session another node had.
+    pub replicated: u64,
+    /// Flows that were connected, and broke.
+    pub broken: u64,
+    /// Flows that broke before they were connected.
+    pub failed: u64,
+    /// Stalls; `None`: no flow was connected.
+    pub stall_ms: Option<Stall>,
+    /// From the first fault until another node answered for the VIPs.
+    #[serde(serialize_with = "maybe_ms", rename = "detection_ms")]
+    pub detection_ns: Option<u64>,
+    /// Packets that the engine dropped, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Local ports that were probed and found in use.
+    pub probes: u64,
+    /// Messages between nodes by kind, their frames and bytes.
+    pub sync: BTreeMap<&'static str, u64>,
+    /// Frames between nodes of which something was kept back.
+    pub kept_back: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Simulated time.
+    #[serde(skip)]
+    pub duration_ns: u64,
+    /// Faults as they happened.
+    pub timeline: Vec<(u64, String)>,
+    /// What did not hold.
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    /// A report of what was measured; the rest is empty.
+    pub(crate) fn new(scenario: &Scenario, seed: u64, measures: &Measures) -> Report {
+        let count = |metric| {
+            measures
+                .value(metric)
+                .and_then(|v| u64::try_from(v).ok())
+                .unwrap_or(0)
+        };
+        let mut stalls: Vec<u64> = measures
+            .flows
+            .iter()
+            .filter(|f| f.established)
+            .map(|f| f.stall_ns)
+            .collect();
+        stalls.sort_unstable();
+        let rank = |hundredths: usize| {
+            stalls
+                .get((stalls.len().saturating_sub(1)) * hundredths / 100)
+                .copied()
+        };
+        let stall = [0, 50, 90, 99, 100].map(|h| rank(h).unwrap_or(0));
+        Report {
+            scenario: scenario.name.clone(),
+            seed,
+            pass: false,
+            outcome: Outcome::Fail,
+            off: scenario.off.as_ref().map(|o| o.mechanism.name()),
+            digest: 0,
+            connections: count(Metric::Connections),
+            established: count(Metric::Established),
+            live_at_fault: count(Metric::LiveAtFault),
+            replicated: count(Metric::Replicated),
+            broken: count(Metric::Broken),
+            failed: count(Metric::Failed),
+            stall_ms: (!stalls.is_empty()).then_some(Stall { ns: stall }),
+            detection_ns: measures
+                .value(Metric::Detection)
+                .and_then(|v| u64::try_from(v).ok()),
+            drops: BTreeMap::new(),
+            probes: count(Metric::Probes),
+            sync: BTreeMap::new(),
+            kept_back: 0,
+            events: 0,
+            duration_ns: measures.end_ns,
+            timeline: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// `pass` as `outcome` says it.
+    pub(crate) fn judged(mut self) -> Report {
+        self.pass = self.outcome.is_good();
+        self
+    }
+
+    /// The text of the report; `file` is how the scenario was named, for the command that replays it.
+    pub fn text<'r>(&'r self, file: &'r str) -> impl fmt::Display + 'r {
+        Text { report: self, file }
+    }
+}
+
+struct Text<'r> {
+    report: &'r Report,
+    file: &'r str,
+}
+
+fn line(f: &mut fmt::Formatter<'_>, label: &str, text: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "  {:<13} {text}", format!("{label}:"))
+}
+
+fn listed(counts: &BTreeMap<&'static str, u64>) -> String {
+    let some: Vec<_> = counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    if some.is_empty() {
+        "none".into()
+    } else {
+        some.join(", ")
+    }
+}
+
+/// `12.345678901 s`.
+fn seconds(ns: u64) -> String {
+    format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000)
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let r = self.report;
+        let word = match r.outcome {
+            Outcome::Pass => "PASS",
+            Outcome::Fail => "FAIL",
+            Outcome::FailedAsDeclared => "PASS (failed as declared)",
+            Outcome::NoProof => "FAIL (no proof)",
+        };
+        writeln!(f, "{}: seed {}: {word}", r.scenario, r.seed)?;
+        if let Some(off) = r.off {
+            line(f, "off", off)?;
+        }
+        line(
+            f,
+            "connections",
+            format_args!("{} opened, {} established", r.connections, r.established),
+        )?;
+        if r.live_at_fault > 0 {
+            line(
+                f,
+                "replicated",
+                format_args!(
+                    "{} of {} that were live at the first fault",
+                    r.replicated, r.live_at_fault
+                ),
+            )?;
+        }
+        line(f, "broken", r.broken)?;
+        if r.failed > 0 {
+            line(
+                f,
+                "failed",
+                format_args!("{} before they were established", r.failed),
+            )?;
+        }
+        if let Some(stall) = r.stall_ms {
+            let [min, p50, p90, p99, max] = stall.ns.map(ms);
+            line(
+                f,
+                "stall",
+                format_args!("{min} min, {p50} median, {p90} p90, {p99} p99, {max} max (ms)"),
+            )?;
+        }
+        if let Some(detection) = r.detection_ns {
+            line(f, "detection", format_args!("{} ms", ms(detection)))?;
+        }
+        line(f, "drops", listed(&r.drops))?;
+        line(f, "port probes", format_args!("{} found in use", r.probes))?;
+        if !r.sync.is_empty() {
+            line(f, "sync", listed(&r.sync))?;
+        }
+        for (at, what) in &r.timeline {
+            line(f, "fault", format_args!("{}: {what}", seconds(*at)))?;
+        }
+        line(
+            f,
+            "simulated",
+            format_args!("{}, {} events", seconds(r.duration_ns), r.events),
+        )?;
+        line(f, "digest", format_args!("{:032x}", r.digest))?;
+        for failure in &r.failures {
+            let declared = if r.outcome == Outcome::FailedAsDeclared {
+                ", as declared"
+            } else {
+                ""
+            };
+            writeln!(f, "  failed{declared}: {}", failure.name)?;
+            writeln!(f, "    expected: {}", failure.expected)?;
+            writeln!(f, "    seen:     {}", failure.seen)?;
+            writeln!(f, "    at:       {}", seconds(failure.at_ns))?;
+        }
+        if r.outcome == Outcome::NoProof && r.failures.is_empty() {
+            writeln!(f, "  nothing failed, though the mechanism is off")?;
+        }
+        if !r.pass {
+            writeln!(f, "  replay: evenkeel sim run {} --seed {}", self.file, r.seed)?;
+        }
+        Ok(())
+    }
+}
+
+/// `n` seeds drawn from the hash of a commit: the same for the same hash, others for another one.
+pub fn seeds_from(commit: &str, n: u32) -> Vec<u64> {
+    (0..u64::from(n))
+        .map(|i| xxh3_64_with_seed(commit.as_bytes(), i))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_of_a_commit_are_its_own() {
+        let a = seeds_from("0123abc", 50);
+        assert_eq!(a, seeds_from("0123abc", 50));
+        assert_eq!(a[..10], seeds_from("0123abc", 10));
+        let b = seeds_from("0123abd", 50);
+        assert!(a.iter().all(|s| !b.contains(s)));
+    }
+
+    #[test]
+    fn a_counter_proof_fails_as_declared_or_proves_nothing() {
+        let base = crate::run::tests::ONE_NODE;
+        let text = "name = \"x.off\"\ndescription = \"d\"\nbase = \"x\"\n[off]\nmechanism = \"replication\"\nfails = [\"broken == 0\"]\n";
+        let scenario = crate::language::parse("x.off", text, &|_| Ok(base.to_owned())).expect("good");
+        let failure = |name: &str| Failure {
+            name: name.to_owned(),
+            expected: String::new(),
+            seen: String::new(),
+            at_ns: 0,
+        };
+        assert_eq!(
+            Outcome::of(&scenario, &[failure("broken == 0")]),
+            Outcome::FailedAsDeclared
+        );
+        assert_eq!(Outcome::of(&scenario, &[]), Outcome::NoProof);
+        assert_eq!(
+            Outcome::of(&scenario, &[failure("broken == 0"), failure("checksums")]),
+            Outcome::NoProof
+        );
+        assert_eq!(Outcome::of(&scenario, &[failure("checksums")]), Outcome::NoProof);
+    }
+}

@@ -1,0 +1,373 @@
+//! From a plan to a world.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::conn::TableSizes;
+use evenkeel_core::hash::MICROSOFT_KEY;
+use evenkeel_core::lport::Steering;
+use evenkeel_core::port::PortId;
+use evenkeel_core::proto::{ConnState, Timeouts};
+use evenkeel_core::sched::SchedulerKind;
+use evenkeel_core::service::{
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, ServerSpec as RealServer, ServiceId,
+    ServiceSpec, SnapshotSpec,
+};
+use evenkeel_core::time::Instant;
+use evenkeel_core::tuple::L4Proto;
+use evenkeel_io_sim::{
+    End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, LbId, LbPort, LbSpec, LinkId, LinkSpec, Ppm,
+    ServerSpec, SwitchSpec, World, WorldError,
+};
+
+use super::RunError;
+use crate::mechanism::Switch;
+use crate::plan::{self, CLIENT_COUNT, Plan, PlannedFlow, net};
+use crate::scenario::{Link, LoadEnd, Network, Node, Replicate as Mode, Scenario, Service};
+
+/// The ports of every node.
+const CLIENTS: PortId = PortId(0);
+const SERVERS: PortId = PortId(1);
+
+/// A world and what is where in it.
+pub(crate) struct Built {
+    pub(crate) world: World,
+    /// By node, in order: its links to clients, servers and other nodes.
+    pub(crate) links: Vec<[LinkId; 3]>,
+    /// The longest way there and back between a client and a server, without queues.
+    pub(crate) round_trip: Duration,
+}
+
+fn link_spec(link: &Link, delay: Duration) -> LinkSpec {
+    LinkSpec {
+        delay,
+        jitter: Duration::ZERO,
+        bandwidth: link.bandwidth,
+        // A switch's port of today: 16 MiB.
+        queue_bytes: 16 << 20,
+        faults: Faults {
+            loss: Ppm(link.loss_ppm),
+            copies: u8::from(link.duplicate_ppm > 0),
+            duplication: Ppm(link.duplicate_ppm),
+            reordering: Ppm(link.reorder_ppm),
+            reorder_by: Duration::from_millis(5),
+            ..Faults::default()
+        },
+    }
+}
+
+/// Real servers of the largest service.
+fn server_count(scenario: &Scenario) -> u32 {
+    scenario.services.iter().map(|s| s.servers).max().unwrap_or(0)
+}
+
+/// LIPs of a node's share; of all nodes the same if shares are off.
+pub(crate) fn local_addrs(scenario: &Scenario, node: u16) -> Vec<IpAddr> {
+    let owner = if plan::switch(scenario) == Some(Switch::SharedLips) {
+        1
+    } else {
+        node
+    };
+    share(scenario, owner)
+}
+
+fn replicate(scenario: &Scenario, service: &Service) -> Replicate {
+    match service.replicate {
+        _ if plan::switch(scenario) == Some(Switch::ReplicateOff) => Replicate::Off,
+        Mode::Off => Replicate::Off,
+        Mode::Established => Replicate::Established,
+        Mode::SynAck => Replicate::SynAck,
+    }
+}
+
+/// The share of a node.
+pub(crate) fn share(scenario: &Scenario, node: u16) -> Vec<IpAddr> {
+    (0..scenario.cluster.local_addresses)
+        .flat_map(|n| net::local(node, n))
+        .collect()
+}
+
+/// What a node serves.
+fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
+    let port = |name: &str, number: u8, addresses: [(IpAddr, u8); 2]| PortSpec {
+        name: name.to_owned(),
+        mac: net::node_mac(node.id, number),
+        addresses: addresses.to_vec(),
+        mtu: Some(1500),
+    };
+    let mut neighbours = Vec::new();
+    let mut add = |addresses: [(IpAddr, u8); 2], mac, port| {
+        neighbours.extend(addresses.map(|(addr, _)| NeighbourSpec { addr, mac, port }));
+    };
+    for n in 0..CLIENT_COUNT {
+        add(net::client(n), net::client_mac(n), CLIENTS);
+    }
+    for n in 0..server_count(scenario) {
+        add(net::server(n), net::server_mac(n), SERVERS);
+    }
+    let mut server_id = 0;
+    let services = scenario.services.iter().enumerate().map(|(i, service)| {
+        let servers = (0..service.servers).map(|n| {
+            let addr = net::server_addr(service.vip, n, i);
+            server_id += 1;
+            RealServer {
+                id: RealServerId(server_id - 1),
+                addr: addr.ip(),
+                port: addr.port(),
+                weight: 1,
+            }
+        });
+        let mut timeouts = Timeouts::default();
+        if let Some(established) = service.established {
+            let _ = timeouts.set(ConnState::Established, established);
+        }
+        let v4 = service.vip.is_ipv4();
+        // Shares: the service lists the LIPs of this node only.
+        let locals = local_addrs(scenario, node.id)
+            .into_iter()
+            .filter(|a| a.is_ipv4() == v4);
+        ServiceSpec {
+            id: ServiceId(i as u16),
+            name: service.name.clone(),
+            proto: service.proto,
+            vip: service.vip.ip(),
+            port: service.vip.port(),
+            scheduler: SchedulerKind::RoundRobin,
+            mode: FwdMode::FullNat,
+            local_addrs: locals.collect(),
+            timeouts,
+            replicate: replicate(scenario, service),
+            servers: servers.collect(),
+        }
+    });
+    let mut services: Vec<_> = services.collect();
+    services.extend(others(
+        scenario,
+        node,
+        services.len() as u16,
+        server_id_max(scenario),
+    ));
+    SnapshotSpec {
+        services,
+        ports: vec![
+            port("clients", 0, net::node_clients(node.id)),
+            port("servers", 1, net::node_servers(node.id)),
+        ],
+        routes: Vec::new(),
+        neighbours,
+    }
+}
+
+/// Real servers of all services.
+fn server_id_max(scenario: &Scenario) -> u16 {
+    scenario.services.iter().map(|s| s.servers as u16).sum()
+}
+
+/// What makes the others' LIPs addresses of this node, too, for which it answers once it is told to: a service a
+/// family that nobody uses.
+fn others(scenario: &Scenario, node: &Node, first: u16, server: u16) -> Vec<ServiceSpec> {
+    let own = local_addrs(scenario, node.id);
+    let all = scenario.cluster.nodes.iter().flat_map(|n| share(scenario, n.id));
+    let others: Vec<IpAddr> = all.filter(|a| !own.contains(a)).collect();
+    let stand_in = |n: u16, v4: bool| {
+        let local_addrs: Vec<_> = others.iter().copied().filter(|a| a.is_ipv4() == v4).collect();
+        let family = usize::from(!v4);
+        (!local_addrs.is_empty()).then(|| ServiceSpec {
+            id: ServiceId(first + n),
+            name: format!("others-{n}"),
+            proto: L4Proto::Tcp,
+            vip: net::nobody()[family],
+            port: 9,
+            scheduler: SchedulerKind::RoundRobin,
+            mode: FwdMode::FullNat,
+            local_addrs,
+            timeouts: Timeouts::default(),
+            replicate: Replicate::Off,
+            servers: vec![RealServer {
+                id: RealServerId(server + n),
+                addr: net::server(0)[family].0,
+                port: 9,
+                weight: 0,
+            }],
+        })
+    };
+    [stand_in(0, true), stand_in(1, false)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Sizes of each worker's tables: room for the node's in all, whatever the number of workers.
+fn sizes(table: u32, workers: u8) -> TableSizes {
+    let each = table.div_ceil(u32::from(workers)).max(16);
+    TableSizes {
+        conns_v4: each,
+        conns_v6: each,
+        exts: each.div_ceil(16),
+    }
+}
+
+fn steering(scenario: &Scenario, node: &Node) -> Result<Arc<Steering>, RunError> {
+    let mut key = MICROSOFT_KEY.to_vec();
+    if plan::switch(scenario) == Some(Switch::OwnRssKeys) {
+        key.rotate_left(usize::from(node.id));
+    }
+    let steering = Steering::new(&key, 64);
+    steering
+        .map(Arc::new)
+        .map_err(|e| RunError::World(format!("the RSS key of node {}: {e:?}", node.id)))
+}
+
+fn refused(error: WorldError) -> RunError {
+    RunError::World(error.to_string())
+}
+
+/// Builds the world of a scenario; no node runs yet, no flow is open.
+pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
+    let mut world = World::new(seed);
+    let streams = world.streams();
+    let mut longest = [Duration::ZERO; 3];
+    let mut dealt = [0u64; 3];
+    let mut spec = |network: usize, link: &Link| {
+        let delay = plan::link_delay(&streams, network as u64, dealt[network], link);
+        dealt[network] += 1;
+        longest[network] = longest[network].max(delay);
+        link_spec(link, delay)
+    };
+    let links = [
+        &scenario.links.clients,
+        &scenario.links.servers,
+        &scenario.links.sync,
+    ];
+    let mut switches = Vec::new();
+    for name in ["clients", "servers", "sync"] {
+        switches.push(world.add_switch(SwitchSpec::new(name)).map_err(refused)?);
+    }
+    let [clients, servers, sync] = [switches[0], switches[1], switches[2]];
+    for n in 0..CLIENT_COUNT {
+        let mut host = HostSpec::new(format!("client{n}"), net::client_mac(n), net::client(n).to_vec());
+        host.conn_count_max = 200_000;
+        let host = world.add_host(host).map_err(refused)?;
+        let link = spec(0, links[0]);
+        world
+            .connect(End::Host(host), End::Switch(clients), link)
+            .map_err(refused)?;
+    }
+    for n in 0..server_count(scenario) {
+        let mut host = HostSpec::new(format!("server{n}"), net::server_mac(n), net::server(n).to_vec());
+        host.conn_count_max = 400_000;
+        let host = world.add_host(host).map_err(refused)?;
+        let link = spec(1, links[1]);
+        world
+            .connect(End::Host(host), End::Switch(servers), link)
+            .map_err(refused)?;
+        for (i, service) in scenario
+            .services
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| n < s.servers)
+        {
+            let server = ServerSpec {
+                // Numbers are the servers' own over all services: an answer of another one is a wrong answer.
+                number: (i as u32) << 8 | n,
+                proto: service.proto,
+                addr: net::server_addr(service.vip, n, i),
+            };
+            world.serve(host, server).map_err(refused)?;
+        }
+    }
+    let mut node_links = Vec::new();
+    for node in &scenario.cluster.nodes {
+        let mut lb = LbSpec::new(
+            format!("node{}", node.id),
+            steering(scenario, node)?,
+            config(scenario, node),
+        );
+        lb.workers = node.workers;
+        lb.sizes = sizes(scenario.cluster.table, node.workers);
+        lb.rx_ring = scenario.cluster.ring as usize;
+        lb.handoff_ring = scenario.cluster.ring as usize;
+        super::cluster::configure(&mut lb, scenario, node)?;
+        let lb = world.add_lb(lb).map_err(refused)?;
+        let mut connect = |network: usize, port, switch| {
+            let link = spec(network, links[network]);
+            world
+                .connect(End::Lb(lb, port), End::Switch(switch), link)
+                .map_err(refused)
+        };
+        node_links.push([
+            connect(0, LbPort::Data(CLIENTS), clients)?,
+            connect(1, LbPort::Data(SERVERS), servers)?,
+            connect(2, LbPort::Sync, sync)?,
+        ]);
+    }
+    Ok(Built {
+        world,
+        links: node_links,
+        round_trip: 4 * (longest[0] + longest[1]) + Duration::from_micros(100),
+    })
+}
+
+/// Opens all flows of a plan: their numbers are their places in it.
+pub(crate) fn flows(world: &mut World, scenario: &Scenario, plan: &Plan) -> Result<(), RunError> {
+    let flow = |flow: &PlannedFlow| {
+        let load = &scenario.loads[flow.load];
+        let service = &scenario.services[flow.service];
+        let [(v4, _), (v6, _)] = net::client(flow.client);
+        let source = if service.vip.is_ipv4() { v4 } else { v6 };
+        let until = plan::until(scenario, load);
+        FlowSpec {
+            client: HostId(flow.client as u16),
+            source: SocketAddr::new(source, 0),
+            target: service.vip,
+            proto: service.proto,
+            start: at(flow.start),
+            requests: load.requests.unwrap_or(u32::MAX),
+            request_len: load.request_bytes,
+            reply_len: load.reply_bytes,
+            gap: *load.every.start(),
+            gap_jitter: load.every.end().saturating_sub(*load.every.start()),
+            until: Some(at(until)),
+            end: match load.end {
+                LoadEnd::Close => FlowEnd::Close,
+                LoadEnd::Reset => FlowEnd::Reset,
+                LoadEnd::Stay => FlowEnd::Stay,
+            },
+            give_up: load.give_up,
+            udp_retry: Duration::from_secs(1),
+        }
+    };
+    for planned in &plan.flows {
+        world.open(flow(planned)).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// A point of simulated time.
+pub(crate) fn at(since_start: Duration) -> Instant {
+    Instant::ZERO + since_start
+}
+
+/// VIPs of a scenario, each once.
+pub(crate) fn vips(scenario: &Scenario) -> Vec<IpAddr> {
+    let mut vips: Vec<_> = scenario.services.iter().map(|s| s.vip.ip()).collect();
+    vips.sort();
+    vips.dedup();
+    vips
+}
+
+/// The links that a network means, as places in a node's list.
+pub(crate) fn networks(network: Network) -> &'static [usize] {
+    match network {
+        Network::Clients => &[0],
+        Network::Servers => &[1],
+        Network::Sync => &[2],
+        Network::All => &[0, 1, 2],
+    }
+}
+
+/// The load balancer of a node.
+pub(crate) fn lb(node: u16) -> LbId {
+    LbId(node.saturating_sub(1))
+}

@@ -1,0 +1,166 @@
+//! What of a scenario concerns the nodes as a cluster.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use evenkeel_core::cluster::{ClusterConfig, Epoch, GroupId, Member, NodeCommand, NodeId, VrrpSettings};
+use evenkeel_core::conn::ConnView;
+use evenkeel_core::port::PortId;
+use evenkeel_core::sync::{ClusterSizes, Readiness};
+use evenkeel_core::worker::Worker;
+use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbSpec, LbState, World};
+
+use super::{RunError, build};
+use crate::mechanism::Switch;
+use crate::plan::{self, net};
+use crate::scenario::{Node, Scenario};
+
+/// The virtual router of the VIPs.
+const VRID: u8 = 51;
+/// Number of the cluster.
+const CLUSTER: u32 = 1;
+
+/// Makes a load balancer a member of the scenario's cluster.
+pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Result<(), RunError> {
+    let cluster = &scenario.cluster;
+    if !cluster.clustered {
+        return Ok(());
+    }
+    let members = cluster.nodes.iter().map(|n| {
+        let (v4, v6) = net::vrrp_source(n.id);
+        Member {
+            id: NodeId(n.id),
+            priority: n.priority,
+            local_addrs: build::share(scenario, n.id),
+            vrrp_sources: vec![v4.into(), v6.into()],
+        }
+    });
+    let (source_v4, source_v6) = net::vrrp_source(node.id);
+    let mut virtual_v4: Vec<Ipv4Addr> = Vec::new();
+    let mut virtual_v6: Vec<Ipv6Addr> = Vec::new();
+    for vip in build::vips(scenario) {
+        match vip {
+            IpAddr::V4(a) => virtual_v4.push(a),
+            IpAddr::V6(a) => virtual_v6.push(a),
+        }
+    }
+    let join_time = match plan::switch(scenario) {
+        Some(Switch::JoinTimeEndless) => evenkeel_core::cluster::JOIN_TIME_MAX,
+        _ => cluster.join_time,
+    };
+    let config = ClusterConfig {
+        cluster: CLUSTER,
+        id: NodeId(node.id),
+        members: members.collect(),
+        heartbeat: cluster.heartbeat,
+        down_count: 3,
+        lease_margin: cluster.heartbeat / 2,
+        join_time,
+        announce: vec![(PortId(1), net::node_mac(node.id, 1))],
+        vrrp: Some(VrrpSettings {
+            vrid: VRID,
+            interval_cs: u16::try_from(cluster.advertisement.as_millis() / 10).unwrap_or(u16::MAX),
+            preempt: cluster.preempt,
+            port: PortId(0),
+            mac: net::node_mac(node.id, 0),
+            source_v4: (!virtual_v4.is_empty()).then_some(source_v4),
+            source_v6: (!virtual_v6.is_empty()).then_some(source_v6),
+            virtual_v4,
+            virtual_v6,
+        }),
+        shared_addrs: Vec::new(),
+    };
+    if let Err(errors) = config.check() {
+        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        return Err(RunError::World(all.join("; ")));
+    }
+    let mut sizes = ClusterSizes::default();
+    sizes.ring_per_bucket = cluster.lsn_ring.unwrap_or(sizes.ring_per_bucket);
+    lb.cluster = Some(LbCluster {
+        config,
+        sizes,
+        queues: LbQueues::default(),
+    });
+    Ok(())
+}
+
+/// The shortest join time that goes with a heartbeat.
+pub(crate) fn join_time_min(heartbeat: Duration) -> Duration {
+    heartbeat * 4
+}
+
+/// Whether it has what the others have, by what it says itself. A node without a cluster has all there is.
+pub(crate) fn is_ready(lb: LbRef<'_>) -> bool {
+    match lb.node() {
+        Some(node) => node.readiness() == Readiness::Ready,
+        None => lb.state() == LbState::Running && lb.queues().is_none(),
+    }
+}
+
+/// Whether it serves though it could not ask anybody.
+pub(crate) fn is_degraded(lb: LbRef<'_>) -> bool {
+    lb.node()
+        .is_some_and(|node| node.readiness() == Readiness::Degraded)
+}
+
+/// The highest epoch that it knows of each group.
+pub(crate) fn epochs(lb: LbRef<'_>) -> Vec<(GroupId, Epoch)> {
+    let groups = lb.node().into_iter().flat_map(|node| node.groups());
+    groups.map(|(group, epoch, _)| (group, epoch)).collect()
+}
+
+/// Group, epoch and number of a session; `None`: it is not replicated.
+pub(crate) fn version(worker: &Worker, conn: &ConnView) -> Option<(GroupId, Epoch, u64)> {
+    let (group, version) = worker.version(conn.id)?;
+    Some((group, version.epoch, version.lsn))
+}
+
+/// Asks a node to leave.
+pub(crate) fn drain(world: &mut World, lb: LbId) -> Result<(), RunError> {
+    let asked = world.command(lb, NodeCommand::Drain);
+    asked.map_err(|e| RunError::World(e.to_string()))
+}
+
+/// Makes the queues between a node's threads so long, or as long as they were.
+pub(crate) fn queues(world: &mut World, lb: LbId, entries: Option<u32>) -> Result<(), RunError> {
+    let mut queues = LbQueues::default();
+    if let Some(entries) = entries {
+        queues.messages = entries as usize;
+        queues.commands = entries as usize;
+        queues.events = entries as usize;
+    }
+    world
+        .set_queues(lb, queues)
+        .map_err(|e| RunError::World(e.to_string()))
+}
+
+/// Queues of a node that are or were longer than their bound.
+pub(crate) fn beyond_bounds(lb: LbRef<'_>) -> Vec<String> {
+    let Some(bounds) = lb.queues() else {
+        return Vec::new();
+    };
+    let (peaks, default) = (lb.sync_counters(), LbQueues::default());
+    let queues = [
+        (
+            "messages",
+            peaks.messages_peak,
+            bounds.messages.max(default.messages),
+        ),
+        (
+            "commands",
+            peaks.commands_peak,
+            bounds.commands.max(default.commands),
+        ),
+        ("events", peaks.events_peak, bounds.events.max(default.events)),
+        ("sync frames", peaks.ring_peak, bounds.sync_ring),
+    ];
+    let beyond = queues.iter().filter(|(_, peak, bound)| peak > bound);
+    beyond
+        .map(|(what, peak, bound)| {
+            format!(
+                "{}: a queue of {what} held {peak}, and {bound} is its bound",
+                lb.name()
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,494 @@
+//! Looks at the world now and then, and says in the end what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use evenkeel_core::stats::{Counters, DropReason};
+use evenkeel_core::tuple::Tuple;
+use evenkeel_io_sim::{BrokenWhy, FlowRecord, FlowState, LbRef, LbState, World};
+
+use super::build::Built;
+use super::timeline::Timeline;
+use super::watch::Watch;
+use super::{cluster, nanos, sync_frame};
+use crate::expect::{self, Failure, FlowFacts, Measures, Metric};
+use crate::oracle::{
+    self, Found, LiveFlow, NodeSample, OutboundUnique, Row, Sample, ServerStays, TablesEqual, VersionsGrow,
+};
+use crate::plan::Plan;
+use crate::report::{Outcome, Report};
+use crate::scenario::Scenario;
+
+/// See the module.
+pub(crate) struct Judge<'s> {
+    scenario: &'s Scenario,
+    loads: Vec<usize>,
+    last_fault: Duration,
+    server_stays: ServerStays,
+    outbound_unique: OutboundUnique,
+    versions_grow: VersionsGrow,
+    tables_equal: TablesEqual,
+    bounds: Found,
+    conserved: Found,
+    /// Flows that were live at the first fault: their local end, and whether another node had their session.
+    at_fault: BTreeMap<u32, (Option<SocketAddr>, bool)>,
+    /// Since when tables have been equal.
+    equal_since: Option<Duration>,
+    degraded: BTreeSet<u16>,
+    /// When each node started and when it was ready, in its present life.
+    lives: BTreeMap<(u16, u64), (Duration, Option<Duration>)>,
+    last: Sample,
+    /// Counters of lives that have ended.
+    ended: BTreeMap<(u16, u64), Counters>,
+}
+
+/// The tables of all running nodes.
+fn sample(world: &World, now: Duration) -> Sample {
+    let nodes = world
+        .lbs()
+        .filter(|lb| lb.state() != LbState::Down)
+        .map(|lb| NodeSample {
+            node: lb.id().0 + 1,
+            life: lb.incarnation(),
+            ready: cluster::is_ready(lb),
+            rows: rows(lb),
+            epochs: cluster::epochs(lb),
+        });
+    Sample {
+        at: now,
+        nodes: nodes.collect(),
+    }
+}
+
+fn rows(lb: LbRef<'_>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for worker in lb.workers() {
+        for conn in worker.table().iter() {
+            rows.push(Row {
+                inbound: conn.init.inbound(),
+                local: conn.init.local,
+                server: conn.init.server,
+                state: conn.init.state,
+                version: cluster::version(worker, &conn),
+            });
+        }
+    }
+    rows
+}
+
+fn tuple(flow: &FlowRecord) -> Tuple {
+    Tuple {
+        proto: flow.spec.proto,
+        src: flow.client(),
+        dst: flow.spec.target,
+    }
+}
+
+fn live(world: &World) -> BTreeMap<oracle::Key, LiveFlow> {
+    let live = |(number, flow): (u32, &FlowRecord)| {
+        let live = flow.established.is_some() && flow.ended.is_none() && flow.state == FlowState::Open;
+        live.then(|| {
+            let tuple = tuple(flow);
+            (oracle::key(&tuple), LiveFlow { number, tuple })
+        })
+    };
+    (0..).zip(world.flows()).filter_map(live).collect()
+}
+
+impl<'s> Judge<'s> {
+    pub(crate) fn new(scenario: &'s Scenario, plan: &Plan) -> Self {
+        Judge {
+            scenario,
+            loads: plan.flows.iter().map(|f| f.load).collect(),
+            last_fault: plan.last_fault,
+            server_stays: ServerStays::default(),
+            outbound_unique: OutboundUnique::default(),
+            versions_grow: VersionsGrow::default(),
+            tables_equal: TablesEqual::default(),
+            bounds: Found::default(),
+            conserved: Found::default(),
+            at_fault: BTreeMap::new(),
+            equal_since: None,
+            degraded: BTreeSet::new(),
+            lives: BTreeMap::new(),
+            last: Sample::default(),
+            ended: BTreeMap::new(),
+        }
+    }
+
+    /// Right before the first fault begins.
+    pub(crate) fn first_fault(&mut self, world: &World, now: Duration) {
+        let sample = sample(world, now);
+        let mut holders: BTreeMap<oracle::Key, (usize, SocketAddr)> = BTreeMap::new();
+        for row in sample.nodes.iter().flat_map(|n| &n.rows) {
+            holders
+                .entry(oracle::key(&row.inbound))
+                .or_insert((0, row.local))
+                .0 += 1;
+        }
+        for (key, flow) in live(world) {
+            let found = holders.get(&key);
+            self.at_fault
+                .insert(flow.number, (found.map(|f| f.1), found.is_some_and(|f| f.0 > 1)));
+        }
+    }
+
+    /// Whether the tables have been equal since the last look.
+    pub(crate) fn has_converged(&self) -> bool {
+        self.equal_since.is_some()
+    }
+
+    /// Looks at all tables.
+    pub(crate) fn sample(&mut self, world: &World, now: Duration) {
+        let sample = sample(world, now);
+        self.server_stays.sample(&sample, &live(world));
+        self.outbound_unique.sample(&sample);
+        self.versions_grow.sample(&sample);
+        let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
+        if now >= self.last_fault && ready.len() > 1 {
+            if oracle::differences(&ready).is_empty() {
+                self.equal_since.get_or_insert(now);
+            } else {
+                self.equal_since = None;
+            }
+        }
+        for lb in world.lbs() {
+            if cluster::is_degraded(lb) {
+                self.degraded.insert(lb.id().0);
+            }
+            for beyond in cluster::beyond_bounds(lb)
+                .into_iter()
+                .chain(bounds(lb, self.scenario))
+            {
+                self.bounds.add(now, || beyond);
+            }
+            self.bounds.looked += 1;
+            if lb.state() == LbState::Down {
+                continue;
+            }
+            let life = (lb.id().0, lb.incarnation());
+            let entry = self.lives.entry(life).or_insert((now, None));
+            if entry.1.is_none() && cluster::is_ready(lb) {
+                entry.1 = Some(now);
+            }
+            let mut counters = Counters::default();
+            lb.worker_counters().iter().for_each(|w| counters.add(&w.engine));
+            self.ended.insert(life, counters);
+        }
+        self.conserved.looked += world.counters().frames_sent;
+        if let Err(why) = world.check_conservation() {
+            self.conserved.add(now, || why);
+        }
+        self.last = sample;
+    }
+
+    /// The result.
+    pub(crate) fn finish(
+        mut self,
+        built: &Built,
+        watch: &Watch,
+        timeline: &Timeline<'_>,
+        seed: u64,
+    ) -> Report {
+        let world = &built.world;
+        if self.scenario.cluster.clustered {
+            self.tables_equal.end(&self.last);
+        }
+        let mut engine = Counters::default();
+        self.ended.values().for_each(|c| engine.add(c));
+        let streams = streams(world, self.scenario);
+        let measures = self.measures(built, watch, &engine);
+        let mut failures = Vec::new();
+        for expectation in &self.scenario.expects {
+            failures.extend(expect::judge(expectation, &measures).result.err());
+        }
+        let oracles: [(&str, &Found); 8] = [
+            ("server-stays", &self.server_stays.found),
+            ("outbound-unique", &self.outbound_unique.found),
+            ("checksums", &watch.checksums.found),
+            ("byte-streams", &streams),
+            ("conserved", &self.conserved),
+            ("versions-grow", &self.versions_grow.found),
+            ("bounds", &self.bounds),
+            ("tables-equal", &self.tables_equal.found),
+        ];
+        for (name, found) in oracles {
+            let Some(first) = &found.first else { continue };
+            let more = if found.count > 1 {
+                format!("; and {} more", found.count - 1)
+            } else {
+                String::new()
+            };
+            failures.push(Failure {
+                name: name.to_owned(),
+                expected: oracle::NAMES
+                    .iter()
+                    .find(|o| o.0 == name)
+                    .map_or("", |o| o.1)
+                    .to_owned(),
+                seen: format!("{}{more}", first.what),
+                at_ns: first.at_ns,
+            });
+        }
+        let drops = DropReason::ALL.iter().zip(&engine.drops).filter(|d| *d.1 > 0);
+        let drops = drops.map(|(reason, n)| (reason.name(), *n)).collect();
+        let sync = sync_frame::SYNC_COUNTERS
+            .iter()
+            .copied()
+            .zip(watch.sync_counts)
+            .filter(|c| c.1 > 0)
+            .collect();
+        Report {
+            outcome: Outcome::of(self.scenario, &failures),
+            failures,
+            events: world.counters().events,
+            digest: world.digest(),
+            timeline: timeline
+                .done
+                .clone()
+                .into_iter()
+                .map(|d| (nanos(d.at), d.what))
+                .collect(),
+            kept_back: timeline.touched(),
+            drops,
+            sync,
+            ..Report::new(self.scenario, seed, &measures)
+        }
+        .judged()
+    }
+
+    fn measures(&self, built: &Built, watch: &Watch, engine: &Counters) -> Measures {
+        let end_ns = nanos(self.scenario.duration);
+        let taken_at = watch.all_taken_at;
+        let flows = (0..).zip(built.world.flows()).zip(&self.loads);
+        let flows = flows.map(|((number, flow), &load)| {
+            let at_fault = self.at_fault.get(&number);
+            // A request that is never answered stalls to the end.
+            let waits = flow
+                .awaiting_since
+                .filter(|_| flow.ended.is_none())
+                .map(|t| end_ns.saturating_sub(t.as_nanos()));
+            let longest = nanos(flow.longest_stall);
+            let (stall_ns, stall_at_ns) = match waits {
+                Some(waits) if waits > longest => (waits, flow.awaiting_since.map_or(0, |t| t.as_nanos())),
+                _ => (longest, flow.longest_stall_from.as_nanos()),
+            };
+            let ends = at_fault.and_then(|a| a.0).into_iter().chain([flow.client()]);
+            let sent = ends.filter_map(|end| watch.first_sent.get(&end)).max();
+            let to_segment = match (sent, taken_at) {
+                (Some(sent), Some(taken)) if stall_at_ns.saturating_add(stall_ns) > taken => {
+                    sent.saturating_sub(taken)
+                }
+                _ => 0,
+            };
+            // The longer of both ends' times, and ways: for the segment itself and for the whole reply, window by window.
+            let round_trips = 2 + u64::from(flow.spec.reply_len + flow.spec.request_len) / 1_000;
+            FlowFacts {
+                number,
+                load,
+                opened: flow.opened.is_some(),
+                established: flow.established.is_some(),
+                completed: flow.state == FlowState::Closed,
+                broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
+                live_at_fault: at_fault.is_some(),
+                replicated: at_fault.is_some_and(|a| a.1),
+                later: flow
+                    .opened
+                    .is_some_and(|t| watch.fault_at.is_some_and(|f| t.as_nanos() > f)),
+                stall_ns,
+                stall_at_ns,
+                next_rto_ns: to_segment + round_trips * nanos(built.round_trip),
+            }
+        });
+        let mut measures = Measures {
+            flows: flows.collect(),
+            globals: BTreeMap::new(),
+            end_ns,
+        };
+        let mut set = |metric, value: u64| {
+            measures.globals.insert(metric, (value.into(), end_ns));
+        };
+        set(Metric::Drops, engine.dropped());
+        set(Metric::Probes, engine.port_probes_taken);
+        for (i, n) in (0..).zip(engine.drops) {
+            set(Metric::Drop(i), n);
+        }
+        for (i, n) in (0..).zip(watch.sync_counts) {
+            set(Metric::Sync(i), n);
+        }
+        set(Metric::Takeovers, watch.masters.len().saturating_sub(1) as u64);
+        set(
+            Metric::Ready,
+            self.last.nodes.iter().filter(|n| n.ready).count() as u64,
+        );
+        set(Metric::Degraded, self.degraded.len() as u64);
+        set(
+            Metric::Sessions,
+            self.last.nodes.iter().map(|n| n.rows.len() as u64).sum(),
+        );
+        set(Metric::Unequal, self.tables_equal.found.count);
+        set(Metric::MasterDown, self.master_down());
+        if let Some(detection) = watch.detection() {
+            set(Metric::Detection, detection);
+        }
+        if let Some(since) = self.equal_since {
+            set(Metric::Converged, nanos(since.saturating_sub(self.last_fault)));
+        }
+        let joins = self
+            .lives
+            .values()
+            .map(|(began, ready)| Some(nanos(ready.as_ref()?.saturating_sub(*began))));
+        if let Some(joins) = joins.collect::<Option<Vec<_>>>() {
+            set(Metric::Join, joins.into_iter().max().unwrap_or(0));
+        }
+        if let Some((metric, at)) = watch.vip_taken_at.map(|at| (Metric::Detection, at))
+            && let Some(entry) = measures.globals.get_mut(&metric)
+        {
+            entry.1 = at;
+        }
+        measures
+    }
+
+    /// RFC 9568, 6.1: three intervals and the skew of the backup with the lowest priority.
+    fn master_down(&self) -> u64 {
+        let interval = nanos(self.scenario.cluster.advertisement);
+        let lowest = self
+            .scenario
+            .cluster
+            .nodes
+            .iter()
+            .map(|n| n.priority)
+            .min()
+            .unwrap_or(0);
+        3 * interval + (256 - u64::from(lowest)) * interval / 256
+    }
+}
+
+/// What of a node is longer than it may be.
+fn bounds(lb: LbRef<'_>, scenario: &Scenario) -> Vec<String> {
+    let counters = lb.counters();
+    let ring = scenario.cluster.ring as usize;
+    let mut beyond = Vec::new();
+    for (what, peak) in [
+        ("receive ring", counters.rx_ring_peak),
+        ("hand-off ring", counters.handoff_ring_peak),
+    ] {
+        if peak > ring {
+            beyond.push(format!(
+                "{}: a {what} held {peak} frames, and {ring} is its bound",
+                lb.name()
+            ));
+        }
+    }
+    for (worker, n) in lb.workers().zip(0..) {
+        let (len, sizes) = (worker.table().len(), worker.table().sizes());
+        if len > (sizes.conns_v4 + sizes.conns_v6) as usize {
+            beyond.push(format!(
+                "{}: worker {n} has {len} conns in a table of {sizes:?}",
+                lb.name()
+            ));
+        }
+    }
+    beyond
+}
+
+/// `byte-streams`.
+pub(crate) fn streams(world: &World, scenario: &Scenario) -> Found {
+    let mut found = Found::default();
+    for (number, flow) in (0u32..).zip(world.flows()) {
+        check_stream(number, flow, scenario, &mut found);
+    }
+    found
+}
+
+fn check_stream(number: u32, flow: &FlowRecord, scenario: &Scenario, found: &mut Found) {
+    found.looked += flow.client_bytes + flow.server_bytes;
+    let at = Duration::from_nanos(flow.ended.map_or(nanos(scenario.duration), |t| t.as_nanos()));
+    match flow.broken {
+        Some(
+            why @ (BrokenWhy::WrongBytesAtClient | BrokenWhy::WrongBytesAtServer | BrokenWhy::OtherServer),
+        ) => {
+            found.add(at, || format!("flow {number} ({}): {}", tuple(flow), why.name()));
+        }
+        Some(_) => {}
+        None if flow.state == FlowState::Closed => {
+            let replied = u64::from(flow.replied);
+            let expected = (
+                replied * u64::from(flow.spec.request_len),
+                replied * u64::from(flow.spec.reply_len),
+            );
+            let seen = (flow.server_bytes, flow.client_bytes);
+            if seen.0 < expected.0 || seen.1 < expected.1 || flow.requested != flow.replied {
+                found.add(at, || {
+                    format!(
+                        "flow {number} ({}) is closed: {} requests, {} replies, {} and {} bytes of {} and {}",
+                        tuple(flow),
+                        flow.requested,
+                        flow.replied,
+                        seen.0,
+                        seen.1,
+                        expected.0,
+                        expected.1
+                    )
+                });
+            }
+        }
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_core::time::Instant;
+    use evenkeel_io_sim::{FlowSpec, HostId};
+
+    #[test]
+    fn oracle_byte_streams_fires_on_wrong_and_on_missing_bytes() {
+        let scenario =
+            crate::language::parse("x", crate::run::tests::ONE_NODE, &|_| Err(String::new())).expect("good");
+        let spec = FlowSpec::tcp(
+            HostId(0),
+            "192.0.2.100".parse().expect("address"),
+            "192.0.2.1:80".parse().expect("end"),
+        );
+        let flow = FlowRecord {
+            spec,
+            state: FlowState::Closed,
+            opened: Some(Instant::ZERO),
+            established: Some(Instant::ZERO),
+            ended: Some(Instant::from_millis(7)),
+            broken: None,
+            server: Some(1),
+            requested: 1,
+            replied: 1,
+            client_bytes: 100,
+            server_bytes: 100,
+            longest_stall: Duration::ZERO,
+            longest_stall_from: Instant::ZERO,
+            awaiting_since: None,
+            udp_retries: 0,
+        };
+        let check = |flow: &FlowRecord| {
+            let mut found = Found::default();
+            check_stream(3, flow, &scenario, &mut found);
+            found.first
+        };
+        assert_eq!(check(&flow), None);
+        let mut doctored = flow.clone();
+        doctored.server_bytes = 99;
+        assert_eq!(check(&doctored).expect("missing byte").at_ns, 7_000_000);
+        let mut doctored = flow.clone();
+        doctored.broken = Some(BrokenWhy::WrongBytesAtClient);
+        assert!(
+            check(&doctored)
+                .expect("wrong byte")
+                .what
+                .contains("wrong-bytes-at-client")
+        );
+        // A flow that broke for another reason is the expectations' business.
+        doctored.broken = Some(BrokenWhy::Reset);
+        assert_eq!(check(&doctored), None);
+    }
+}

@@ -1,0 +1,290 @@
+//! Runs a scenario with a seed, and judges what came of it.
+
+mod build;
+mod cluster;
+mod judge;
+mod sync_frame;
+mod timeline;
+mod watch;
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel_io_sim::{LbPort, LbState, PcapTap, TraceTap, World};
+
+pub(crate) use cluster::join_time_min;
+pub use sync_frame::SYNC_COUNTERS;
+
+use self::judge::Judge;
+use self::sync_frame::{Rule, Rules, Suppressor};
+use self::timeline::Timeline;
+use self::watch::{Watch, WatchTap};
+use crate::mechanism::{Kind, Switch};
+use crate::plan::{self, CLIENT_COUNT, Plan};
+use crate::report::Report;
+use crate::scenario::Scenario;
+
+/// Between two looks at all tables.
+const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks after the last fault, while tables have not become equal.
+const CONVERGENCE_EVERY: Duration = Duration::from_millis(50);
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Writes the frames of each port to a file in this folder, which is made if need be.
+    pub pcap: Option<PathBuf>,
+    /// Writes what happens, line by line, to what this opens.
+    pub trace: Option<fn() -> Box<dyn Write>>,
+}
+
+/// Why a run gave no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The scenario needs what is not there.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// The world cannot be built.
+    #[error("the world of this scenario cannot be: {0}")]
+    World(String),
+    /// A file cannot be written.
+    #[error("cannot write {0}")]
+    Write(String),
+    /// It was asked to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Runs `scenario` with `seed`. `go_on` is asked now and then; if it says no the run ends with
+/// [`RunError::Stopped`]. A scenario with `waits_for` is not run: [`RunError::Missing`].
+///
+/// # Errors
+///
+/// See [`RunError`]; a scenario that fails is no error but a [`Report`].
+pub fn run(
+    scenario: &Scenario,
+    seed: u64,
+    options: &Options,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Report, RunError> {
+    if scenario.waits_for.is_some() {
+        return Err(RunError::Missing("it waits for later work"));
+    }
+    let mut built = build::world(scenario, seed)?;
+    let plan = Plan::new(scenario, built.world.streams());
+    let watch = Rc::new(RefCell::new(watch(scenario, &built.world)));
+    built.world.add_tap(Box::new(WatchTap(watch.clone())));
+    if let Some(folder) = &options.pcap {
+        fs::create_dir_all(folder).map_err(|e| RunError::Write(format!("{}: {e}", folder.display())))?;
+        let names = built.world.port_names();
+        built.world.add_tap(Box::new(PcapTap::new(folder, names)));
+    }
+    if let Some(open) = options.trace {
+        built
+            .world
+            .add_tap(Box::new(TraceTap::new(BufWriter::new(open()))));
+    }
+    let rules = Rc::new(RefCell::new(Rules::default()));
+    let off = |kinds: &[Kind]| {
+        rules.borrow_mut().rules.push(Rule {
+            fault: None,
+            from: None,
+            to: None,
+            kinds: kinds.to_vec(),
+            frames: None,
+        });
+    };
+    if let Some(Switch::Suppress(kinds)) = plan::switch(scenario) {
+        off(kinds);
+    }
+    built.world.set_filter(Box::new(Suppressor(rules.clone())));
+    for node in scenario.cluster.nodes.iter().filter(|n| !n.absent) {
+        built
+            .world
+            .start(build::lb(node.id))
+            .map_err(|e| RunError::World(e.to_string()))?;
+    }
+    build::flows(&mut built.world, scenario, &plan)?;
+
+    let mut judge = Judge::new(scenario, &plan);
+    let mut timeline = Timeline::new(scenario, &plan, watch.clone(), rules.clone());
+    let end = scenario.duration;
+    let mut next_sample = Duration::ZERO;
+    loop {
+        let step = timeline.next_at().unwrap_or(end);
+        let now = step.min(next_sample).min(end);
+        built.world.run_until(build::at(now));
+        if !go_on() {
+            return Err(RunError::Stopped);
+        }
+        if step == now && now < end {
+            if Some(now) == plan.first_fault {
+                watch.borrow_mut().fault_at = Some(nanos(now));
+                judge.first_fault(&built.world, now);
+                if let Some(Switch::SuppressFromFault(kinds)) = plan::switch(scenario) {
+                    off(kinds);
+                }
+            }
+            timeline.happen(&mut built, now)?;
+            continue;
+        }
+        judge.sample(&built.world, now);
+        if now >= end {
+            break;
+        }
+        let settling = now >= plan.last_fault && plan.first_fault.is_some() && !judge.has_converged();
+        next_sample = now + if settling { CONVERGENCE_EVERY } else { SAMPLE_EVERY };
+    }
+    built.world.finish_taps().map_err(RunError::Write)?;
+    let watch = watch.borrow();
+    Ok(judge.finish(&built, &watch, &timeline, seed))
+}
+
+fn watch(scenario: &Scenario, world: &World) -> Watch {
+    let lips = scenario
+        .cluster
+        .nodes
+        .iter()
+        .flat_map(|n| build::local_addrs(scenario, n.id));
+    let vips = build::vips(scenario);
+    Watch {
+        names: world.port_names().into_iter().collect(),
+        sync_ports: world.lbs().map(|lb| lb.place(LbPort::Sync)).collect(),
+        client_count: CLIENT_COUNT as u16,
+        served: lips.chain(vips.iter().copied()).collect(),
+        vips: vips.into_iter().collect(),
+        ..Watch::default()
+    }
+}
+
+/// Nodes that run, by index.
+fn running(world: &World) -> impl Iterator<Item = u16> + '_ {
+    world
+        .lbs()
+        .filter(|lb| lb.state() == LbState::Running)
+        .map(|lb| lb.id().0)
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A node alone, clients and servers of both families.
+    pub(crate) const ONE_NODE: &str = r#"
+name = "one-node"
+description = "one node, nothing goes wrong"
+duration = "6s"
+quiet = "2s"
+
+[cluster]
+nodes = 1
+workers = 2
+
+[links.clients]
+delay = "20us..500us"
+
+[[service]]
+name = "v4"
+vip = "192.0.2.1:80"
+servers = 3
+
+[[service]]
+name = "v6"
+vip = "[2001:db8:2::1]:80"
+servers = 3
+
+[[load]]
+name = "long"
+flows = 20
+every = "100ms..300ms"
+
+[[load]]
+name = "short"
+rate = 50
+requests = 2
+every = "10ms"
+
+[[expect]]
+that = "broken == 0"
+
+[[expect]]
+that = "stall <= 100ms"
+
+[[expect]]
+that = "connections >= 150"
+
+[[expect]]
+that = "completed == connections"
+"#;
+
+    fn scenario(text: &str) -> Scenario {
+        crate::language::parse("one-node.toml", text, &|_| Err("no base".into()))
+            .unwrap_or_else(|e| panic!("{:?}", e.problems()))
+    }
+
+    fn run_it(text: &str, seed: u64) -> Report {
+        run(&scenario(text), seed, &Options::default(), &mut || true).expect("it runs")
+    }
+
+    #[test]
+    fn a_node_alone_serves_and_the_digest_is_the_seeds() {
+        let report = run_it(ONE_NODE, 1);
+        assert!(report.pass, "{}", report.text("one-node.toml"));
+        assert!(report.connections >= 150 && report.established == report.connections);
+        assert_eq!(report, run_it(ONE_NODE, 1));
+        assert_ne!(report.digest, run_it(ONE_NODE, 2).digest);
+    }
+
+    #[test]
+    fn a_crash_of_a_node_alone_breaks_what_it_served() {
+        let crash = ONE_NODE.replace(
+            "[[expect]]\nthat = \"stall",
+            "[[fault]]\ndo = \"crash\"\nat = \"2s..3s\"\nnode = \"1\"\n\n[[expect]]\nthat = \"stall",
+        );
+        let crash = crash.replacen("name = \"long\"", "name = \"long\"\ngive_up = \"1s\"", 1);
+        let report = run_it(&crash, 3);
+        assert!(!report.pass);
+        assert!(report.live_at_fault >= 20 && report.replicated == 0);
+        assert!(report.broken >= 20, "{}", report.text("x"));
+        let failure = report
+            .failures
+            .iter()
+            .find(|f| f.name == "broken == 0")
+            .expect("it failed");
+        assert!((2_000_000_000..6_000_000_000).contains(&failure.at_ns));
+        assert!(failure.seen.starts_with("broken = "));
+        assert!(
+            report
+                .text("x.toml")
+                .to_string()
+                .contains("replay: evenkeel sim run x.toml --seed 3")
+        );
+        // Only what was declared may have failed: no oracle is among it.
+        assert!(
+            report
+                .failures
+                .iter()
+                .all(|f| crate::ORACLES.iter().all(|o| o.0 != f.name)),
+            "{}",
+            report.text("x")
+        );
+    }
+
+    #[test]
+    fn a_run_stops_when_it_is_told_to() {
+        let mut left = 5;
+        let stopped = run(&scenario(ONE_NODE), 1, &Options::default(), &mut || {
+            left -= 1;
+            left > 0
+        });
+        assert_eq!(stopped, Err(RunError::Stopped));
+    }
+}

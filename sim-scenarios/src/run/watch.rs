@@ -1,0 +1,144 @@
+//! What is seen on the wire while a scenario runs: who answers for which address, who sends what to whom, and
+//! whether checksums are right.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel_core::time::Instant;
+use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap};
+
+use super::sync_frame;
+use crate::oracle::Checksums;
+
+/// Shared between the world, whose tap it is, and the runner.
+pub(crate) type Shared = Rc<RefCell<Watch>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    pub(crate) checksums: Checksums,
+    /// Names of places, for messages.
+    pub(crate) names: BTreeMap<Place, String>,
+    /// Sync ports.
+    pub(crate) sync_ports: BTreeSet<Place>,
+    /// Hosts below this number are clients, the others servers.
+    pub(crate) client_count: u16,
+    /// VIPs and LIPs: addresses for which nodes may answer.
+    pub(crate) served: BTreeSet<IpAddr>,
+    /// VIPs.
+    pub(crate) vips: BTreeSet<IpAddr>,
+    /// Who was the last to say that an address is his.
+    pub(crate) owners: BTreeMap<IpAddr, LbId>,
+    /// Who answers for the VIPs, and since when.
+    pub(crate) masters: Vec<(u64, LbId)>,
+    /// When the first fault began.
+    pub(crate) fault_at: Option<u64>,
+    /// When, after the first fault, an address was taken over for the first time: the VIPs', and the last of all.
+    pub(crate) vip_taken_at: Option<u64>,
+    pub(crate) all_taken_at: Option<u64>,
+    /// First segment after the last take-over: by the client's end, or by the end that the server sees.
+    pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
+    /// Messages between nodes by kind, then frames, then bytes.
+    pub(crate) sync_counts: [u64; sync_frame::COUNTER_COUNT],
+}
+
+/// The tap itself.
+pub(crate) struct WatchTap(pub(crate) Shared);
+
+impl Tap for WatchTap {
+    fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
+        if direction == Direction::Out {
+            self.0.borrow_mut().sent(now.as_nanos(), at, data);
+        }
+    }
+}
+
+impl Watch {
+    /// Who answers for the VIPs now.
+    pub(crate) fn master(&self) -> Option<LbId> {
+        self.masters.last().map(|m| m.1)
+    }
+
+    /// From the first fault until another node answered for the VIPs.
+    pub(crate) fn detection(&self) -> Option<u64> {
+        Some(self.vip_taken_at?.saturating_sub(self.fault_at?))
+    }
+
+    fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
+        let name = self.names.get(&at).map_or("?", String::as_str);
+        self.checksums.frame(Duration::from_nanos(now), name, data);
+        match at.owner {
+            Owner::Host(host) if self.fault_at.is_some() => {
+                if let Some((src, dst)) = ends(data) {
+                    let own = if host.0 < self.client_count { src } else { dst };
+                    self.first_sent.entry(own).or_insert(now);
+                }
+            }
+            Owner::Lb(_) if self.sync_ports.contains(&at) => sync_frame::count(data, &mut self.sync_counts),
+            Owner::Lb(lb) => {
+                sync_frame::count_vrrp(data, &mut self.sync_counts);
+                if let Some(addr) = announced(data).filter(|a| self.served.contains(a)) {
+                    self.taken(now, lb, addr);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn taken(&mut self, now: u64, lb: LbId, addr: IpAddr) {
+        let before = self.owners.insert(addr, lb);
+        if before == Some(lb) {
+            return;
+        }
+        let vip = self.vips.contains(&addr);
+        if vip && self.master() != Some(lb) {
+            self.masters.push((now, lb));
+        }
+        if self.fault_at.is_some_and(|f| f <= now) && before.is_some() {
+            self.all_taken_at = Some(now);
+            if vip {
+                self.vip_taken_at.get_or_insert(now);
+            }
+            // Whatever was sent before went nowhere.
+            self.first_sent.clear();
+        }
+    }
+}
+
+/// The address that a gratuitous ARP or an unsolicited neighbour advertisement announces; also that of an answer to
+/// somebody who asked.
+fn announced(data: &[u8]) -> Option<IpAddr> {
+    match data.get(12..14)? {
+        [0x08, 0x06] => {
+            let sender: [u8; 4] = *data.get(28..32)?.first_chunk()?;
+            Some(Ipv4Addr::from(sender).into())
+        }
+        [0x86, 0xdd] if data.get(20) == Some(&58) && data.get(54) == Some(&136) => {
+            let target: [u8; 16] = *data.get(62..78)?.first_chunk()?;
+            Some(Ipv6Addr::from(target).into())
+        }
+        _ => None,
+    }
+}
+
+/// Ends of a TCP segment or UDP datagram without IP options or extensions, as hosts send them.
+fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let (src, dst, l4): (IpAddr, IpAddr, &[u8]) = match data.get(12..14)? {
+        [0x08, 0x00] if matches!(data.get(23)?, 6 | 17) => {
+            let src: [u8; 4] = *data.get(26..30)?.first_chunk()?;
+            let dst: [u8; 4] = *data.get(30..34)?.first_chunk()?;
+            (src.into(), dst.into(), data.get(34..)?)
+        }
+        [0x86, 0xdd] if matches!(data.get(20)?, 6 | 17) => {
+            let src: [u8; 16] = *data.get(22..38)?.first_chunk()?;
+            let dst: [u8; 16] = *data.get(38..54)?.first_chunk()?;
+            (src.into(), dst.into(), data.get(54..)?)
+        }
+        _ => return None,
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(*l4.get(at..)?.first_chunk()?));
+    Some((SocketAddr::new(src, port(0)?), SocketAddr::new(dst, port(2)?)))
+}

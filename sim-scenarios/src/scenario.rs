@@ -1,0 +1,322 @@
+//! A scenario as plain data, read and checked; nothing in it is drawn yet.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use evenkeel_core::tuple::L4Proto;
+
+use crate::expect::Expectation;
+use crate::mechanism::{Kind, Mechanism};
+
+/// Nodes of a cluster at most.
+pub const NODE_COUNT_MAX: u32 = 8;
+/// Connections that the loads of a scenario may open in all.
+pub const FLOW_COUNT_MAX: u64 = 500_000;
+/// Longest scenario, in simulated time.
+pub const DURATION_MAX: Duration = Duration::from_secs(3_600);
+/// Steps of a timeline at most.
+pub const FAULT_COUNT_MAX: usize = 256;
+
+/// What a seed draws from: both ends belong to it.
+pub type Drawn<T> = RangeInclusive<T>;
+
+/// A scenario.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name: that of its file without the ending.
+    pub name: String,
+    /// Its number in the catalogue of failures.
+    pub number: Option<u32>,
+    /// What happens and what must come out, in words.
+    pub description: String,
+    /// Work that is not there yet and without which it cannot run.
+    pub waits_for: Option<String>,
+    /// Simulated time.
+    pub duration: Duration,
+    /// Share of the simulated time at its end in which no load sends anything: what has to come to rest can.
+    pub quiet: Duration,
+    /// The nodes.
+    pub cluster: Cluster,
+    /// The links.
+    pub links: Links,
+    /// What is served.
+    pub services: Vec<Service>,
+    /// Who uses it.
+    pub loads: Vec<Load>,
+    /// What goes wrong, in the order of the text.
+    pub faults: Vec<Fault>,
+    /// What must come out.
+    pub expects: Vec<Expectation>,
+    /// It is a counter-proof.
+    pub off: Option<Off>,
+}
+
+/// The load balancers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// One or more.
+    pub nodes: Vec<Node>,
+    /// Whether they know of each other. A single node may do without.
+    pub clustered: bool,
+    /// Conns of each family that the tables of a node have room for, over all its workers.
+    pub table: u32,
+    /// LIPs of each node's share, per family.
+    pub local_addresses: u32,
+    /// Between two messages of a node to its peers.
+    pub heartbeat: Duration,
+    /// VRRP's advertisement interval.
+    pub advertisement: Duration,
+    /// How long a node that starts looks for a peer.
+    pub join_time: Duration,
+    /// Whether a node with a higher priority takes over from a master that is well.
+    pub preempt: bool,
+    /// Records that the ring of a bucket remembers.
+    pub lsn_ring: Option<u32>,
+    /// Frames that each ring of a worker holds.
+    pub ring: u32,
+}
+
+/// A load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its number, from 1.
+    pub id: u16,
+    /// Workers.
+    pub workers: u8,
+    /// Priority in VRRP and among adopters.
+    pub priority: u8,
+    /// It is started by the timeline, not at the beginning.
+    pub absent: bool,
+}
+
+/// The three networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Between clients and nodes.
+    pub clients: Link,
+    /// Between nodes and servers.
+    pub servers: Link,
+    /// Among nodes.
+    pub sync: Link,
+}
+
+/// Each link of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// One way.
+    pub delay: Drawn<Duration>,
+    /// Frames lost, in millionths.
+    pub loss_ppm: u32,
+    /// Frames that come again, in millionths.
+    pub duplicate_ppm: u32,
+    /// Frames that later ones may overtake, in millionths.
+    pub reorder_ppm: u32,
+    /// Bits a second.
+    pub bandwidth: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Link {
+            delay: Duration::from_micros(50)..=Duration::from_micros(50),
+            loss_ppm: 0,
+            duplicate_ppm: 0,
+            reorder_ppm: 0,
+            bandwidth: 10_000_000_000,
+        }
+    }
+}
+
+/// When a session of a service is told to the other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replicate {
+    /// Never.
+    Off,
+    /// Once it is established.
+    Established,
+    /// When its SYN-ACK passes.
+    SynAck,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Name.
+    pub name: String,
+    /// Where clients turn to.
+    pub vip: SocketAddr,
+    /// Protocol.
+    pub proto: L4Proto,
+    /// Real servers, in the VIP's family.
+    pub servers: u32,
+    /// Replication.
+    pub replicate: Replicate,
+    /// Timeout of established conns, if not the engine's.
+    pub established: Option<Duration>,
+}
+
+/// What a flow does at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadEnd {
+    /// FINs of both sides.
+    Close,
+    /// A RST of the client's.
+    Reset,
+    /// Nothing: the flow stays open.
+    Stay,
+}
+
+/// Flows of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Name.
+    pub name: String,
+    /// Indices of services, in turn.
+    pub services: Vec<usize>,
+    /// How many, and when they start.
+    pub arrival: Arrival,
+    /// Requests of each flow; `None`: until the load ends.
+    pub requests: Option<u32>,
+    /// Bytes of a request.
+    pub request_bytes: u32,
+    /// Bytes of its reply.
+    pub reply_bytes: u32,
+    /// Time between a reply and the next request.
+    pub every: Drawn<Duration>,
+    /// End.
+    pub end: LoadEnd,
+    /// No requests from then on; `None`: until the quiet at the end.
+    pub until: Option<Duration>,
+    /// Time without progress after which a client gives up.
+    pub give_up: Duration,
+}
+
+/// How flows come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// So many, each at a time that is drawn.
+    Flows(u32, Drawn<Duration>),
+    /// So many a second, at even distances with a drawn shift, from the first time on, until the load ends.
+    Rate(u32, Duration),
+}
+
+/// A network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Clients' side.
+    Clients,
+    /// Servers' side.
+    Servers,
+    /// Among nodes.
+    Sync,
+    /// All three.
+    All,
+}
+
+/// Which node a fault means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRef {
+    /// This one.
+    Id(u16),
+    /// The one that answers for the VIPs at that time.
+    Master,
+    /// The living node with the smallest number that does not.
+    Backup,
+}
+
+/// A step of the timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Name, for `after`.
+    pub name: String,
+    /// When; counted from `after`.
+    pub at: Drawn<Duration>,
+    /// Index of an earlier fault.
+    pub after: Option<usize>,
+    /// How long, for what can be undone; `None`: for ever.
+    pub lasts: Option<Drawn<Duration>>,
+    /// What.
+    pub action: Action,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// All state of the node is lost.
+    Crash(NodeRef),
+    /// The node starts, with nothing.
+    Start(NodeRef),
+    /// The node does nothing; its clock goes on.
+    Pause(NodeRef),
+    /// It goes on.
+    Resume(NodeRef),
+    /// The node is asked to leave.
+    Drain(NodeRef),
+    /// The links of a node do not carry anything, or one way only.
+    Cut(NodeRef, Network, Way),
+    /// They do again.
+    Heal(NodeRef, Network),
+    /// The links of a node are bad.
+    Disturb(NodeRef, Network, Way, Disturbance),
+    /// Messages of these kinds do not get from the node to others; so many frames at most.
+    Suppress {
+        /// Sender; `None`: any.
+        from: Option<NodeRef>,
+        /// Receiver; `None`: any.
+        to: Option<NodeRef>,
+        /// What.
+        kinds: Vec<Kind>,
+        /// Frames; `None`: all.
+        frames: Option<u32>,
+    },
+    /// The queues between a node's threads hold only so much.
+    Queues(NodeRef, u32),
+    /// Nothing: a time from which on something is measured.
+    Look,
+}
+
+/// Direction of a fault, as the node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Both.
+    Both,
+    /// What it receives.
+    In,
+    /// What it sends.
+    Out,
+}
+
+/// How links are bad, in millionths of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disturbance {
+    /// Lost.
+    pub loss_ppm: u32,
+    /// Doubled.
+    pub duplicate_ppm: u32,
+    /// Copies of a doubled one.
+    pub copies: u8,
+    /// Late.
+    pub reorder_ppm: u32,
+    /// By so much.
+    pub reorder_by: Duration,
+}
+
+/// What a counter-proof takes away, and what must fail then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Off {
+    /// The mechanism.
+    pub mechanism: Mechanism,
+    /// Names of expectations and oracles that must fail, and no others.
+    pub fails: Vec<String>,
+    /// The scenario that it disproves, as it is written.
+    pub base: String,
+}
+
+impl Scenario {
+    /// Names of what can fail: expectations, in order, then oracles.
+    pub fn judges(&self) -> impl Iterator<Item = &str> {
+        let oracles = crate::oracle::NAMES.iter().map(|o| o.0);
+        self.expects.iter().map(|e| e.name.as_str()).chain(oracles)
+    }
+}

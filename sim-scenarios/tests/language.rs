@@ -1,0 +1,200 @@
+//! Scenarios as users write them: wrong ones with the report they get, and the committed ones.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use evenkeel_sim_scenarios::{
+    EMBEDDED, Kind, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, embedded, explain, parse,
+};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+fn report(diagnostic: &dyn Diagnostic) -> String {
+    let mut out = String::new();
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
+    handler
+        .render_report(&mut out, diagnostic)
+        .expect("a report can be rendered");
+    out.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn folder(name: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let entries = std::fs::read_dir(folder).expect("folder of scenarios");
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.expect("entry").path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
+    paths.sort();
+    let read = |p: PathBuf| {
+        let name = p.file_name().expect("name").to_str().expect("UTF-8").to_owned();
+        (name, std::fs::read_to_string(p).expect("text"))
+    };
+    paths.into_iter().map(read).collect()
+}
+
+const GOOD: &str = r#"
+name = "good"
+description = "nothing happens"
+duration = "20s"
+[[service]]
+name = "web"
+vip = "192.0.2.10:80"
+[[load]]
+name = "long"
+flows = 10
+[[expect]]
+that = "broken == 0"
+"#;
+
+fn base(name: &str) -> Result<String, String> {
+    match name {
+        "good.toml" => Ok(GOOD.to_owned()),
+        "units.toml" => Ok(include_str!("bad/units.toml").to_owned()),
+        _ => Err(format!("there is no base \"{name}\" beside it")),
+    }
+}
+
+#[test]
+fn bad_scenarios_get_these_reports() {
+    let cases = folder("tests/bad");
+    assert!(cases.len() >= 10, "{} cases", cases.len());
+    for (name, text) in cases {
+        let errors = parse(&name, &text, &base).expect_err(&name);
+        for problem in errors.problems() {
+            assert!(
+                !problem.message.is_empty() && !problem.help.is_empty(),
+                "{name}: {problem:?}"
+            );
+            assert!(text.get(problem.span()).is_some());
+        }
+        insta::assert_snapshot!(format!("bad_{}", name.trim_end_matches(".toml")), report(&errors));
+    }
+}
+
+#[test]
+fn bad_scenarios_are_no_panic_wherever_they_are_cut() {
+    for (name, text) in folder("tests/bad")
+        .into_iter()
+        .chain([("good".to_owned(), GOOD.to_owned())])
+    {
+        for end in (0..text.len()).filter(|&i| text.is_char_boundary(i)) {
+            let _ = parse(&name, &text[..end], &base);
+        }
+    }
+    assert!(parse("long", &"#".repeat(2 << 20), &base).is_err());
+}
+
+fn committed() -> Vec<(&'static str, Scenario)> {
+    let read = |name: &str| {
+        embedded(name)
+            .map(str::to_owned)
+            .ok_or_else(|| format!("no {name}"))
+    };
+    let parse = |&(name, text): &(&'static str, &'static str)| {
+        let scenario = parse(name, text, &read).unwrap_or_else(|e| panic!("{}", report(&e)));
+        (name, scenario)
+    };
+    EMBEDDED.iter().map(parse).collect()
+}
+
+#[test]
+fn committed_scenarios_are_read_and_named_after_their_files() {
+    let files: BTreeSet<_> = folder("scenarios").into_iter().map(|f| f.0).collect();
+    let built_in: BTreeSet<_> = EMBEDDED.iter().map(|e| e.0.to_owned()).collect();
+    assert_eq!(files, built_in);
+    let scenarios = committed();
+    for (file, scenario) in &scenarios {
+        assert_eq!(*file, format!("{}.toml", scenario.name));
+        assert!(!scenario.description.is_empty());
+        // What it does can be said.
+        assert!(explain(scenario).starts_with(&scenario.name));
+    }
+    // Every number of the catalogue is there; all but those that wait have a counter-proof.
+    let numbers: BTreeSet<u32> = scenarios.iter().filter_map(|s| s.1.number).collect();
+    assert_eq!(numbers, (1..=40).collect());
+    let waiting: BTreeSet<u32> = scenarios
+        .iter()
+        .filter(|s| s.1.waits_for.is_some())
+        .filter_map(|s| s.1.number)
+        .collect();
+    assert_eq!(
+        waiting,
+        BTreeSet::from([
+            9, 10, 11, 14, 18, 19, 21, 22, 23, 25, 26, 28, 31, 32, 33, 36, 39, 40
+        ])
+    );
+    for (file, scenario) in scenarios
+        .iter()
+        .filter(|s| s.1.waits_for.is_none() && s.1.off.is_none())
+    {
+        let proof = file.replace(".toml", ".off.toml");
+        let proof = scenarios
+            .iter()
+            .find(|s| s.0 == proof)
+            .unwrap_or_else(|| panic!("{file} has no counter-proof"));
+        let off = proof.1.off.as_ref().expect("it is one");
+        assert_eq!(off.base, *file);
+        assert!(!off.fails.is_empty());
+        assert!(!scenario.expects.is_empty());
+    }
+}
+
+#[test]
+fn the_main_scenario_is_what_the_project_promises() {
+    let scenarios = committed();
+    let find = |name: &str| &scenarios.iter().find(|s| s.1.name == name).expect(name).1;
+    insta::assert_snapshot!(
+        "explain_active_backup_crash",
+        explain(find("active-backup-crash"))
+    );
+    insta::assert_snapshot!("explain_missed_close", explain(find("missed-close.off")));
+    let main = find("active-backup-crash");
+    assert_eq!(main.cluster.nodes.len(), 2);
+    assert!(main.cluster.nodes.iter().all(|n| n.workers == 2));
+    assert!(main.services.iter().all(|s| s.servers == 3));
+    assert_eq!(main.services.iter().filter(|s| s.vip.is_ipv4()).count(), 1);
+    assert_eq!(main.services.len(), 2);
+    assert_eq!(main.duration.as_secs(), 60);
+}
+
+const DOCS: &str = include_str!("../../docs/scenarios.md");
+
+/// Every block of TOML in the reference is a scenario that is read.
+fn examples() -> Vec<String> {
+    DOCS.split("```toml\n")
+        .skip(1)
+        .map(|b| b.split("```").next().expect("its end").to_owned())
+        .collect()
+}
+
+#[test]
+fn docs_example_runs() {
+    let examples = examples();
+    assert!(!examples.is_empty());
+    let mut ran = 0;
+    for (i, example) in examples.iter().enumerate() {
+        let read = |name: &str| match name {
+            "first.toml" => Ok(examples[0].clone()),
+            other => Err(format!("no {other}")),
+        };
+        let scenario =
+            parse("example.toml", example, &read).unwrap_or_else(|e| panic!("example {i}: {}", report(&e)));
+        let options = evenkeel_sim_scenarios::Options::default();
+        let result = evenkeel_sim_scenarios::run(&scenario, 1, &options, &mut || true).expect("it runs");
+        assert!(result.pass, "example {i}: {}", result.text("example.toml"));
+        assert!(result.connections > 0);
+        ran += 1;
+    }
+    assert!(ran >= 2, "the example and its counter-proof");
+}
+
+#[test]
+fn docs_name_every_word_of_the_language() {
+    let words = METRICS
+        .iter()
+        .map(|m| m.0)
+        .chain(ORACLES.iter().map(|o| o.0))
+        .chain(Mechanism::ALL.iter().map(|m| m.0))
+        .chain(Kind::ALL.iter().map(|k| k.0))
+        .chain(SYNC_COUNTERS);
+    let missing: Vec<_> = words.filter(|w| !DOCS.contains(&format!("`{w}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/scenarios.md: {missing:?}");
+}
