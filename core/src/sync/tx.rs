@@ -196,6 +196,9 @@ impl Sync {
         ring.dirty_len -= 1;
         ring.popped += 1;
         self.dirty -= 1;
+        if self.dirty == 0 {
+            self.flush_at = None;
+        }
         Some(id)
     }
 
@@ -241,6 +244,7 @@ impl Sync {
         if !self.is_live_due(ctx.now) {
             return None;
         }
+        debug_assert!(!self.rings.is_empty(), "dirty conns lie in buckets");
         let count = self.rings.len();
         for _ in 0..count {
             let place = self.live_cursor % count;

@@ -1,0 +1,15 @@
+//! Replication at the public boundary of a worker: a few nodes, each of some workers, and a network between them
+//! that loses, doubles and reorders by a seed. Who decides what, which is the node's to say, a test says.
+
+#[allow(dead_code, reason = "the stories of the engine use more of it")]
+#[path = "../engine/packet.rs"]
+mod packet;
+#[allow(dead_code, reason = "the stories of the engine use more of it")]
+#[path = "../engine/story.rs"]
+mod story;
+
+mod adoption;
+mod live;
+mod net;
+mod slots;
+mod twin;
