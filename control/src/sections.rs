@@ -10,8 +10,7 @@ use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
     FwdMode, NeighbourSpec, PORT_COUNT_MAX, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec,
-    ServiceId,
-    ServiceSpec, SnapshotSpec, WEIGHT_MAX,
+    ServiceId, ServiceSpec, SnapshotSpec, WEIGHT_MAX,
 };
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;

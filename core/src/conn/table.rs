@@ -471,11 +471,6 @@ impl ConnTable {
         self.tombs[usize::from(v6)] > 0
     }
 
-    /// Whether a conn of the kind would find a place.
-    pub(crate) fn has_room(&self, v6: bool) -> bool {
-        if v6 { self.v6.next_free() } else { self.v4.next_free() }.is_some()
-    }
-
     /// Takes a conn out of index and wheel, and its rarer state away; returns the tuple of its client.
     fn unlink(&mut self, id: ConnId) -> Option<Tuple> {
         let view = self.view(id)?;

@@ -7,8 +7,8 @@ use core::net::IpAddr;
 
 use super::{
     FwdMode, LOCAL_ADDR_COUNT_MAX, NEIGHBOUR_COUNT_MAX, NextHop, PORT_COUNT_MAX, PortSpec, ROUTE_COUNT_MAX,
-    RealServerId, Replicate, Route, RouteTable, SERVER_COUNT_MAX, SERVERS_PER_SERVICE_MAX, SERVICE_COUNT_MAX, ServiceId,
-    ServiceSpec, SnapshotSpec, WEIGHT_MAX,
+    RealServerId, Replicate, Route, RouteTable, SERVER_COUNT_MAX, SERVERS_PER_SERVICE_MAX, SERVICE_COUNT_MAX,
+    ServiceId, ServiceSpec, SnapshotSpec, WEIGHT_MAX,
 };
 use crate::port::PortId;
 use crate::proto::Timeouts;

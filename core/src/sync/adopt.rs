@@ -183,9 +183,8 @@ impl Sync {
             lsn: best.mark.contiguous,
         };
         let differs = (best.last, best.mark.contiguous) != (own.epoch, own.lsn);
-        let extra = |k: &&Known| {
-            k.last == best.last && k.mark.above.last().is_some_and(|r| r.last > base.lsn)
-        };
+        let extra =
+            |k: &&Known| k.last == best.last && k.mark.above.last().is_some_and(|r| r.last > base.lsn);
         let exact = !known.iter().any(|k| extra(&k));
         let bucket = self.buckets[place];
         let mut pulls = false;
@@ -196,7 +195,15 @@ impl Sync {
         if differs {
             pulls = true;
             for &slot in &slots {
-                self.pull(ctx, group, best.peer, Purpose::Base, PullMode::Replace, slot, ctx.now);
+                self.pull(
+                    ctx,
+                    group,
+                    best.peer,
+                    Purpose::Base,
+                    PullMode::Replace,
+                    slot,
+                    ctx.now,
+                );
             }
         }
         for k in known.iter().filter(extra).filter(|k| k.peer != own_id) {
@@ -324,8 +331,7 @@ impl Sync {
 
     /// Whether a version is later than what the base of the merge knew.
     pub(super) fn is_above_base(&self, group: GroupId, place: usize, version: Version) -> bool {
-        self.group(group)
-            .is_some_and(|g| version > g.base[place].0)
+        self.group(group).is_some_and(|g| version > g.base[place].0)
     }
 
     /// A peer adopted a group, and a bucket of it is merged.
@@ -562,7 +568,11 @@ impl Sync {
         let groups: Vec<GroupId> = self.groups.iter().map(|g| g.id).collect();
         for group in groups {
             let mut times = alloc::vec![self.sweep_adoption(ctx, group), self.sweep_offers(ctx, group)];
-            if self.group(group).and_then(|g| g.tell_at).is_some_and(|at| at <= ctx.now) {
+            if self
+                .group(group)
+                .and_then(|g| g.tell_at)
+                .is_some_and(|at| at <= ctx.now)
+            {
                 let again = ctx.now + TELL_AGAIN;
                 let told = self.tell_watermarks(ctx, group);
                 if let Some(g) = self.group_mut(group) {
@@ -608,7 +618,13 @@ impl Sync {
                 contiguous: mark.contiguous,
                 applied: mark.above,
             };
-            if !self.send(ctx, Destination::One(epoch.holder), self.buckets[place], false, body) {
+            if !self.send(
+                ctx,
+                Destination::One(epoch.holder),
+                self.buckets[place],
+                false,
+                body,
+            ) {
                 return true;
             }
         }

@@ -138,7 +138,10 @@ impl Sync {
             return Applied::Older(None);
         }
         let inbound = ctx.table.lookup(&c.inbound());
-        let outbound = ctx.table.lookup(&c.outbound()).filter(|o| Some(o.0) != inbound.map(|i| i.0));
+        let outbound = ctx
+            .table
+            .lookup(&c.outbound())
+            .filter(|o| Some(o.0) != inbound.map(|i| i.0));
         for (found, by) in [(inbound, Direction::Inbound), (outbound, Direction::Outbound)] {
             let Some((id, _)) = found else { continue };
             match self.in_the_way(ctx, id, by, group, new, c.state) {
@@ -246,7 +249,9 @@ impl Sync {
         let remaining = u64::try_from(remaining.min(TIMEOUT_MAX).as_millis()).unwrap_or(0);
         let deadline = ctx.now.tick() + remaining;
         let replica = ctx.table.meta(id).is_some_and(|m| !self.advances(m.version));
-        let Some(meta) = ctx.table.meta_mut(id) else { return };
+        let Some(meta) = ctx.table.meta_mut(id) else {
+            return;
+        };
         meta.deadline = deadline as u32;
         if replica && meta.flags & flag::DIRTY == 0 {
             meta.dirty_link = deadline as u32;
@@ -294,7 +299,12 @@ impl Sync {
             })
             .map(|(id, _)| id);
         match found {
-            Some(id) if ctx.table.meta(id).is_some_and(|m| self.epochs.version(m.version) >= new) => {
+            Some(id)
+                if ctx
+                    .table
+                    .meta(id)
+                    .is_some_and(|m| self.epochs.version(m.version) >= new) =>
+            {
                 Applied::Older(Some(id))
             }
             Some(id) if keep => {
@@ -313,7 +323,9 @@ impl Sync {
             None if keep => {
                 let v6 = tuple.src.is_ipv6();
                 let tomb = ctx.table.insert_tomb(tuple).or_else(|| {
-                    self.evict_tomb(ctx, v6).then(|| ctx.table.insert_tomb(tuple)).flatten()
+                    self.evict_tomb(ctx, v6)
+                        .then(|| ctx.table.insert_tomb(tuple))
+                        .flatten()
                 });
                 let Some(tomb) = tomb else { return Applied::Refused };
                 if let Some(meta) = ctx.table.meta_mut(tomb) {
@@ -466,4 +478,3 @@ fn resolve(ctx: &Ctx<'_>, c: &mut ConnInit) {
         c.server_id = server.id;
     }
 }
-

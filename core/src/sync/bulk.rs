@@ -15,9 +15,7 @@ use super::adopt::Offering;
 use super::apply::{Applied, REFUSED_AGAIN};
 use super::epochs::{index_of, lsn_of, packed};
 use super::state::{Ctx, Destination, SlotBits, Sync, SyncOutcome};
-use super::{
-    PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord,
-};
+use super::{PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord};
 use crate::cluster::{GROUP_COUNT_MAX, GroupId, PeerId};
 use crate::conn::{ConnId, SLOT_COUNT, flag};
 use crate::stats::SyncCount;
@@ -115,7 +113,10 @@ impl Sync {
         }
         let is_it = |j: &Job| j.group == group && j.purpose == Purpose::Join;
         let begun = self.jobs.iter().any(is_it)
-            || self.flights.iter().any(|f| f.group == group && f.purpose == Purpose::Join);
+            || self
+                .flights
+                .iter()
+                .any(|f| f.group == group && f.purpose == Purpose::Join);
         if begun {
             // It goes on elsewhere with what has not ended.
             for job in self.jobs.iter_mut().filter(|j| is_it(j)) {
@@ -340,7 +341,10 @@ impl Sync {
                 word &= word - 1;
                 let place = self.place(self.bucket_of_slot(slot))?;
                 let known = !waits || self.rx(g.epoch.holder, place).is_some_and(|rx| rx.known);
-                let busy = self.flights.iter().any(|f| f.group == job.group && f.slot == slot);
+                let busy = self
+                    .flights
+                    .iter()
+                    .any(|f| f.group == job.group && f.slot == slot);
                 if known && !busy {
                     return Some(slot);
                 }
@@ -364,7 +368,11 @@ impl Sync {
                 lsn: self.rx(g.epoch.holder, place).map_or(0, |rx| rx.mark.contiguous),
             },
         };
-        let min = if self.is_alive(g.epoch.holder) { min } else { Version::default() };
+        let min = if self.is_alive(g.epoch.holder) {
+            min
+        } else {
+            Version::default()
+        };
         self.pull_id = self.pull_id.wrapping_add(1);
         let id = self.pull_id;
         let body = SyncBody::Pull {

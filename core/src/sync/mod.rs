@@ -19,16 +19,16 @@ mod state;
 mod tx;
 mod worker;
 
+pub(crate) use hints::set_state;
 pub use message::{
     CloseReason, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, Lsn, LsnRange, NodeMessage,
     PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage, Version,
     VersionedRecord,
 };
 pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers, WINDOW_LEN};
-pub use state::{ClusterSizes, ClusterWorkerConfig, Destination, SyncOutcome};
-pub(crate) use hints::set_state;
-pub(crate) use state::{Ctx, Sync};
 pub use record::{InstallError, Isns, SeqDeltas, SessionRecord, WindowScales};
+pub use state::{ClusterSizes, ClusterWorkerConfig, Destination, SyncOutcome};
+pub(crate) use state::{Ctx, Sync};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

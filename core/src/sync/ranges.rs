@@ -65,7 +65,12 @@ impl Watermark {
 
     /// What is missing up to `known`, lowest first, without what lies in `gaps`: at most [`RANGE_COUNT_MAX`] ranges.
     pub(super) fn missing(&self, known: Lsn, gaps: &[(LsnRange, Lsn)]) -> Vec<LsnRange> {
-        let mut covered: Vec<LsnRange> = self.above.iter().copied().chain(gaps.iter().map(|g| g.0)).collect();
+        let mut covered: Vec<LsnRange> = self
+            .above
+            .iter()
+            .copied()
+            .chain(gaps.iter().map(|g| g.0))
+            .collect();
         covered.sort_unstable();
         let mut missing = Vec::new();
         let mut next = self.contiguous + 1;
@@ -168,7 +173,10 @@ mod tests {
         // 10 was lost too, and told again as 12.
         gaps.push((range(10, 10), 12));
         mark.fill(&mut gaps);
-        assert_eq!(mark.contiguous, 4, "the gap within waits for more than the gap does");
+        assert_eq!(
+            mark.contiguous, 4,
+            "the gap within waits for more than the gap does"
+        );
         mark.add(range(12, 12));
         mark.fill(&mut gaps);
         assert_eq!(mark.contiguous, 12);

@@ -53,7 +53,8 @@ impl Rx {
 
     /// What is to be asked for.
     fn missing(&self) -> Vec<LsnRange> {
-        self.mark.missing(self.highest.max(self.mark.highest()), &self.gaps)
+        self.mark
+            .missing(self.highest.max(self.mark.highest()), &self.gaps)
     }
 
     fn ack(&mut self, when: Instant) {
@@ -189,12 +190,31 @@ impl Sync {
             SyncBody::Offer { group, record, id } => self.handle_offer(ctx, from, place, *group, record, *id),
             SyncBody::OfferSeen { group, id } => self.handle_offer_seen(ctx, place, *group, *id),
         };
-        if m.ack_now && outcome == SyncOutcome::Taken
+        if m.ack_now
+            && outcome == SyncOutcome::Taken
             && let Some(rx) = self.rx_mut(from, place).filter(|rx| rx.known)
         {
             rx.ack(now);
         }
-        self.wake_at(now);
+        match &m.body {
+            // What they ask for is polled.
+            SyncBody::Ack { .. }
+            | SyncBody::Hint { .. }
+            | SyncBody::Pull { .. }
+            | SyncBody::SlotBegin { .. }
+            | SyncBody::SlotRecords { .. }
+            | SyncBody::OfferSeen { .. } => {}
+            SyncBody::Live(_) | SyncBody::Heartbeat { .. } => {
+                let at = self.rx(from, place).map(|rx| [rx.ack_at, rx.nack_at]);
+                if let Some(at) = at.and_then(|at| at.into_iter().flatten().min()) {
+                    self.wake_at(at);
+                }
+            }
+            _ => self.wake_at(now),
+        }
+        if m.ack_now {
+            self.wake_at(now);
+        }
         outcome
     }
 
@@ -270,7 +290,11 @@ impl Sync {
         }
         self.settle(ctx, from, place, before);
         if let Some(rx) = self.rx_mut(from, place) {
-            let when = if rx.fresh >= ACK_COUNT { now } else { now + ACK_AFTER };
+            let when = if rx.fresh >= ACK_COUNT {
+                now
+            } else {
+                now + ACK_AFTER
+            };
             rx.ack(when);
         }
         SyncOutcome::Taken
@@ -279,7 +303,9 @@ impl Sync {
     /// After LSNs were dealt with: gaps are filled, tombstones that nothing waits for go.
     fn settle(&mut self, ctx: &mut Ctx<'_>, from: PeerId, place: usize, before: Lsn) {
         let now = ctx.now;
-        let Some(rx) = self.rx_mut(from, place) else { return };
+        let Some(rx) = self.rx_mut(from, place) else {
+            return;
+        };
         let Rx { mark, gaps, .. } = rx;
         mark.fill(gaps);
         let forward = mark.contiguous > before;
@@ -394,7 +420,9 @@ impl Sync {
 
     /// Makes a received close a tombstone: older records of the session may still come.
     pub(super) fn keep_received(&mut self, ctx: &mut Ctx<'_>, place: usize, id: ConnId) {
-        let Some(meta) = ctx.table.meta_mut(id) else { return };
+        let Some(meta) = ctx.table.meta_mut(id) else {
+            return;
+        };
         if meta.flags & flag::DIRTY != 0 {
             // It was this node's to tell, and waits in the dirty queue; that frees it.
             return;
@@ -416,7 +444,9 @@ impl Sync {
     pub(super) fn free_received(&mut self, ctx: &mut Ctx<'_>, place: usize) {
         self.sift_received(ctx, place, |sync, ctx, id| {
             let version = ctx.table.meta(id).map_or(0, |m| m.version);
-            let Some(g) = sync.group_of(version) else { return false };
+            let Some(g) = sync.group_of(version) else {
+                return false;
+            };
             let epoch = sync.epochs.version(version).epoch;
             let slot = ctx.table.inbound(id).map_or(0, |t| ctx.table.slot_of(&t));
             let pulled = sync.flights.iter().any(|f| f.group == g.id && f.slot == slot);
@@ -441,7 +471,9 @@ impl Sync {
             evicted = Some((sync.epochs.group(version), slot));
             false
         });
-        let Some((group, slot)) = evicted else { return false };
+        let Some((group, slot)) = evicted else {
+            return false;
+        };
         ctx.count(SyncCount::TombsEvicted);
         if let Some(group) = group {
             self.repair(ctx, group, slot, ctx.now);

@@ -11,9 +11,7 @@ use super::bulk::{Flight, Job, Serve};
 use super::epochs::{Epochs, LOCAL, index_of, lsn_of};
 use super::rx::Space;
 use super::tx::{PeerTx, Ring};
-use super::{
-    Peer, SyncBody, SyncCommand, SyncEvent, SyncMessage, SyncStatus, Version,
-};
+use super::{Peer, SyncBody, SyncCommand, SyncEvent, SyncMessage, SyncStatus, Version};
 use crate::cluster::{Authority, Epoch, GROUP_COUNT_MAX, GroupId, NODE_COUNT_MAX, PeerId, Role};
 use crate::conn::{CONN_COUNT_MAX, ConnId, ConnTable};
 use crate::lport::{BUCKET_COUNT_MAX, Steering};
@@ -113,7 +111,9 @@ impl<const WORDS: usize> Bits<WORDS> {
     pub(super) const EMPTY: Self = Bits([0; WORDS]);
 
     pub(super) fn has(&self, n: u16) -> bool {
-        self.0.get(usize::from(n) / 64).is_some_and(|w| w >> (n % 64) & 1 != 0)
+        self.0
+            .get(usize::from(n) / 64)
+            .is_some_and(|w| w >> (n % 64) & 1 != 0)
     }
 
     /// Adds a number; whether it was not there.
@@ -331,7 +331,11 @@ impl Sync {
 
     pub(super) fn tell(&mut self, event: SyncEvent) {
         let told_again = matches!(event, SyncEvent::Stale { .. } | SyncEvent::OutOfSync(_));
-        let most = if told_again { EVENT_COUNT_MAX / 2 } else { EVENT_COUNT_MAX };
+        let most = if told_again {
+            EVENT_COUNT_MAX / 2
+        } else {
+            EVENT_COUNT_MAX
+        };
         if self.events.len() < most && !self.events.contains(&event) {
             self.events.push_back(event);
         }
@@ -654,7 +658,11 @@ impl Sync {
     pub(crate) fn audit(&self, table: &ConnTable) {
         let (mut named, mut dirty) = (0, 0);
         for v6 in [false, true] {
-            let places = if v6 { table.v6.high_water() } else { table.v4.high_water() };
+            let places = if v6 {
+                table.v6.high_water()
+            } else {
+                table.v4.high_water()
+            };
             for place in 0..places.min(CONN_COUNT_MAX) {
                 let id = if v6 { ConnId::v6(place) } else { ConnId::v4(place) };
                 let Some(meta) = table.meta(id).filter(|m| m.proto != 0) else {
@@ -668,12 +676,21 @@ impl Sync {
                     && meta.version >> 48 == u64::from(g.index)
                 {
                     let bucket = table.inbound(id).map(|t| self.bucket_of(&t));
-                    let place = bucket.and_then(|b| self.place(b)).expect("a conn's bucket is its worker's");
-                    assert!(lsn_of(meta.version) <= self.rings[place].last, "versions were given here");
+                    let place = bucket
+                        .and_then(|b| self.place(b))
+                        .expect("a conn's bucket is its worker's");
+                    assert!(
+                        lsn_of(meta.version) <= self.rings[place].last,
+                        "versions were given here"
+                    );
                 }
             }
         }
-        assert_eq!(named, self.epochs.named(), "conns and tombstones that name an epoch");
+        assert_eq!(
+            named,
+            self.epochs.named(),
+            "conns and tombstones that name an epoch"
+        );
         assert_eq!(dirty, self.dirty, "conns in dirty queues");
         for ring in &self.rings {
             let mut at = ring.dirty_head;

@@ -204,7 +204,9 @@ impl Sync {
 
     /// Takes a conn out of the table. With a reason, and if others know it: a tombstone stays that tells them.
     pub(crate) fn take_out(&mut self, ctx: &mut Ctx<'_>, id: ConnId, close: Option<CloseReason>) -> bool {
-        let Some(meta) = ctx.table.meta(id) else { return false };
+        let Some(meta) = ctx.table.meta(id) else {
+            return false;
+        };
         let (version, flags) = (meta.version, meta.flags);
         let close = close.filter(|_| lsn_of(version) != 0 && self.tells(version));
         if close.is_none() && flags & flag::DIRTY == 0 {
@@ -380,7 +382,9 @@ impl Sync {
     /// A record is no longer remembered: who has not acked it will have to pull its slot, and a tombstone goes,
     /// unless it is `but`.
     fn give_up(&mut self, ctx: &mut Ctx<'_>, place: usize, lsn: Lsn, but: ConnId) {
-        let Some(entry) = self.rings[place].entry(lsn) else { return };
+        let Some(entry) = self.rings[place].entry(lsn) else {
+            return;
+        };
         self.make_dirty(ctx, place, lsn, entry.slot);
         if let Some(id) = self.tomb_at(ctx, place, lsn).filter(|id| *id != but) {
             self.free(ctx, id);
@@ -525,8 +529,12 @@ impl Sync {
 
     /// A record was lost on its way to a peer.
     fn tell_again(&mut self, ctx: &mut Ctx<'_>, peer: PeerId, place: usize, lsn: Lsn) {
-        let Some(entry) = self.rings[place].entry(lsn) else { return };
-        let Some(id) = ConnId::from_link(entry.conn) else { return };
+        let Some(entry) = self.rings[place].entry(lsn) else {
+            return;
+        };
+        let Some(id) = ConnId::from_link(entry.conn) else {
+            return;
+        };
         let there = ctx
             .table
             .meta(id)
@@ -593,7 +601,9 @@ impl Sync {
     /// Records that a peer has not acked.
     pub(super) fn unacked(&self, peer: &PeerTx) -> u64 {
         let behind = self.rings.iter().zip(&peer.acked);
-        behind.map(|(ring, acked)| ring.last - acked.up_to.min(ring.last)).sum()
+        behind
+            .map(|(ring, acked)| ring.last - acked.up_to.min(ring.last))
+            .sum()
     }
 
     /// Whether a peer that is waited for lacks something of a bucket.

@@ -115,7 +115,11 @@ impl Sync {
                 stream: self.stream,
                 packet_number: self.packet_number,
             };
-            let most = if bulk { BULK_FRAME_LEN_MAX } else { LIVE_FRAME_LEN_MAX };
+            let most = if bulk {
+                BULK_FRAME_LEN_MAX
+            } else {
+                LIVE_FRAME_LEN_MAX
+            };
             let mut frame = FrameWriter::new(out, &header, most);
             let mut next = Some(first);
             while let Some(m) = next {
@@ -184,7 +188,9 @@ impl Sync {
 
     /// A SYN-ACK of the real server passed.
     pub(crate) fn syn_acked(&mut self, ctx: &mut Ctx<'_>, id: ConnId) {
-        let Some(meta) = ctx.table.meta(id).copied() else { return };
+        let Some(meta) = ctx.table.meta(id).copied() else {
+            return;
+        };
         if super::epochs::lsn_of(meta.version) == 0
             && meta.version != 0
             && self.advances(meta.version)
@@ -196,7 +202,9 @@ impl Sync {
 
     /// The state of a conn has changed: whether others are to know.
     pub(crate) fn changed(&mut self, ctx: &mut Ctx<'_>, id: ConnId, to: ConnState) {
-        let Some(meta) = ctx.table.meta(id).copied() else { return };
+        let Some(meta) = ctx.table.meta(id).copied() else {
+            return;
+        };
         if meta.version == 0 {
             return;
         }
@@ -217,7 +225,9 @@ impl Sync {
         direction: Direction,
         event: Option<TcpEvent>,
     ) {
-        let Some(meta) = ctx.table.meta(id).copied() else { return };
+        let Some(meta) = ctx.table.meta(id).copied() else {
+            return;
+        };
         let state = ConnState::from_u8(meta.state).unwrap_or_default();
         let deadline = ctx.now.tick() + u64::from(ctx.timeout_ms(meta.service, state));
         if let Some(meta) = ctx.table.meta_mut(id)

@@ -1,1 +1,256 @@
+//! Groups that change hands: adoption by the base rule, fenced holders and their offers, a drain.
 
+use std::time::Duration;
+
+use evenkeel_core::cluster::{Epoch, GroupId, Role};
+use evenkeel_core::proto::ConnState;
+use evenkeel_core::stats::SyncCount;
+use evenkeel_core::sync::{SyncBody, SyncCommand, SyncEvent};
+
+use crate::net::{Net, NodeConfig};
+use crate::packet::{FIN, SYN};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn nodes(seed: u64, count: usize) -> Net {
+    Net::joined(seed, &vec![NodeConfig::default(); count])
+}
+
+fn next(net: &Net, holder: usize, term: u64) -> Epoch {
+    Epoch {
+        term,
+        holder: net.nodes[holder].id,
+    }
+}
+
+/// All that are alive learn that `heir` adopts, and then that it has.
+fn adopt(net: &mut Net, group: GroupId, heir: usize, term: u64) {
+    let epoch = next(net, heir, term);
+    for n in 0..net.nodes.len() {
+        if net.nodes[n].alive {
+            let role = if n == heir { Role::Adopting } else { Role::Replica };
+            net.authority(n, group, epoch, role);
+        }
+    }
+}
+
+fn merged(net: &Net, heir: usize, group: GroupId) -> usize {
+    net.nodes[heir].has_told(|e| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group))
+}
+
+#[test]
+fn a_lone_survivor_adopts_at_once_and_forwards_and_expires() {
+    let mut net = nodes(0, 2);
+    let group = net.group(0);
+    let flows: Vec<_> = (0..100).map(|n| net.open(0, n)).collect();
+    net.run(100 * MS);
+    net.crash(0);
+    net.meet();
+    adopt(&mut net, group, 1, 2);
+    net.run(5 * MS);
+    assert_eq!(merged(&net, 1, group), 2, "both workers");
+    for flow in &flows {
+        net.forwarded(1, &flow.inbound());
+        net.forwarded(1, &flow.outbound());
+        assert_eq!(net.state(1, flow), Some(ConnState::Established));
+    }
+    net.fin(1, &flows[0]);
+    assert_eq!(
+        net.state(1, &flows[0]),
+        Some(ConnState::CloseWait),
+        "it advances now"
+    );
+    net.run(Duration::from_secs(100));
+    assert_eq!(net.nodes[1].all(group).len(), 0, "and expires");
+    assert_eq!(net.nodes[1].counters().expired, 100);
+}
+
+/// One survivor missed closes and opens that the other one has. Whoever adopts, what the one that knows more
+/// knows, counts: closed stays closed.
+#[test]
+fn the_survivor_that_knows_most_is_the_base() {
+    for (lagging, heir) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let mut net = nodes(lagging as u64, 3);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..120).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        assert_eq!(net.agree(0, lagging, group), 120);
+        net.cut.insert((0, lagging));
+        for flow in &flows[..40] {
+            net.reset(0, flow);
+        }
+        net.run(Duration::from_millis(3500));
+        for n in 200..260 {
+            net.open(0, n);
+        }
+        net.run(100 * MS);
+        let (more, less) = (3 - lagging, lagging);
+        assert_eq!(net.agree(0, more, group), 140);
+        assert_eq!(net.nodes[less].all(group).len(), 120, "it heard of nothing");
+        net.crash(0);
+        net.cut.clear();
+        net.meet();
+        adopt(&mut net, group, heir, 2);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, heir, group), 2);
+        for n in [1, 2] {
+            let all = net.nodes[n].all(group);
+            assert_eq!(all.len(), 140, "node {n}, {lagging} lagged, {heir} adopts");
+            for flow in &flows[..40] {
+                assert_eq!(net.state(n, flow), None, "closed stays closed");
+            }
+        }
+        assert_eq!(net.agree(1, 2, group), 140);
+        // Life goes on in the new epoch.
+        net.fin(heir, &flows[50]);
+        net.run(100 * MS);
+        let (a, b) = (net.state(1, &flows[50]), net.state(2, &flows[50]));
+        assert_eq!((a, b), (Some(ConnState::CloseWait), Some(ConnState::CloseWait)));
+    }
+}
+
+/// Ranges above the base's watermark are merged from others.
+#[test]
+fn what_one_survivor_has_beside_the_base_is_merged() {
+    let mut net = nodes(1, 3);
+    let group = net.group(0);
+    for n in 0..40 {
+        net.open(0, n);
+    }
+    net.run(200 * MS);
+    // The first record of a burst is lost for both, the rest for one.
+    net.cut.insert((0, 1));
+    net.cut.insert((0, 2));
+    for n in 40..44 {
+        net.open(0, n);
+    }
+    net.run(5 * MS);
+    net.cut.remove(&(0, 2));
+    net.filter = |m| !matches!(m.body, SyncBody::Nack { .. } | SyncBody::Skip { .. });
+    for n in 100..160 {
+        net.open(0, n);
+    }
+    net.run(5 * MS);
+    let (one, two) = (net.nodes[1].all(group).len(), net.nodes[2].all(group).len());
+    assert!(one == 40 && two > 60, "{one} {two}");
+    net.filter = |_| true;
+    net.crash(0);
+    net.cut.clear();
+    net.meet();
+    adopt(&mut net, group, 1, 2);
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.nodes[1].all(group).len(), two);
+    assert_eq!(net.nodes[2].all(group).len(), two);
+}
+
+#[test]
+fn a_merge_that_is_lost_is_told_again() {
+    let mut net = nodes(1, 3);
+    let group = net.group(0);
+    for n in 0..50 {
+        net.open(0, n);
+    }
+    net.run(200 * MS);
+    net.crash(0);
+    net.meet();
+    net.filter = |m| !matches!(m.body, SyncBody::Merged { .. });
+    adopt(&mut net, group, 1, 2);
+    net.run(300 * MS);
+    net.filter = |_| true;
+    net.run(300 * MS);
+    // By the new epoch node 2 is a base of the next adoption.
+    net.crash(1);
+    net.meet();
+    adopt(&mut net, group, 2, 3);
+    net.run(300 * MS);
+    assert_eq!(merged(&net, 2, group), 2);
+    assert_eq!(net.nodes[2].all(group).len(), 50);
+}
+
+/// A drain: the heir has all, adopts, the old holder is a replica. No slot is pulled.
+#[test]
+fn a_drained_node_hands_over_without_a_pull() {
+    let mut net = nodes(0, 2);
+    let group = net.group(0);
+    let flows: Vec<_> = (0..100).map(|n| net.open(0, n)).collect();
+    // One that nobody was told of: its SYN-ACK has not come.
+    let young = net.begin(0, crate::story::Kind::V4, evenkeel_core::tuple::L4Proto::Tcp, 900);
+    net.run(200 * MS);
+    let first = crate::net::first_epoch(net.nodes[0].id);
+    net.command(0, &SyncCommand::Create(None));
+    net.authority(0, group, first, Role::Draining);
+    net.run(100 * MS);
+    assert_eq!(net.nodes[0].unacked(), 0);
+    let before = net.nodes[1].sync(SyncCount::SlotsPulled);
+    adopt(&mut net, group, 1, 2);
+    net.run(300 * MS);
+    assert_eq!(merged(&net, 1, group), 2);
+    assert_eq!(net.nodes[1].sync(SyncCount::SlotsPulled), before);
+    for flow in flows.iter().chain([&young]) {
+        net.forwarded(1, &flow.inbound());
+    }
+    net.fin(1, &flows[3]);
+    net.run(100 * MS);
+    assert_eq!(
+        net.state(0, &flows[3]),
+        Some(ConnState::CloseWait),
+        "the old holder follows"
+    );
+    net.forwarded(0, &flows[4].inbound().flags(FIN | 16));
+    net.run(100 * MS);
+    assert_eq!(net.state(1, &flows[4]), Some(ConnState::CloseWait), "and hints");
+    assert_eq!(net.agree(1, 0, group), 101);
+}
+
+/// Both held the group for a while. The winner keeps its own; what the loser alone has lives on.
+#[test]
+fn a_fenced_node_offers_what_only_it_has() {
+    for seed in 0..2 {
+        let mut net = nodes(seed, 2);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..60).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.insert((0, 1));
+        net.meet_but(0, &[1]);
+        net.meet_but(1, &[0]);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(50 * MS);
+        assert_eq!(merged(&net, 1, group), 2);
+        net.authority(1, group, epoch, Role::Owned);
+        // Each goes on: the loser opens, the winner ends some and hears of others' FINs.
+        let late: Vec<_> = (100..130).map(|n| net.open(0, n)).collect();
+        for flow in &flows[..10] {
+            net.reset(1, flow);
+        }
+        for flow in &flows[10..20] {
+            net.fin(0, flow);
+        }
+        net.run(Duration::from_secs(5));
+        net.cut.clear();
+        net.meet();
+        net.command(0, &SyncCommand::Create(None));
+        net.authority(0, group, epoch, Role::Fenced);
+        net.run(Duration::from_secs(2));
+        let offered = |e: &SyncEvent| matches!(e, SyncEvent::Offered { .. });
+        assert_eq!(net.nodes[0].has_told(offered), 2, "both workers have done so");
+        assert!(net.nodes[1].sync(SyncCount::OffersTaken) >= 30);
+        net.authority(0, group, epoch, Role::Replica);
+        net.run(300 * MS);
+        for flow in &late {
+            assert_eq!(net.state(1, flow), Some(ConnState::Established));
+            net.forwarded(1, &flow.inbound());
+        }
+        for flow in &flows[..10] {
+            assert_eq!(net.state(1, flow), None);
+            assert_eq!(net.state(0, flow), None, "what the winner closed is closed");
+        }
+        assert!(net.agree(1, 0, group) >= 70);
+        // What the fenced one says by its old epoch is nothing.
+        assert_eq!(
+            net.conn(1, &late[0].inbound().tuple()).map(|c| c.2.epoch),
+            Some(epoch)
+        );
+        assert!(net.packet(0, &flows[30].inbound().flags(SYN)) != evenkeel_core::worker::Verdict::Punt);
+    }
+}

@@ -22,7 +22,7 @@ use evenkeel_core::tuple::{L4Proto, Tuple};
 use evenkeel_core::worker::{BucketMap, Command, Event, Verdict, Verdicts, Worker, WorkerConfig};
 
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
-use crate::story::{Flow, Kind, at, first, ip, snapshot, spec, steering};
+use crate::story::{Flow, Kind, first, ip, snapshot, spec, steering};
 
 /// What a node is made with.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +117,13 @@ pub(crate) fn peer(node: u16, incarnation: u64) -> PeerId {
 }
 
 impl Node {
-    fn new(id: PeerId, config: NodeConfig, steering: &Arc<Steering>, now: Instant, spec: &SnapshotSpec) -> Self {
+    fn new(
+        id: PeerId,
+        config: NodeConfig,
+        steering: &Arc<Steering>,
+        now: Instant,
+        spec: &SnapshotSpec,
+    ) -> Self {
         let buckets = BucketMap::dealt(config.workers);
         // Its share: one LIP of each family.
         let mut spec = spec.clone();
@@ -228,9 +234,9 @@ impl Net {
         let now = Instant::from_millis(1_000_000);
         let steering = steering(64);
         let spec = spec();
-        let nodes = (1..).zip(configs).map(|(n, config)| {
-            Node::new(peer(n, 100 + u64::from(n)), *config, &steering, now, &spec)
-        });
+        let nodes = (1..)
+            .zip(configs)
+            .map(|(n, config)| Node::new(peer(n, 100 + u64::from(n)), *config, &steering, now, &spec));
         Net {
             nodes: nodes.collect(),
             now,
@@ -378,7 +384,9 @@ impl Net {
         let packet = first(proto, kind.client(number), kind.vip(proto));
         self.forwarded(n, &packet);
         let worker = self.worker_of(n, packet.src, packet.dst);
-        let (view, _) = self.nodes[n].workers[worker].conn(&packet.tuple()).expect("opened");
+        let (view, _) = self.nodes[n].workers[worker]
+            .conn(&packet.tuple())
+            .expect("opened");
         Flow::of(&view)
     }
 
@@ -413,11 +421,20 @@ impl Net {
             if next >= end {
                 break;
             }
-            assert!(next >= self.now || due == Some(next), "a timer is due that was handled: {:?}", self.now);
+            assert!(
+                next >= self.now || due == Some(next),
+                "a timer is due that was handled: {:?}",
+                self.now
+            );
             self.now = self.now.max(next);
             self.deliver();
             let now = self.now;
-            for worker in self.nodes.iter_mut().filter(|n| n.alive).flat_map(|n| &mut n.workers) {
+            for worker in self
+                .nodes
+                .iter_mut()
+                .filter(|n| n.alive)
+                .flat_map(|n| &mut n.workers)
+            {
                 if worker.poll_timeout().is_some_and(|at| at <= now) {
                     worker.handle_timeout(now);
                 }
@@ -459,7 +476,9 @@ impl Net {
                 loop {
                     let worker = &mut self.nodes[n].workers[w];
                     let (to, messages) = if self.frames {
-                        let Some(to) = worker.poll_sync(self.now, &mut out) else { break };
+                        let Some(to) = worker.poll_sync(self.now, &mut out) else {
+                            break;
+                        };
                         let frame = decode(&out).expect("a good frame");
                         let bulk = frame.items.iter().any(|i| {
                             matches!(i, FrameItem::Sync(m) if matches!(
@@ -506,8 +525,7 @@ impl Net {
                 let jitter = self.random.next() % (self.weather.jitter_us + 1);
                 let at = self.now + Duration::from_micros(50 + jitter);
                 for message in messages.iter().filter(|m| (self.filter)(m)) {
-                    self.on_its_way
-                        .insert((at, self.sequence), (n, message.clone()));
+                    self.on_its_way.insert((at, self.sequence), (n, message.clone()));
                     self.sequence += 1;
                 }
             }
@@ -524,7 +542,10 @@ impl Net {
     /// What the holder told is what a replica has.
     #[track_caller]
     pub(crate) fn agree(&self, holder: usize, replica: usize, group: GroupId) -> usize {
-        let (a, b) = (self.nodes[holder].sessions(group), self.nodes[replica].sessions(group));
+        let (a, b) = (
+            self.nodes[holder].sessions(group),
+            self.nodes[replica].sessions(group),
+        );
         let only_a: Vec<_> = a.difference(&b).take(3).collect();
         let only_b: Vec<_> = b.difference(&a).take(3).collect();
         assert!(
@@ -541,9 +562,4 @@ impl Net {
 /// The epoch with which a node's own group begins.
 pub(crate) fn first_epoch(holder: PeerId) -> Epoch {
     Epoch { term: 1, holder }
-}
-
-/// A client's end that no flow of the lab has.
-pub(crate) fn stranger() -> SocketAddr {
-    at("203.0.113.250", 4)
 }

@@ -1,1 +1,115 @@
+//! Slots: a node joins, its source dies, more come than there is room for.
 
+use std::time::Duration;
+
+use evenkeel_core::stats::SyncCount;
+
+use crate::net::{Net, NodeConfig, Weather};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A node restarts with nothing and joins while connections come and go, over a bad network.
+#[test]
+fn a_node_joins_under_load() {
+    for seed in 0..2 {
+        let mut net = Net::joined(seed, &[NodeConfig::default(); 2]);
+        let group = net.group(0);
+        let mut flows: Vec<_> = (0..800).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.crash(1);
+        net.meet();
+        net.run(100 * MS);
+        net.restart(1);
+        net.own(1);
+        net.weather = Weather {
+            loss: 100,
+            twice: 0,
+            jitter_us: 500,
+        };
+        net.meet();
+        net.know(1, 0);
+        let other = net.group(1);
+        net.authority(
+            0,
+            other,
+            crate::net::first_epoch(net.nodes[1].id),
+            evenkeel_core::cluster::Role::Replica,
+        );
+        for n in 0..300 {
+            flows.push(net.open(0, 1000 + n));
+            if n % 3 == 0 {
+                let flow = flows[n as usize * 2];
+                net.reset(0, &flow);
+            }
+            net.run(MS);
+        }
+        net.weather = Weather::default();
+        for _ in 0..40 {
+            net.run(Duration::from_millis(250));
+            if net.nodes[1].outstanding() == 0 {
+                break;
+            }
+        }
+        assert_eq!(net.nodes[1].outstanding(), 0);
+        assert!(net.nodes[1].sync(SyncCount::PulledIn) > 500);
+        net.quiet();
+        assert_eq!(net.agree(0, 1, group), 1000);
+        assert_eq!(net.nodes[0].tombs() + net.nodes[1].tombs(), 0);
+    }
+}
+
+/// The source dies: what has not ended is pulled from another one.
+#[test]
+fn the_source_dies_in_the_middle() {
+    let mut net = Net::joined(1, &[NodeConfig::default(); 3]);
+    let group = net.group(0);
+    for n in 0..600 {
+        net.open(0, n);
+    }
+    net.run(200 * MS);
+    net.crash(2);
+    net.meet();
+    net.restart(2);
+    net.own(2);
+    net.meet();
+    let first = crate::net::first_epoch(net.nodes[0].id);
+    net.authority(2, group, first, evenkeel_core::cluster::Role::Replica);
+    net.pull(2, group, 1);
+    while net.nodes[2].sync(SyncCount::SlotsPulled) < 1000 {
+        net.run(5 * MS);
+    }
+    assert!(
+        net.nodes[2].sync(SyncCount::SlotsPulled) < 4000,
+        "it is in the middle"
+    );
+    net.crash(1);
+    net.meet();
+    net.run(300 * MS);
+    assert!(net.nodes[2].outstanding() > 0, "nobody sends");
+    let before = net.nodes[2].sync(SyncCount::SlotsPulled);
+    net.pull(2, group, 0);
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.nodes[2].outstanding(), 0);
+    let more = net.nodes[2].sync(SyncCount::SlotsPulled) - before;
+    assert!(more < 3200, "what had ended was not pulled again: {more}");
+    assert_eq!(net.agree(0, 2, group), 600);
+}
+
+/// Eight workers beside twelve: every session is where its packets come.
+#[test]
+fn nodes_of_eight_and_twelve_workers() {
+    let of = |workers| NodeConfig {
+        workers,
+        ..NodeConfig::default()
+    };
+    let mut net = Net::joined(1, &[of(8), of(12)]);
+    let group = net.group(0);
+    let flows: Vec<_> = (0..400).map(|n| net.open(0, n)).collect();
+    net.run(200 * MS);
+    assert_eq!(net.agree(0, 1, group), 400);
+    for flow in &flows {
+        net.forwarded(1, &flow.inbound());
+        net.forwarded(1, &flow.outbound());
+    }
+    assert_eq!(net.nodes[1].counters().handed_off, 0);
+}

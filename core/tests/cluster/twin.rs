@@ -35,10 +35,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    (0u64..600, 0u64..300, prop_oneof![Just(0u64), 0u64..30_000]).prop_map(|(loss, twice, jitter_us)| Weather {
-        loss,
-        twice,
-        jitter_us,
+    (0u64..600, 0u64..300, prop_oneof![Just(0u64), 0u64..30_000]).prop_map(|(loss, twice, jitter_us)| {
+        Weather {
+            loss,
+            twice,
+            jitter_us,
+        }
     })
 }
 
@@ -158,7 +160,13 @@ fn it_is_deterministic() {
         };
         let steps: Vec<Step> = (0..100).flat_map(|n| [Step::Open(n), Step::Pass(2)]).collect();
         let (net, _) = play(2, weather, 16, &steps);
-        (net.sent, net.lost, net.bytes, net.nodes[0].counters(), net.nodes[1].counters())
+        (
+            net.sent,
+            net.lost,
+            net.bytes,
+            net.nodes[0].counters(),
+            net.nodes[1].counters(),
+        )
     };
     let first = run();
     assert!(first.2 > 0, "frames were sent");

@@ -13,8 +13,8 @@ use evenkeel_core::port::{Frame, HEADROOM, HandoffTag, HeapFrame, PortId, RxChec
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
-    SnapshotSpec,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec,
+    Snapshot, SnapshotSpec,
 };
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::time::Instant;
