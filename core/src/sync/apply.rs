@@ -414,8 +414,12 @@ impl Sync {
             self.drop_conn(ctx, id, None);
             return TimerTurn::Nothing;
         }
-        let when = if deadline > now {
-            deadline.saturating_sub(half).max(now + 1)
+        // Once in the midst of its time, so that a hint comes in good time, and once at its end.
+        let middle = deadline.saturating_sub(half);
+        let when = if middle > now {
+            middle
+        } else if deadline > now {
+            deadline
         } else {
             now + half.max(UNCERTAIN_AGAIN_MS)
         };
