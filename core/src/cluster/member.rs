@@ -26,6 +26,8 @@ pub(super) struct PeerState {
     pub(super) draining: bool,
     pub(super) shares_differ: bool,
     pub(super) claims: Vec<GroupClaim>,
+    /// Whom it hears itself.
+    pub(super) hears: Vec<PeerId>,
     pub(super) hears_me: bool,
     /// Since when it is up and does not hear this node.
     pub(super) deaf_since: Option<Instant>,
@@ -49,6 +51,7 @@ impl PeerState {
             draining: false,
             shares_differ: false,
             claims: Vec::new(),
+            hears: Vec::new(),
             hears_me: false,
             deaf_since: None,
             out_of_sync: false,
@@ -98,6 +101,7 @@ impl PeerState {
         self.draining = false;
         self.shares_differ = false;
         self.claims.clear();
+        self.hears.clear();
         self.hears_me = false;
         self.deaf_since = None;
         self.out_of_sync = false;

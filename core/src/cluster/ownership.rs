@@ -5,8 +5,8 @@ use super::member::PeerState;
 use super::node::{NodeCore, REPEAT};
 use super::role::RoleEvent;
 use super::{
-    Alarm, Authority, Destination, Epoch, GENERATION_COUNT_MAX, GROUP_COUNT_MAX, GroupId, NodeEvent, NodeId,
-    PeerId, Role,
+    Alarm, Authority, Destination, Epoch, GENERATION_COUNT_MAX, GROUP_COUNT_MAX, GroupId, NODE_COUNT_MAX,
+    NodeEvent, NodeId, PeerId, Role,
 };
 use crate::port::WorkerId;
 use crate::sync::{GroupClaim, NodeMessage, Readiness, SyncCommand};
@@ -107,6 +107,8 @@ impl NodeCore {
         peer.shares_differ = shares != own_shares;
         peer.claims.clear();
         peer.claims.extend_from_slice(claims);
+        peer.hears.clear();
+        peer.hears.extend(hears.iter().take(NODE_COUNT_MAX));
         let heard = core::mem::replace(&mut peer.hears_me, hears.contains(&me));
         let hears_me = peer.hears_me;
         if hears_me {
@@ -239,6 +241,7 @@ impl NodeCore {
         };
         let Some(id) = peer.live() else { return };
         peer.up = false;
+        peer.hears.clear();
         peer.unnamed_until = Some(now);
         peer.hears_me = false;
         peer.deaf_since = None;
@@ -255,6 +258,13 @@ impl NodeCore {
         }
     }
 
+    /// Whether a live peer hears this one. Else, where two nodes that do not hear each other have a third one
+    /// between them, each would take from the other without end what the third one tells them of.
+    fn is_heard_by_others(&self, id: PeerId) -> bool {
+        let mut others = self.peers.iter().filter(|p| p.up && p.id != id.node);
+        others.any(|p| p.hears.contains(&id))
+    }
+
     /// Whether a life of a node is taken to be alive. `learned_at`: when a right of it was first heard of.
     pub(super) fn is_alive(&self, id: PeerId, learned_at: Instant) -> bool {
         if id.node == self.me.node {
@@ -265,10 +275,13 @@ impl NodeCore {
             return false;
         };
         if peer.incarnation == Some(id.incarnation) {
-            return peer.up;
+            return peer.up || self.is_heard_by_others(id);
         }
         if peer.incarnation.is_some_and(|i| i > id.incarnation) {
             return false;
+        }
+        if self.is_heard_by_others(id) {
+            return true;
         }
         // Never heard itself, in that life. Give it the time that silence takes.
         let learned = learned_at + self.down_time;
@@ -308,6 +321,7 @@ impl NodeCore {
         if next == g.role && epoch == g.epoch {
             return true;
         }
+        let adopted = g.role == Role::Adopting;
         g.become_(next, epoch, now);
         match event {
             // What it has must be compared before it counts as a copy again; the workers do that.
@@ -318,6 +332,9 @@ impl NodeCore {
             RoleEvent::Granted => self.out.event(NodeEvent::Adopting(id, epoch)),
             RoleEvent::Merged => self.out.event(NodeEvent::Adopted(id, epoch)),
             _ => {}
+        }
+        if adopted {
+            self.clear(Alarm::AdoptedUnready(id));
         }
         self.news = true;
         true
@@ -341,6 +358,23 @@ impl NodeCore {
             .collect();
         for (node, deaf) in deaf {
             self.alarm_if(deaf, Alarm::OneWay(node));
+        }
+        let unheard: Vec<(NodeId, bool)> = self
+            .peers
+            .iter()
+            .map(|p| {
+                let life = p.incarnation.filter(|_| !p.up);
+                let id = life.map(|incarnation| PeerId {
+                    node: p.id,
+                    incarnation,
+                });
+                // Of one that has died the others will not speak for long.
+                let lasts = self.dead_at(p) + time <= now;
+                (p.id, lasts && id.is_some_and(|id| self.is_heard_by_others(id)))
+            })
+            .collect();
+        for (node, unheard) in unheard {
+            self.alarm_if(unheard, Alarm::Unheard(node));
         }
     }
 
@@ -386,7 +420,6 @@ impl NodeCore {
                 }
                 Role::Adopting if done => {
                     self.step(now, id, RoleEvent::Merged, None);
-                    self.clear(Alarm::AdoptedUnready(id));
                 }
                 _ => {}
             }

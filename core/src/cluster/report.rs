@@ -53,6 +53,8 @@ pub enum Alarm {
     SharesDiffer(NodeId),
     /// A peer that is heard does not hear this node.
     OneWay(NodeId),
+    /// This node does not hear a peer that others hear: it is not dead, and keeps what it holds.
+    Unheard(NodeId),
     /// A peer is too far behind to be waited for.
     OutOfSync(PeerId),
     /// This node is too far behind itself.

@@ -71,6 +71,7 @@ fn one_adopter_among_several_survivors() {
 fn adopters_with_different_views_end_as_one() {
     let mut net = Net::ready(3);
     net.cut(1, 2, true, true);
+    net.run(10);
     net.crash(3);
     net.until(1_000, "both adopt", |n| n.holders(group(3, 1)) == [1, 2]);
     net.run(1_000);
@@ -82,6 +83,25 @@ fn adopters_with_different_views_end_as_one() {
         holder: peer(2, 1),
     };
     assert!(net.saw(1, NodeEvent::Fenced(group(3, 1), epoch)));
+    net.assert_settled();
+}
+
+/// 1 and 3 do not hear each other, and 2 hears both: nobody is dead, nothing changes hands.
+#[test]
+fn two_that_a_third_one_hears_do_not_take_from_each_other() {
+    let mut net = Net::ready(3);
+    net.cut(1, 3, true, true);
+    net.run(5_000);
+    for n in 1..=3 {
+        assert_eq!(net.holders(group(n, 1)), [n]);
+        assert_eq!(net.core(2).epoch(group(n, 1)).map(|e| e.term), Some(1));
+    }
+    assert!(net.core(1).alarms().eq([Alarm::Unheard(NodeId(3))]));
+    net.crash(3);
+    net.until(700, "adopted", |n| n.holders(group(3, 1)) == [1]);
+    net.heal();
+    net.run(500);
+    assert_eq!(net.core(1).alarms().count(), 0);
     net.assert_settled();
 }
 
