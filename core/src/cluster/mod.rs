@@ -26,8 +26,10 @@ pub use config::{
 };
 pub use id::{Authority, Epoch, GroupId, Incarnation, NodeId, PeerId, Role};
 pub use node::{NodeCommand, NodeCore};
-pub use outbox::{COMMAND_COUNT_MAX, Destination, EVENT_COUNT_MAX, FRAME_COUNT_MAX, MESSAGE_COUNT_MAX};
+pub use outbox::{COMMAND_COUNT_MAX, EVENT_COUNT_MAX, FRAME_COUNT_MAX, MESSAGE_COUNT_MAX};
 pub use report::{Alarm, NodeCounters, NodeEvent};
+
+pub use crate::sync::Destination;
 
 /// Nodes of a cluster at most.
 pub const NODE_COUNT_MAX: usize = 16;

@@ -3,9 +3,9 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{NodeCounters, NodeEvent, PeerId};
+use super::{NodeCounters, NodeEvent};
 use crate::port::{PortId, WorkerId};
-use crate::sync::{NodeMessage, SyncCommand};
+use crate::sync::{Destination, NodeMessage, SyncCommand};
 
 /// Commands that wait, at most.
 pub const COMMAND_COUNT_MAX: usize = 4096;
@@ -15,15 +15,6 @@ pub const MESSAGE_COUNT_MAX: usize = 256;
 pub const FRAME_COUNT_MAX: usize = 1024;
 /// Events that wait, at most.
 pub const EVENT_COUNT_MAX: usize = 1024;
-
-/// To whom something goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// To all other members.
-    All,
-    /// To one.
-    One(PeerId),
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
