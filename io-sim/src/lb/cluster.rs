@@ -176,8 +176,8 @@ impl WorkerInbox {
     pub(super) fn new(queues: &LbQueues, lb: LbId, life: u64, worker: u16) -> Self {
         let entity = queue_entity(lb, life);
         WorkerInbox {
-            messages: Delayed::new(queues.messages, entity | 4 + 2 * u64::from(worker)),
-            commands: Delayed::new(queues.commands, entity | 5 + 2 * u64::from(worker)),
+            messages: Delayed::new(queues.messages, entity | (4 + 2 * u64::from(worker))),
+            commands: Delayed::new(queues.commands, entity | (5 + 2 * u64::from(worker))),
         }
     }
 

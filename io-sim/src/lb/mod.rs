@@ -33,6 +33,9 @@ use crate::world::{Attached, Net, WorldError};
 /// Sync frames that a worker sends in one turn, at most.
 const SYNC_FRAME_COUNT_MAX: usize = 32;
 
+/// When a worker's or the control side's next turn is, if it left something due undone.
+const TURN_AGAIN_NS: u64 = 10_000;
+
 /// What a load balancer's work costs in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LbCost {
@@ -608,8 +611,8 @@ impl Lb {
             slot.port.handed_off = handed_off;
         }
         if let Some(next) = next {
-            // What is due now and was not done waits at least until time has passed.
-            self.plan(net, worker, next.max(net.now + 1));
+            // What is due and was not done in this turn waits for another one.
+            self.plan(net, worker, if next > net.now { next } else { net.now + TURN_AGAIN_NS });
         }
     }
 
@@ -673,10 +676,8 @@ impl Lb {
             return net.dropped(at, "node-down", data.len());
         };
         let control = life.control.as_mut();
-        let Some((control, frame)) = control
-            .and_then(|control| Some((cluster::sync_frame(control.core.id().node, data)?, control)))
-            .map(|(frame, control)| (control, frame))
-        else {
+        let taken = control.and_then(|c| Some((cluster::sync_frame(c.core.id().node, data)?, c)));
+        let Some((frame, control)) = taken else {
             c.filtered += 1;
             return net.dropped(at, "nic-filtered", data.len());
         };
@@ -744,7 +745,7 @@ impl Lb {
         self.give(net, out);
         let control = self.life.as_ref().and_then(|life| life.control.as_ref());
         if let Some(next) = control.and_then(|c| c.next_at(net.now)) {
-            self.plan_node(net, next.max(net.now + 1));
+            self.plan_node(net, if next > net.now { next } else { net.now + TURN_AGAIN_NS });
         }
     }
 

@@ -2,5 +2,6 @@
 
 mod balanced;
 mod build;
+mod cluster;
 mod network;
 mod parity;
