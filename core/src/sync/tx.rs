@@ -243,6 +243,10 @@ impl Sync {
 
     /// The next section of records, from the next bucket that has some.
     pub(super) fn poll_live(&mut self, ctx: &mut Ctx<'_>) -> Option<SyncMessage> {
+        if self.dirty == 0 {
+            // All that was marked has gone since: nothing is due.
+            self.flush_at = None;
+        }
         if !self.is_live_due(ctx.now) {
             return None;
         }
