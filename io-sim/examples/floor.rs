@@ -1,4 +1,4 @@
-//! How long an hour-glass of events takes: the main scenario's shape with one balancer, and the floor beside it.
+//! How long a minute takes: flows as of the main scenario through one balancer, and the floor of as many events.
 //! `cargo run --release -p evenkeel-io-sim --example floor`
 
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{
-    End, FlowSpec, HostSpec, Instant, LbPort, LbSpec, LinkSpec, Purpose, ServerSpec, SwitchSpec, World, floor,
+    End, FlowSpec, HostSpec, Instant, LbPort, LbSpec, LinkSpec, ServerSpec, SwitchSpec, World, floor,
 };
 
 const CONFIG: &str = include_str!("../tests/world/site.toml");
@@ -91,7 +91,6 @@ fn main() {
     for n in 0..200 * 57 {
         open(Instant::from_millis(1_000 + n * 5), n, false);
     }
-    let _ = Purpose::Scenario;
     let begun = std::time::Instant::now();
     world.run_until(end);
     let took = begun.elapsed();

@@ -26,7 +26,6 @@ pub(crate) fn end(text: &str) -> SocketAddr {
 pub(crate) struct Site {
     pub(crate) world: World,
     pub(crate) client: HostId,
-    pub(crate) servers: Vec<HostId>,
     pub(crate) lb: LbId,
     /// Of the client, of the balancer's two ports, of the servers.
     pub(crate) links: Vec<LinkId>,
@@ -69,7 +68,6 @@ impl Site {
             let port = End::Lb(lb, LbPort::Data(PortId(n)));
             links.push(world.connect(port, End::Switch(switch), link).expect("free"));
         }
-        let mut servers = Vec::new();
         for n in 1..=3u8 {
             let (v4, v6) = (format!("198.51.100.1{n}"), format!("2001:db8:5::1{n}"));
             let mac = MacAddr([2, 0, 0, 0, 2, 0x10 + n]);
@@ -90,13 +88,11 @@ impl Site {
                     world.serve(host, server).expect("its address");
                 }
             }
-            servers.push(host);
         }
         world.start(lb).expect("memory");
         Site {
             world,
             client,
-            servers,
             lb,
             links,
             switches,

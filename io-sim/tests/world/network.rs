@@ -107,7 +107,9 @@ fn full_rings_drop_and_count() {
 
 /// Counts what is dropped, and remembers who received what.
 #[derive(Clone, Default)]
-struct Log(Rc<RefCell<(Vec<(Place, Vec<u8>)>, u64)>>);
+struct Log(Rc<RefCell<(Vec<Received>, u64)>>);
+
+type Received = (Place, Vec<u8>);
 
 impl Tap for Log {
     fn frame(&mut self, _: Instant, at: Place, direction: Direction, data: &[u8]) {
