@@ -528,7 +528,7 @@ impl Sync {
                 || self.tomb(ctx, group, &inbound).is_some();
             if !collides
                 && let super::apply::Applied::Now(conn) =
-                    self.apply(ctx, place, group, packed(index, 0), session)
+                    self.apply(ctx, place, group, packed(index, 0), session, Epoch::default())
             {
                 ctx.count(SyncCount::OffersTaken);
                 self.mark(ctx, conn);

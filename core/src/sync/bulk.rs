@@ -16,7 +16,7 @@ use super::apply::{Applied, REFUSED_AGAIN};
 use super::epochs::{index_of, lsn_of, packed};
 use super::state::{Ctx, Destination, SlotBits, Sync, SyncOutcome};
 use super::{PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord};
-use crate::cluster::{GROUP_COUNT_MAX, GroupId, PeerId};
+use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, PeerId};
 use crate::conn::{ConnId, SLOT_COUNT, flag};
 use crate::stats::SyncCount;
 use crate::time::Instant;
@@ -441,10 +441,14 @@ impl Sync {
             return SyncOutcome::Ignored(SyncCount::Unexpected);
         };
         f.again_at = now + PULL_AGAIN;
-        let merge = f.purpose == Purpose::Extra;
+        let (merge, resync) = (f.purpose == Purpose::Extra, f.purpose == Purpose::Resync);
+        let lost = self
+            .group(pulled.0)
+            .filter(|_| resync)
+            .map_or_else(Epoch::default, |g| g.epoch);
         let (mut seen, mut refused) = (0, false);
         for r in records {
-            let applied = self.apply_pulled(ctx, place, pulled, merge, r);
+            let applied = self.apply_pulled(ctx, place, pulled, (merge, lost), r);
             refused |= applied == Applied::Refused;
             self.count_applied(ctx, applied, SyncCount::PulledIn);
             // Mentioned twice it counts once: a message may come twice.
@@ -469,7 +473,7 @@ impl Sync {
         ctx: &mut Ctx<'_>,
         place: usize,
         (group, slot, _): Pulled,
-        merge: bool,
+        (merge, lost): (bool, Epoch),
         r: &VersionedRecord,
     ) -> Applied {
         let tuple = match &r.session {
@@ -491,7 +495,7 @@ impl Sync {
         };
         let version = packed(index, r.version.lsn);
         match &r.session {
-            Ok(session) => self.apply(ctx, place, group, version, session),
+            Ok(session) => self.apply(ctx, place, group, version, session, lost),
             Err(tuple) => self.close(ctx, place, (group, version), tuple, false),
         }
     }
@@ -561,16 +565,19 @@ impl Sync {
     /// Whether slots of a bucket are still to come for a purpose.
     fn is_pulling(&self, group: GroupId, purpose: Purpose, bucket: Option<u16>) -> bool {
         let of_bucket = |slot: u16| bucket.is_none_or(|b| self.bucket_of_slot(slot) == b);
-        let waits = self.jobs.iter().any(|j| {
-            j.group == group
-                && j.purpose == purpose
-                && (0..SLOT_COUNT as u16).any(|s| (j.slots.has(s) || j.later.has(s)) && of_bucket(s))
-        });
-        waits
-            || self
-                .flights
-                .iter()
-                .any(|f| f.group == group && f.purpose == purpose && of_bucket(f.slot))
+        let flies = self
+            .flights
+            .iter()
+            .any(|f| f.group == group && f.purpose == purpose && of_bucket(f.slot));
+        let waits = |j: &Job| match bucket {
+            None => j.left() > 0,
+            Some(bucket) => self.slots_of(bucket).any(|s| j.slots.has(s) || j.later.has(s)),
+        };
+        let mut jobs = self
+            .jobs
+            .iter()
+            .filter(|j| j.group == group && j.purpose == purpose);
+        flies || jobs.any(waits)
     }
 
     /// Whether slots of a bucket are still to come for its adoption.

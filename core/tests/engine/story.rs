@@ -17,6 +17,7 @@ use evenkeel_core::service::{
     Snapshot, SnapshotSpec,
 };
 use evenkeel_core::stats::{Counters, DropReason};
+use evenkeel_core::sync::ClusterWorkerConfig;
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::{L4Proto, Tuple};
 use evenkeel_core::wire::MacAddr;
@@ -268,6 +269,7 @@ pub(crate) struct LabConfig {
     pub(crate) sizes: TableSizes,
     pub(crate) seed: u64,
     pub(crate) local_port_min: u16,
+    pub(crate) cluster: Option<ClusterWorkerConfig>,
 }
 
 /// A packet of a frame type that stories look at.
@@ -531,6 +533,7 @@ impl Lab {
             },
             seed: 7,
             local_port_min: 1024,
+            cluster: None,
         };
         edit(&mut config);
         let steering = steering(config.buckets);
@@ -546,7 +549,7 @@ impl Lab {
                     sizes: config.sizes,
                     local_port_min: config.local_port_min,
                     seed: config.seed,
-                    cluster: None,
+                    cluster: config.cluster.clone(),
                 },
                 &mut HeapMemory,
             )

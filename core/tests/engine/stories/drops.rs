@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_core::cluster::{Incarnation, NodeId, PeerId};
 use evenkeel_core::conn::TableSizes;
 use evenkeel_core::port::{HEAD_LEN, HandoffReason, HandoffTag, HeapFrame, PortId, RxChecksum};
 use evenkeel_core::stats::DropReason;
+use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::worker::{BucketMap, Verdict};
 
@@ -374,6 +376,20 @@ fn produce(reason: DropReason) -> (Lab, Verdict) {
                 assert!(lab.counters().rx_packets < 10_000, "bounded");
             }
             frame
+        }
+        DropReason::NotReady => {
+            // A worker of a cluster whose node has not said in which group it creates.
+            lab = Lab::with(|c| {
+                c.cluster = Some(ClusterWorkerConfig {
+                    id: PeerId {
+                        node: NodeId(1),
+                        incarnation: Incarnation(1),
+                    },
+                    cluster: 1,
+                    sizes: ClusterSizes::default(),
+                });
+            });
+            v4.bytes()
         }
         DropReason::TooManyHops => {
             let mut two = Lab::with(|c| c.workers = 2);
