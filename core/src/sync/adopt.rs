@@ -24,11 +24,11 @@ const OFFER_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a node knows of a bucket of the group.
 #[derive(Clone, Debug)]
-struct Known {
-    peer: PeerId,
-    ready: bool,
-    last: Epoch,
-    mark: Watermark,
+pub(super) struct Known {
+    pub(super) peer: PeerId,
+    pub(super) ready: bool,
+    pub(super) last: Epoch,
+    pub(super) mark: Watermark,
 }
 
 /// A bucket in adoption.
@@ -96,12 +96,9 @@ impl Sync {
     pub(super) fn handle_watermark(
         &mut self,
         ctx: &mut Ctx<'_>,
-        from: PeerId,
         place: usize,
         (group, epoch): (GroupId, Epoch),
-        last: Epoch,
-        ready: bool,
-        mark: Watermark,
+        told: Known,
     ) -> SyncOutcome {
         let own = self.id;
         let Some(g) = self
@@ -114,19 +111,14 @@ impl Sync {
         if g.merged[place] == epoch {
             // It missed the telling.
             let (base, exact) = g.base[place];
-            self.send_merged(ctx, Destination::One(from), group, place, base, exact);
+            self.send_merged(ctx, Destination::One(told.peer), group, place, base, exact);
             return SyncOutcome::Taken;
         }
         if let Some(a) = &mut g.adoption
             && let Step::Waits(known) = &mut a.steps[place]
         {
-            known.retain(|k| k.peer != from);
-            known.push(Known {
-                peer: from,
-                ready,
-                last,
-                mark,
-            });
+            known.retain(|k| k.peer != told.peer);
+            known.push(told);
             self.try_merge(ctx, group, place);
         }
         SyncOutcome::Taken

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::adopt::Known;
 use super::epochs::{index_of, lsn_of};
 use super::ranges::Watermark;
 use super::state::{Ctx, Destination, Sync, SyncOutcome};
@@ -179,7 +180,13 @@ impl Sync {
                     contiguous: *contiguous,
                     above: applied.iter().copied().take(RANGE_COUNT_MAX).collect(),
                 };
-                self.handle_watermark(ctx, from, place, (*group, *epoch), *last, *ready, mark)
+                let told = Known {
+                    peer: from,
+                    ready: *ready,
+                    last: *last,
+                    mark,
+                };
+                self.handle_watermark(ctx, place, (*group, *epoch), told)
             }
             SyncBody::Merged {
                 group,

@@ -246,7 +246,7 @@ impl Net {
             on_its_way: BTreeMap::new(),
             sequence: 0,
             cut: BTreeSet::new(),
-            frames: seed % 2 == 0,
+            frames: seed.is_multiple_of(2),
             sent: 0,
             lost: 0,
             bytes: 0,
@@ -393,7 +393,7 @@ impl Net {
     /// A whole handshake, and data.
     #[track_caller]
     pub(crate) fn open(&mut self, n: usize, number: u32) -> Flow {
-        let kind = if number % 3 == 0 { Kind::V6 } else { Kind::V4 };
+        let kind = if number.is_multiple_of(3) { Kind::V6 } else { Kind::V4 };
         let flow = self.begin(n, kind, L4Proto::Tcp, number);
         self.forwarded(n, &flow.outbound().flags(SYN | ACK));
         self.forwarded(n, &flow.inbound());
