@@ -11,8 +11,8 @@ use evenkeel_core::port::{PortId, WorkerId};
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
-    SnapshotSpec,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec,
+    Snapshot, SnapshotSpec,
 };
 use evenkeel_core::sync::{Isns, SessionRecord, WindowScales};
 use evenkeel_core::time::Instant;

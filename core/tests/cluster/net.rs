@@ -393,7 +393,11 @@ impl Net {
     /// A whole handshake, and data.
     #[track_caller]
     pub(crate) fn open(&mut self, n: usize, number: u32) -> Flow {
-        let kind = if number.is_multiple_of(3) { Kind::V6 } else { Kind::V4 };
+        let kind = if number.is_multiple_of(3) {
+            Kind::V6
+        } else {
+            Kind::V4
+        };
         let flow = self.begin(n, kind, L4Proto::Tcp, number);
         self.forwarded(n, &flow.outbound().flags(SYN | ACK));
         self.forwarded(n, &flow.inbound());
