@@ -50,15 +50,13 @@ impl Kind {
 pub enum Switch {
     /// No service is replicated.
     ReplicateOff,
-    /// From the first fault on these messages never arrive: a node that starts then hears nobody.
-    SuppressFromFault(&'static [Kind]),
     /// A node waits for a peer for ever.
     JoinTimeEndless,
     /// All nodes have the same LIPs.
     SharedLips,
     /// Every node has an RSS key of its own.
     OwnRssKeys,
-    /// These messages never arrive.
+    /// These messages never arrive, from the first fault on: until then nodes find each other.
     Suppress(&'static [Kind]),
     /// The faults of the timeline do not happen: shows that what counts them would notice.
     NoFaults,
@@ -92,7 +90,7 @@ mechanisms! {
     /// Replication as a whole.
     Replication = "replication", Switch::ReplicateOff;
     /// A node that starts waits until it has what the others have.
-    ReadinessGate = "readiness-gate", Switch::SuppressFromFault(&[Kind::Presence, Kind::Vrrp]);
+    ReadinessGate = "readiness-gate", Switch::Suppress(&[Kind::Presence, Kind::Vrrp]);
     /// A node that finds no peer serves all the same, after the join time.
     ColdStart = "cold-start", Switch::JoinTimeEndless;
     /// Each node allocates on LIPs of its own.

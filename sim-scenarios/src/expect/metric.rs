@@ -68,7 +68,7 @@ metrics! {
     Broken = "broken", Count, false;
     /// flows that broke before they were connected
     Failed = "failed", Count, false;
-    /// flows that were connected when the first fault began and not over
+    /// flows that were opened when the first fault began and not over, and connected before it or by a SYN-ACK that was on its way
     LiveAtFault = "live_at_fault", Count, false;
     /// of these: those that broke
     BrokenLive = "broken_live", Count, false;
@@ -82,7 +82,7 @@ metrics! {
     BrokenLater = "broken_later", Count, false;
     /// packets that the engine dropped
     Drops = "drops", Count, false;
-    /// times that another node began to answer for the VIPs, the first time apart
+    /// times that another node began to answer for the VIPs since the first fault
     Takeovers = "takeovers", Count, false;
     /// nodes that are ready at the end
     Ready = "ready", Count, false;
@@ -98,7 +98,7 @@ metrics! {
     Stall = "stall", Span, true;
     /// the longest of these of all flows
     Slowest = "slowest", Span, false;
-    /// from a flow's longest stall: from the end of the detection to the next segment that an end sends again, and its way there and back
+    /// from a flow's longest stall: from the end of the detection to the next segment that an end sends again, its way there and back, and what of the stall was before the fault
     NextRto = "next_rto", Span, true;
     /// from the first fault until another node answers for the VIPs
     Detection = "detection", Span, false;

@@ -31,7 +31,7 @@ pub(crate) struct Judge<'s> {
     tables_equal: TablesEqual,
     bounds: Found,
     conserved: Found,
-    /// Flows that were live at the first fault: their local end, and whether another node had their session.
+    /// Flows that were opened at the first fault and not over: their local end, and whether another node had their session.
     at_fault: BTreeMap<u32, (Option<SocketAddr>, bool)>,
     /// Since when tables have been equal.
     equal_since: Option<Duration>,
@@ -127,10 +127,12 @@ impl<'s> Judge<'s> {
                 .or_insert((0, row.local))
                 .0 += 1;
         }
-        for (key, flow) in live(world) {
-            let found = holders.get(&key);
-            self.at_fault
-                .insert(flow.number, (found.map(|f| f.1), found.is_some_and(|f| f.0 > 1)));
+        for (number, flow) in (0..).zip(world.flows()) {
+            if matches!(flow.state, FlowState::Opening | FlowState::Open) {
+                let found = holders.get(&oracle::key(&tuple(flow)));
+                self.at_fault
+                    .insert(number, (found.map(|f| f.1), found.is_some_and(|f| f.0 > 1)));
+            }
         }
     }
 
@@ -260,9 +262,15 @@ impl<'s> Judge<'s> {
 
     fn measures(&self, built: &Built, watch: &Watch, engine: &Counters) -> Measures {
         let end_ns = nanos(self.scenario.duration);
-        let taken_at = watch.all_taken_at;
+        let taken_at = watch.vip_taken_at;
         let flows = (0..).zip(built.world.flows()).zip(&self.loads);
         let flows = flows.map(|((number, flow), &load)| {
+            // What is connected between the fault and the take-over is so by a SYN-ACK that was on its way.
+            let known = watch.vip_taken_at.or(watch.fault_at);
+            let connected = flow
+                .established
+                .zip(known)
+                .is_some_and(|(t, k)| t.as_nanos() <= k);
             let at_fault = self.at_fault.get(&number);
             // A request that is never answered stalls to the end.
             let waits = flow
@@ -291,14 +299,16 @@ impl<'s> Judge<'s> {
                 established: flow.established.is_some(),
                 completed: flow.state == FlowState::Closed,
                 broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
-                live_at_fault: at_fault.is_some(),
+                live_at_fault: at_fault.is_some() && connected,
                 replicated: at_fault.is_some_and(|a| a.1),
                 later: flow
                     .opened
                     .is_some_and(|t| watch.fault_at.is_some_and(|f| t.as_nanos() > f)),
                 stall_ns,
                 stall_at_ns,
-                next_rto_ns: to_segment + round_trips * nanos(built.round_trip),
+                next_rto_ns: to_segment
+                    + round_trips * nanos(built.round_trip)
+                    + watch.fault_at.unwrap_or(0).saturating_sub(stall_at_ns),
             }
         });
         let mut measures = Measures {
@@ -317,7 +327,7 @@ impl<'s> Judge<'s> {
         for (i, n) in (0..).zip(watch.sync_counts) {
             set(Metric::Sync(i), n);
         }
-        set(Metric::Takeovers, watch.masters.len().saturating_sub(1) as u64);
+        set(Metric::Takeovers, watch.takeovers());
         set(
             Metric::Ready,
             self.last.nodes.iter().filter(|n| n.ready).count() as u64,

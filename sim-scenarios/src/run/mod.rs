@@ -23,6 +23,7 @@ use self::judge::Judge;
 use self::sync_frame::{Rule, Rules, Suppressor};
 use self::timeline::Timeline;
 use self::watch::{Watch, WatchTap};
+use crate::expect::Metric;
 use crate::mechanism::{Kind, Switch};
 use crate::plan::{self, CLIENT_COUNT, Plan};
 use crate::report::Report;
@@ -31,7 +32,9 @@ use crate::scenario::Scenario;
 /// Between two looks at all tables.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks after the last fault, while tables have not become equal.
-const CONVERGENCE_EVERY: Duration = Duration::from_millis(50);
+const CONVERGENCE_EVERY: Duration = Duration::from_millis(10);
+/// For so long.
+const CONVERGENCE_FOR: Duration = Duration::from_secs(5);
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +101,9 @@ pub fn run(
             frames: None,
         });
     };
-    if let Some(Switch::Suppress(kinds)) = plan::switch(scenario) {
+    if plan.first_fault.is_none()
+        && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
+    {
         off(kinds);
     }
     built.world.set_filter(Box::new(Suppressor(rules.clone())));
@@ -114,6 +119,13 @@ pub fn run(
     let mut timeline = Timeline::new(scenario, &plan, watch.clone(), rules.clone());
     let end = scenario.duration;
     let mut next_sample = Duration::ZERO;
+    let settles = scenario.expects.iter().any(|e| {
+        let sides = [&e.comparison.left, &e.comparison.right];
+        sides
+            .into_iter()
+            .flat_map(|s| s.metrics())
+            .any(|m| m == Metric::Converged)
+    });
     loop {
         let step = timeline.next_at().unwrap_or(end);
         let now = step.min(next_sample).min(end);
@@ -125,18 +137,24 @@ pub fn run(
             if Some(now) == plan.first_fault {
                 watch.borrow_mut().fault_at = Some(nanos(now));
                 judge.first_fault(&built.world, now);
-                if let Some(Switch::SuppressFromFault(kinds)) = plan::switch(scenario) {
+                if let Some(Switch::Suppress(kinds)) = plan::switch(scenario) {
                     off(kinds);
                 }
             }
             timeline.happen(&mut built, now)?;
+            if settles && now >= plan.last_fault {
+                next_sample = now;
+            }
             continue;
         }
         judge.sample(&built.world, now);
         if now >= end {
             break;
         }
-        let settling = now >= plan.last_fault && plan.first_fault.is_some() && !judge.has_converged();
+        let settling = settles
+            && now >= plan.last_fault
+            && now < plan.last_fault + CONVERGENCE_FOR
+            && !judge.has_converged();
         next_sample = now + if settling { CONVERGENCE_EVERY } else { SAMPLE_EVERY };
     }
     built.world.finish_taps().map_err(RunError::Write)?;

@@ -38,6 +38,8 @@ pub(crate) struct Watch {
     pub(crate) fault_at: Option<u64>,
     /// When, after the first fault, an address was taken over for the first time: the VIPs', and the last of all.
     pub(crate) vip_taken_at: Option<u64>,
+    /// By VIP: how often another node began to answer for it since then.
+    pub(crate) takeovers: BTreeMap<IpAddr, u64>,
     pub(crate) all_taken_at: Option<u64>,
     /// First segment after the last take-over: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
@@ -60,6 +62,11 @@ impl Watch {
     /// Who answers for the VIPs now.
     pub(crate) fn master(&self) -> Option<LbId> {
         self.masters.last().map(|m| m.1)
+    }
+
+    /// How often another node began to answer for a VIP since the first fault: the most of all VIPs.
+    pub(crate) fn takeovers(&self) -> u64 {
+        self.takeovers.values().copied().max().unwrap_or(0)
     }
 
     /// From the first fault until another node answered for the VIPs.
@@ -100,6 +107,7 @@ impl Watch {
         if self.fault_at.is_some_and(|f| f <= now) && before.is_some() {
             self.all_taken_at = Some(now);
             if vip {
+                *self.takeovers.entry(addr).or_default() += 1;
                 self.vip_taken_at.get_or_insert(now);
             }
             // Whatever was sent before went nowhere.
@@ -124,8 +132,9 @@ fn announced(data: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Ends of a TCP segment or UDP datagram without IP options or extensions, as hosts send them.
+/// Ends of a TCP segment that says something, or of a UDP datagram, without IP options or extensions, as hosts send them.
 fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let l4_proto = if data.get(12..14)? == [0x08, 0x00] { 23 } else { 20 };
     let (src, dst, l4): (IpAddr, IpAddr, &[u8]) = match data.get(12..14)? {
         [0x08, 0x00] if matches!(data.get(23)?, 6 | 17) => {
             let src: [u8; 4] = *data.get(26..30)?.first_chunk()?;
@@ -139,6 +148,13 @@ fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
         }
         _ => return None,
     };
+    // An acknowledgement alone repairs nothing.
+    if data.get(l4_proto) == Some(&6) {
+        let header_len = usize::from(l4.get(12)? >> 4) * 4;
+        if l4.len() <= header_len && l4.get(13)? & 0x03 == 0 {
+            return None;
+        }
+    }
     let port = |at: usize| Some(u16::from_be_bytes(*l4.get(at..)?.first_chunk()?));
     Some((SocketAddr::new(src, port(0)?), SocketAddr::new(dst, port(2)?)))
 }

@@ -1,0 +1,162 @@
+//! `evenkeel sim` from outside: arguments, exit codes, what goes to which stream.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use support::{evenkeel, folder, stderr, stdout, text};
+
+const DOCS: &str = include_str!("../../docs/scenarios.md");
+
+/// The first example of the reference, as a file.
+fn example(test: &str, change: impl Fn(String) -> String) -> PathBuf {
+    let block = DOCS.split("```toml\n").nth(1).expect("an example");
+    let block = block.split("```").next().expect("its end").to_owned();
+    let path = folder(test).join("first.toml");
+    fs::write(&path, change(block)).expect("written");
+    path
+}
+
+#[test]
+fn sim_run_passes_and_says_what_it_saw() {
+    let path = example("sim_run_passes", |t| t);
+    let run = evenkeel(&["sim", "run", text(&path), "--seed", "3"]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let out = stdout(&run);
+    assert!(out.starts_with("first: seed 3: PASS\n"), "{out}");
+    for word in ["connections:", "broken:       0", "stall:", "digest:"] {
+        assert!(out.contains(word), "{word} in {out}");
+    }
+    let json = evenkeel(&[
+        "sim",
+        "run",
+        text(&path),
+        "--seeds",
+        "0..3",
+        "--json",
+        "--jobs",
+        "2",
+    ]);
+    assert_eq!(json.status.code(), Some(0));
+    let lines: Vec<serde_json::Value> = stdout(&json)
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    assert_eq!(
+        lines.iter().map(|l| l["seed"].as_u64()).collect::<Vec<_>>(),
+        [Some(0), Some(1), Some(2)]
+    );
+    for key in [
+        "scenario",
+        "pass",
+        "digest",
+        "connections",
+        "replicated",
+        "broken",
+        "stall_ms",
+        "detection_ms",
+        "drops",
+        "probes",
+    ] {
+        assert!(lines[0].get(key).is_some(), "{key}");
+    }
+    assert_eq!(lines[0]["digest"].as_str().map(str::len), Some(32));
+}
+
+#[test]
+fn sim_run_that_fails_names_the_command_that_replays_it() {
+    let path = example("sim_run_fails", |t| t.replace("broken == 0", "broken == 1"));
+    let run = evenkeel(&["sim", "run", text(&path)]);
+    assert_eq!(run.status.code(), Some(3));
+    let out = stdout(&run);
+    assert!(
+        out.contains("expected: broken == 1") && out.contains("seen:     broken = 0"),
+        "{out}"
+    );
+    assert!(
+        out.contains(&format!("replay: evenkeel sim run {} --seed 0", text(&path))),
+        "{out}"
+    );
+}
+
+#[test]
+fn sim_run_skips_what_waits() {
+    let run = evenkeel(&["sim", "run", "sim-scenarios/scenarios/bit-flips.toml"]);
+    assert_eq!(run.status.code(), Some(0));
+    assert_eq!(
+        stdout(&run),
+        "bit-flips: SKIP, waits for encryption between nodes\n"
+    );
+}
+
+#[test]
+fn sim_refuses_with_a_remedy() {
+    let bad = folder("sim_refuses").join("bad.toml");
+    fs::write(&bad, "duration = \"5 s\"\n").expect("written");
+    let good = example("sim_refuses_good", |t| t);
+    for (args, words) in [
+        (&["sim", "run"][..], "<FILE>"),
+        (&["sim", "run", "no-such-scenario"], "there is no scenario"),
+        (&["sim", "run", text(&bad)], "write \"5s\""),
+        (&["sim", "run", text(&good), "--seeds", "3..3"], "B is excluded"),
+        (
+            &["sim", "run", text(&good), "--seed", "1", "--seeds", "0..3"],
+            "cannot be used with",
+        ),
+        (
+            &["sim", "run", text(&good), "--seeds-from", "main:3"],
+            "hexadecimal",
+        ),
+        (
+            &["sim", "run", text(&good), "--seeds", "0..2", "--trace"],
+            "single run",
+        ),
+        (&["sim", "list", "/nonexistent"], "cannot list"),
+        (&["sim", "explain", "no-such-scenario"], "there is no scenario"),
+    ] {
+        let refused = evenkeel(args);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&refused).contains(words), "{args:?}: {}", stderr(&refused));
+        assert_eq!(stdout(&refused), "", "{args:?}");
+    }
+}
+
+#[test]
+fn sim_list_shows_the_whole_catalogue() {
+    let list = evenkeel(&["sim", "list"]);
+    assert_eq!(list.status.code(), Some(0));
+    insta::assert_snapshot!("sim_list", stdout(&list));
+    let json = evenkeel(&["sim", "list", "--json"]);
+    let all: Vec<serde_json::Value> = serde_json::from_str(&stdout(&json)).expect("JSON");
+    assert_eq!(all.iter().filter(|s| s["waits_for"].is_string()).count(), 18);
+}
+
+#[test]
+fn sim_run_writes_captures_and_a_trace() {
+    let path = example("sim_captures", |t| t);
+    let captures = folder("sim_captures_out");
+    let run = evenkeel(&["sim", "run", text(&path), "--pcap", text(&captures), "--trace"]);
+    assert_eq!(run.status.code(), Some(0));
+    assert!(stderr(&run).contains("established"));
+    let files = fs::read_dir(&captures).expect("the folder").count();
+    assert!(files >= 6, "{files} captures");
+}
+
+#[test]
+fn sim_help_has_examples_and_exit_codes() {
+    for args in [
+        &["sim", "--help"][..],
+        &["sim", "run", "--help"],
+        &["sim", "list", "--help"],
+        &["sim", "explain", "--help"],
+        &["sim", "bench", "--help"],
+    ] {
+        let help = evenkeel(args);
+        assert_eq!(help.status.code(), Some(0));
+        assert!(
+            stdout(&help).contains("Examples:") && stdout(&help).contains("Exit codes: 0"),
+            "{args:?}"
+        );
+    }
+}
