@@ -23,9 +23,7 @@ const SWEEP_AGAIN: Duration = Duration::from_micros(100);
 impl Sync {
     /// When [`Sync::sweep`] or [`Sync::poll_frame`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        // What was to be sent with the last frame may have gone in it.
-        let flush_at = self.flush_at.filter(|_| self.dirty > 0);
-        flush_at.map_or(self.wake, |at| at.min(self.wake))
+        self.flush_at.map_or(self.wake, |at| at.min(self.wake))
     }
 
     /// Does what is due.
