@@ -10,8 +10,8 @@ use evenkeel_core::port::{HeapFrame, PortId, WorkerId};
 use evenkeel_core::proto::Timeouts;
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec, Snapshot,
-    SnapshotSpec,
+    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec, ServiceId, ServiceSpec,
+    Snapshot, SnapshotSpec,
 };
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::L4Proto;
