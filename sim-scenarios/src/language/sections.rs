@@ -18,6 +18,9 @@ use crate::scenario::{
 
 const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 
+/// Header, `at`, `for`, node and further node of a fault.
+type FaultPlaces = (Span, Span, Span, Vec<(NodeRef, Span)>);
+
 /// Where things stand in the text, for checks that need several of them.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
@@ -25,8 +28,7 @@ pub(crate) struct Places {
     pub(crate) nodes: Span,
     pub(crate) services: Vec<Span>,
     pub(crate) loads: Vec<Span>,
-    /// Header, `at`, `for`, node and further node of each fault.
-    pub(crate) faults: Vec<(Span, Span, Span, Vec<(NodeRef, Span)>)>,
+    pub(crate) faults: Vec<FaultPlaces>,
     pub(crate) expects: Vec<Span>,
 }
 
