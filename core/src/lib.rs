@@ -21,6 +21,7 @@ mod l3;
 pub mod lport;
 pub mod memory;
 mod parse;
+mod plain;
 pub mod port;
 mod prefetch;
 #[doc(hidden)]

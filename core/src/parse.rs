@@ -20,8 +20,10 @@ pub(crate) const L2_LEN_MAX: usize = ETHERNET_LEN + VLAN_COUNT_MAX * VLAN_LEN;
 pub(crate) const IPV4_LEN: usize = 20;
 /// IPv6 header without extensions.
 pub(crate) const IPV6_LEN: usize = 40;
-const TCP_LEN: usize = 20;
-const UDP_LEN: usize = 8;
+/// TCP header without options.
+pub(crate) const TCP_LEN: usize = 20;
+/// UDP header.
+pub(crate) const UDP_LEN: usize = 8;
 const ICMP_LEN: usize = 8;
 
 /// What a packet belongs to: its five-tuple, as the packet carries it.
@@ -187,9 +189,6 @@ pub(crate) enum Kind {
     OtherEther,
 }
 
-/// Headers of TCP over IPv4, both without options, in a frame without tags.
-pub(crate) const PLAIN_V4_HEAD_LEN: usize = ETHERNET_LEN + IPV4_LEN + TCP_LEN;
-
 /// Where things are in a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parsed {
@@ -217,12 +216,6 @@ impl Parsed {
         end: 0,
         key: Key::NONE,
     };
-
-    /// Whether a TCP or UDP packet over IPv4 has its headers where most have them.
-    #[inline(always)]
-    pub(crate) fn is_plain_v4(&self) -> bool {
-        (usize::from(self.l3), usize::from(self.l4)) == (ETHERNET_LEN, ETHERNET_LEN + IPV4_LEN)
-    }
 }
 
 /// TCP flags as bits of the 14th byte of the header.
@@ -233,81 +226,21 @@ pub(crate) mod tcp_flag {
     pub(crate) const ACK: u8 = 0x10;
 }
 
+/// The flags that decide what a segment is.
+#[inline]
+pub(crate) const fn main_flags(flags: u8) -> u8 {
+    flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN)
+}
+
+/// Whether a segment is neither malformed nor the beginning or the end of anything.
+#[inline]
+pub(crate) const fn is_plain_segment(flags: u8) -> bool {
+    main_flags(flags) == tcp_flag::ACK
+}
+
 #[inline]
 fn be16(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*data.get(at..)?.first_chunk()?))
-}
-
-/// [`parse`] for what most frames are: TCP or UDP over IPv4 without tags and IP options, and right in every
-/// respect. With that known, offsets and bounds are constants. `false`: something else, [`parse`] finds out what.
-#[inline(always)]
-pub(crate) fn parse_plain_v4(data: &[u8], len: usize, rx_checksum: RxChecksum, parsed: &mut Parsed) -> bool {
-    const L3: usize = ETHERNET_LEN;
-    const L4: usize = L3 + IPV4_LEN;
-    let Some(head) = data.first_chunk::<PLAIN_V4_HEAD_LEN>() else {
-        return false;
-    };
-    // Version 4 and five words; no more fragments, and no offset.
-    const FIRST_MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
-    const FIRST: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
-    let first = u64::from_ne_bytes(bytes(head, L3));
-    if u16::from_be_bytes(bytes(head, L3 - 2)) != EtherType::IPV4.0 || first & FIRST_MASK != FIRST {
-        return false;
-    }
-    let total_len = usize::from(u16::from_be_bytes(bytes(head, L3 + 2)));
-    if L3 + total_len > len {
-        return false;
-    }
-    let addrs = u64::from_ne_bytes(bytes(head, L3 + 12));
-    match rx_checksum {
-        RxChecksum::Bad => return false,
-        RxChecksum::Good => {}
-        RxChecksum::Unknown => {
-            // Words of any length and byte order, with the carry brought round: 0xffff divides 2^64 - 1. A header
-            // is not zero, so that a sum of zero is the other zero.
-            let second = u64::from(u32::from_ne_bytes(bytes(head, L3 + 8)));
-            let (sum, carry) = first.overflowing_add(addrs);
-            let (sum, again) = sum.overflowing_add(second + u64::from(carry));
-            if (sum + u64::from(again)) % 0xffff != 0 {
-                return false;
-            }
-        }
-    }
-    let proto = head[L3 + 9];
-    match IpProto(proto) {
-        IpProto::TCP => {
-            let header_len = usize::from(head[L4 + 12] >> 4) * 4;
-            if header_len < TCP_LEN || IPV4_LEN + header_len > total_len || L4 + header_len > data.len() {
-                return false;
-            }
-            parsed.kind = Kind::Tcp;
-            parsed.flags = head[L4 + 13];
-        }
-        IpProto::UDP => {
-            let udp_len = usize::from(u16::from_be_bytes(bytes(head, L4 + 4)));
-            if udp_len < UDP_LEN || IPV4_LEN + udp_len > total_len {
-                return false;
-            }
-            parsed.kind = Kind::Udp;
-        }
-        _ => return false,
-    }
-    parsed.ttl = head[L3 + 8];
-    parsed.l3 = L3 as u16;
-    parsed.l4 = L4 as u16;
-    parsed.end = (L3 + total_len) as u32;
-    parsed.key.proto = proto;
-    parsed.key.ports = bytes(head, L4);
-    parsed.key.set_v4(addrs.to_ne_bytes());
-    true
-}
-
-/// `N` bytes of a head; `at` is a constant, and so is the check.
-#[inline(always)]
-fn bytes<const N: usize>(head: &[u8; PLAIN_V4_HEAD_LEN], at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&head[at..at + N]);
-    bytes
 }
 
 /// Parses the contiguous head `data` of a frame of `len` bytes into `parsed`, of which everything is written

@@ -3,6 +3,8 @@
 //! Methods come in the groups of sans-IO code: `handle_*` says that something happened, `poll_*` asks what
 //! to do next, the rest reads.
 
+mod relay;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -11,16 +13,16 @@ use core::fmt;
 use core::hint::select_unpredictable;
 use core::net::{Ipv4Addr, SocketAddr};
 
+use self::relay::{Ahead, SOON};
 use crate::cluster::GroupId;
 use crate::conn::{
-    Candidates, Conn4, ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory,
-    TableSizes, flag,
+    ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableFull, TableMemory, TableSizes, flag,
 };
 use crate::hash::SplitMix;
 use crate::l3::{self, Originated, Originator};
 use crate::lport::{BUCKET_COUNT_MAX, Steering};
 use crate::memory::OutOfMemory;
-use crate::parse::{Kind, Parsed, parse, parse_plain_v4, tcp_flag};
+use crate::parse::{Kind, Parsed, is_plain_segment, main_flags, parse, tcp_flag};
 use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
 use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, TcpSide, Timeouts, tcp_transition, udp_transition};
 use crate::sched;
@@ -218,41 +220,17 @@ impl Unsent {
     }
 }
 
-// What [`Worker::prolong_v4`] relies on: an ACK leaves ESTABLISHED as it is, whoever sends it.
-const _: () = {
-    let sides = [TcpSide::Inbound, TcpSide::Outbound, TcpSide::InboundOnly];
-    let mut i = 0;
-    while i < sides.len() {
-        let next = tcp_transition(ConnState::Established, sides[i], TcpEvent::Ack);
-        assert!(matches!(next, ConnState::Established));
-        i += 1;
-    }
-};
-
-// Which frames of a burst have no hint is kept in 32 bits.
-const _: () = assert!(BURST <= 32);
-
-/// What is known of a frame before its turn comes.
+/// What a frame is that is not plain.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
     outcome: Result<(), DropReason>,
-    /// TCP or UDP over IPv4, and neither malformed nor the beginning or end of anything: see [`is_plain`].
-    plain_v4: bool,
     parsed: Parsed,
-    at: Candidates,
-    hint: Option<ConnRef>,
 }
 
 impl Staged {
     const NONE: Staged = Staged {
         outcome: Err(DropReason::Truncated),
-        plain_v4: false,
         parsed: Parsed::NONE,
-        at: Candidates {
-            first: 0,
-            signature: 0,
-        },
-        hint: None,
     };
 
     /// Whether it is looked up in the conn table.
@@ -284,7 +262,9 @@ pub struct Worker {
     events: VecDeque<Event>,
     sync: Option<Box<Sync>>,
     now: Instant,
-    /// [`BURST`] of them.
+    /// What is known of the frames of a burst: [`BURST`], and [`SOON`] to look beyond the last.
+    ahead: Vec<Ahead>,
+    /// As many, for frames that are not plain.
     staged: Vec<Staged>,
 }
 
@@ -313,6 +293,7 @@ impl Worker {
             answering: None,
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
+            ahead: alloc::vec![Ahead::NONE; BURST + SOON],
             staged: alloc::vec![Staged::NONE; BURST],
         })
     }
@@ -352,58 +333,37 @@ impl Worker {
     /// rewritten in place. Equal to handing them in one by one.
     pub fn handle_burst<F: Frame>(&mut self, now: Instant, frames: &mut [F], out: &mut Verdicts) {
         self.set_now(now);
-        out.verdicts.clear();
-        // Taken out for as long as frames are acted on by what stands there; nothing is allocated.
-        let mut staged = core::mem::take(&mut self.staged);
-        for burst in frames.chunks_mut(BURST) {
-            self.stage(burst, &mut staged);
-            let (mut tx_packets, mut tx_bytes) = (0, 0);
-            let turns = burst.iter_mut().zip(&staged);
-            out.verdicts
-                .extend(turns.map(|(frame, staged)| match self.act(frame, staged) {
-                    Ok(port) => {
-                        tx_packets += 1;
-                        tx_bytes += frame.len() as u64;
-                        Verdict::Tx(port)
-                    }
-                    Err(unsent) => self.unsent(unsent),
-                }));
-            self.counters.tx_packets += tx_packets;
-            self.counters.tx_bytes += tx_bytes;
+        out.verdicts.resize(frames.len(), Verdict::Held);
+        let verdicts = out.verdicts.chunks_mut(BURST);
+        for (burst, verdicts) in frames.chunks_mut(BURST).zip(verdicts) {
+            self.handle_frames(burst, verdicts);
         }
-        self.staged = staged;
     }
 
-    /// Parses all and asks for the lines of the index; looks all up and asks for the lines of their conns.
-    /// What is found here is a hint: acting on an earlier frame may change the table.
-    #[inline(never)]
-    fn stage<F: Frame>(&mut self, frames: &[F], staged: &mut [Staged]) {
-        let Worker { table, counters, .. } = self;
-        counters.rx_packets += frames.len() as u64;
-        let mut rx_bytes = 0;
-        for (frame, staged) in frames.iter().zip(staged.iter_mut()) {
-            let (data, len) = (frame.data(), frame.len());
-            rx_bytes += len as u64;
-            if parse_plain_v4(data, len, frame.rx_checksum(), &mut staged.parsed) {
-                staged.outcome = Ok(());
-                staged.plain_v4 = is_plain(&staged.parsed);
-                staged.at = table.candidates(table.hash(&staged.parsed.key));
-                table.prefetch_first(staged.at);
-            } else {
-                stage_other(table, frame, staged);
+    /// The frames of a burst. Those whose conns are known first go first, in two halves, so that the lines of the
+    /// others have time to arrive.
+    ///
+    /// To relay a packet changes the deadline of its conn and nothing else, and to what every plain packet of that
+    /// conn would. So a relay and the turn of a plain packet before it may change places: the same comes of both.
+    fn handle_frames<F: Frame>(&mut self, burst: &mut [F], verdicts: &mut [Verdict]) {
+        let missed = self.look_ahead(burst);
+        let (some, end) = (burst.len() / 4, burst.len());
+        let mut place = self.relay(burst, 0..some, missed, verdicts);
+        let hints = self.look_again(missed);
+        if place == some {
+            place = self.relay(burst, some..end, missed, verdicts);
+        }
+        for at in bits(missed) {
+            if at >= place {
+                self.ahead[at].hint = hints[at];
+            } else if !self.relay_late(burst, at, hints[at], verdicts) {
+                self.turn(burst, at, verdicts);
             }
         }
-        counters.rx_bytes += rx_bytes;
-        // What is not looked up has the candidates of an earlier burst, and a hint that nobody takes: cheaper
-        // than to tell the two apart.
-        let mut missed = 0u32;
-        for (place, staged) in staged[..frames.len()].iter_mut().enumerate() {
-            staged.hint = table.hint_first(staged.at);
-            missed |= u32::from(staged.hint.is_none()) << place;
-        }
-        while let Some(staged) = staged.get_mut(missed.trailing_zeros() as usize) {
-            staged.hint = table.hint_second(staged.at);
-            missed &= missed - 1;
+        // The first that needs more, and what follows it, in order.
+        while place < end {
+            self.turn(burst, place, verdicts);
+            place = self.relay(burst, place + 1..end, 0, verdicts);
         }
     }
 
@@ -414,57 +374,23 @@ impl Worker {
         self.table.set_now(self.now.tick());
     }
 
-    /// The turn of one frame.
-    #[inline]
-    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
-        match staged.hint {
-            Some(conn) if staged.plain_v4 => self.relay_v4(frame, staged, conn),
-            _ => self.act_otherwise(frame, staged),
-        }
-    }
-
-    /// The turn of a packet over IPv4 that is neither the beginning nor the end of anything: mostly one of the conn
-    /// that was found ahead, and nothing but forwarded.
+    /// The turn of any frame.
     #[inline(never)]
-    fn relay_v4<F: Frame>(&mut self, frame: &mut F, staged: &Staged, conn: ConnRef) -> Turn {
-        let parsed = &staged.parsed;
-        if !self.table.is_alive_v4(conn, &parsed.key) {
-            return self.transport(frame, parsed, staged);
+    fn turn<F: Frame>(&mut self, burst: &mut [F], place: usize, verdicts: &mut [Verdict]) {
+        let (frame, ahead, staged) = (&mut burst[place], self.ahead[place], &mut self.staged[place]);
+        if ahead.is_plain() {
+            // Nobody has looked closer yet.
+            staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
         }
-        let port = self.forward_v4(frame, parsed, conn)?;
-        if !self.prolong_v4(conn) {
-            self.advance(conn, parsed);
-        }
-        Ok(port)
-    }
-
-    /// [`Worker::advance`] for a plain packet of an established conn, which stays in its state and lives longer.
-    /// `false`: it is something else, and nothing was done.
-    #[inline(always)]
-    fn prolong_v4(&mut self, conn: ConnRef) -> bool {
-        const ESTABLISHED: u8 = ConnState::Established as u8;
-        const UDP_NORMAL: u8 = ConnState::UdpNormal as u8;
-        let Some(Conn4 { meta, .. }) = self.table.v4.at(conn.id().place()) else {
-            return false;
+        let staged = *staged;
+        verdicts[place] = match self.act(frame, &staged, &ahead) {
+            Ok(port) => {
+                self.counters.tx_packets += 1;
+                self.counters.tx_bytes += frame.len() as u64;
+                Verdict::Tx(port)
+            }
+            Err(unsent) => self.unsent(unsent),
         };
-        let state = match meta.state {
-            ESTABLISHED => ConnState::Established,
-            UDP_NORMAL => ConnState::UdpNormal,
-            _ => return false,
-        };
-        let Some(timeouts) = self.timeouts.get(usize::from(meta.service)) else {
-            return false;
-        };
-        let deadline = (self.table.now() as u32).wrapping_add(timeouts.ms(state));
-        if deadline.wrapping_sub(meta.deadline).cast_signed() < 0 {
-            return false;
-        }
-        self.count_forwarded(conn.direction());
-        // The wheel finds out when it looks.
-        if let Some(c) = self.table.v4.at_mut(conn.id().place()) {
-            c.meta.deadline = deadline;
-        }
-        true
     }
 
     #[inline(always)]
@@ -473,13 +399,12 @@ impl Worker {
         self.counters.outbound_packets += u64::from(direction == Direction::Outbound);
     }
 
-    /// The turn of any frame.
-    #[inline(never)]
-    fn act_otherwise<F: Frame>(&mut self, frame: &mut F, staged: &Staged) -> Turn {
+    #[inline]
+    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged, ahead: &Ahead) -> Turn {
         staged.outcome?;
         let parsed = &staged.parsed;
         match parsed.kind {
-            Kind::Tcp | Kind::Udp => self.transport(frame, parsed, staged),
+            Kind::Tcp | Kind::Udp => self.transport(frame, parsed, ahead),
             Kind::Icmp => self.icmp(frame, parsed),
             Kind::Arp => {
                 let reaction = l3::arp(
@@ -501,15 +426,15 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn transport<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, staged: &Staged) -> Turn {
+    fn transport<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, ahead: &Ahead) -> Turn {
         let plain = is_plain(parsed);
         if !plain {
             check_tcp_flags(parsed.flags)?;
         }
-        let conn = match staged.hint {
+        let conn = match ahead.hint {
             Some(hint) if self.table.is(hint, &parsed.key) => Some(hint),
             // The hint was of another conn, or an earlier frame of the burst changed the table.
-            _ => self.table.find(&parsed.key, staged.at),
+            _ => self.table.find(&parsed.key, ahead.at),
         };
         match conn {
             Some(conn) if self.is_overdue(conn.id()) && self.may_delete(conn.id()) => {
@@ -597,17 +522,17 @@ impl Worker {
     /// A packet of a known conn: rewritten to its other side, and the state follows.
     #[inline]
     fn forward<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
-        if conn.id().is_v6() {
-            self.forward_v6(frame, parsed, conn)
+        let port = if conn.id().is_v6() {
+            self.forward_v6(frame, parsed, conn)?
         } else {
-            let port = self.forward_v4(frame, parsed, conn)?;
-            self.advance(conn, parsed);
-            Ok(port)
-        }
+            self.forward_v4(frame, parsed, conn)?
+        };
+        self.advance(conn, parsed);
+        Ok(port)
     }
 
     /// [`Worker::forward`] between IPv4 ends, without what follows for the conn.
-    #[inline(always)]
+    #[inline]
     fn forward_v4<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
         let (direction, other) = (conn.direction(), conn.direction().reversed() as usize);
         let c = self.table.v4.at(conn.id().place()).ok_or(DropReason::NoConn)?;
@@ -621,11 +546,8 @@ impl Worker {
                 &searched
             }
         };
-        if c.meta.ext == 0 {
-            rewrite_v4(frame, parsed, &to, None, out)?;
-        } else {
-            rewrite_v4(frame, parsed, &to, self.shift(conn), out)?;
-        }
+        let shift = if c.meta.ext == 0 { None } else { self.shift(conn) };
+        rewrite_v4(frame, parsed, &to, shift, out)?;
         Ok(out.port)
     }
 
@@ -647,6 +569,7 @@ impl Worker {
         }
     }
 
+    /// As [`Worker::forward_v4`] where IPv6 is on a side.
     #[inline(never)]
     fn forward_v6<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
         let (direction, other) = (conn.direction(), conn.direction().reversed());
@@ -664,7 +587,6 @@ impl Worker {
         };
         let shift = if c.meta.ext == 0 { None } else { self.shift(conn) };
         rewrite_v6(frame, parsed, &to, shift, &out)?;
-        self.advance(conn, parsed);
         Ok(out.port)
     }
 
@@ -1117,27 +1039,29 @@ impl Removal {
     }
 }
 
-/// What is known ahead of a frame that is not as most are.
+/// The places of the bits that are set, lowest first.
+fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let place = mask.trailing_zeros() as usize;
+        mask &= mask.checked_sub(1)?;
+        Some(place)
+    })
+}
+
+/// What is known ahead of a frame that is not plain.
 #[inline(never)]
-fn stage_other<F: Frame>(table: &ConnTable, frame: &F, staged: &mut Staged) {
-    staged.plain_v4 = false;
+fn stage<F: Frame>(table: &ConnTable, frame: &F, ahead: &mut Ahead, staged: &mut Staged) {
     staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
     if staged.is_transport() {
-        staged.at = table.candidates(table.hash(&staged.parsed.key));
-        table.prefetch_first(staged.at);
+        ahead.at = table.candidates(table.hash(&staged.parsed.key));
+        table.prefetch_first(ahead.at);
     }
 }
 
 /// Most packets of a transport are neither malformed nor the beginning or the end of anything.
 #[inline]
 fn is_plain(parsed: &Parsed) -> bool {
-    parsed.kind == Kind::Udp || main_flags(parsed.flags) == tcp_flag::ACK
-}
-
-/// The flags that decide what a segment is.
-#[inline]
-const fn main_flags(flags: u8) -> u8 {
-    flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN)
+    parsed.kind == Kind::Udp || is_plain_segment(parsed.flags)
 }
 
 /// SYN alone; ECN's flags (RFC 3168, 6.1.1) and PSH or URG may be with it.

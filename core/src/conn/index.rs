@@ -92,9 +92,13 @@ impl Index {
 
     #[inline]
     pub(crate) fn prefetch(&self, bucket: u32) {
-        if let Some(b) = self.buckets.get(bucket as usize) {
-            prefetch(b);
-        }
+        prefetch(self.line(bucket));
+    }
+
+    /// Where `bucket` is, for asking.
+    #[inline]
+    pub(crate) fn line(&self, bucket: u32) -> *const Bucket {
+        self.buckets.as_ptr().wrapping_add(bucket as usize)
     }
 
     /// Conns in `bucket` with this signature.
@@ -117,7 +121,7 @@ impl Index {
         for (&s, &conn) in signatures.iter().zip(conns) {
             bits |= if s == signature { conn } else { 0 };
         }
-        (bits != 0).then_some(ConnRef::from_bits(bits))
+        ConnRef::from_bits(bits)
     }
 
     /// Conns with this signature in either bucket.
@@ -241,7 +245,7 @@ impl Iterator for Matches<'_> {
         }
         let way = self.mask.trailing_zeros() as usize;
         self.mask &= self.mask - 1;
-        Some(ConnRef::from_bits(self.bucket.conns[way & (WAYS - 1)]))
+        ConnRef::from_bits(self.bucket.conns[way & (WAYS - 1)])
     }
 }
 

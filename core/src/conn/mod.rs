@@ -17,6 +17,7 @@ pub(crate) use slab::Slab;
 
 use bytemuck::{Pod, Zeroable};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::num::NonZeroU32;
 
 use crate::proto::ConnState;
 use crate::service::{RealServerId, ServiceId};
@@ -65,31 +66,59 @@ impl ConnId {
     }
 
     pub(crate) const fn with(self, direction: Direction) -> ConnRef {
-        ConnRef((self.0 + 1) << 1 | direction as u32)
+        let bits = NonZeroU32::new((self.0 + 2) << 1 | direction as u32);
+        ConnRef(bits.expect("places have 30 bits"))
     }
 }
 
 /// A conn and the direction in which a tuple runs: what the index leads to. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConnRef(u32);
+pub(crate) struct ConnRef(NonZeroU32);
 
 impl ConnRef {
     pub(crate) const fn bits(self) -> u32 {
-        self.0
+        self.0.get()
     }
 
-    pub(crate) const fn from_bits(bits: u32) -> Self {
-        ConnRef(bits)
+    /// From [`ConnRef::bits`]; 0 is none.
+    #[inline]
+    pub(crate) const fn from_bits(bits: u32) -> Option<Self> {
+        match NonZeroU32::new(bits) {
+            Some(bits) => Some(ConnRef(bits)),
+            None => None,
+        }
     }
 
     #[inline]
     pub(crate) const fn id(self) -> ConnId {
-        ConnId((self.0 >> 1).wrapping_sub(1))
+        ConnId((self.bits() >> 1).wrapping_sub(2))
+    }
+
+    /// As [`ConnId::is_v6`].
+    #[inline]
+    pub(crate) const fn is_v6(self) -> bool {
+        self.bits() & 2 != 0
+    }
+
+    /// As [`ConnId::place`].
+    #[inline]
+    pub(crate) const fn place(self) -> u32 {
+        Self::place_of(Some(self))
+    }
+
+    /// As [`ConnId::place`], and one that no slab has where there is no conn.
+    #[inline]
+    pub(crate) const fn place_of(conn: Option<Self>) -> u32 {
+        let bits = match conn {
+            Some(conn) => conn.bits(),
+            None => 0,
+        };
+        (bits >> 2).wrapping_sub(1)
     }
 
     #[inline]
     pub(crate) const fn direction(self) -> Direction {
-        if self.0 & 1 == 0 {
+        if self.bits() & 1 == 0 {
             Direction::Inbound
         } else {
             Direction::Outbound

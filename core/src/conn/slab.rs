@@ -96,6 +96,18 @@ impl<T: Place> Slab<T> {
         self.places.get_mut(place as usize)
     }
 
+    /// Where `place` is, for asking.
+    #[inline]
+    pub(crate) fn line(&self, place: u32) -> *const T {
+        self.places.as_ptr().wrapping_add(place as usize)
+    }
+
+    /// All places.
+    #[inline]
+    pub(crate) fn places_mut(&mut self) -> &mut [T] {
+        &mut self.places
+    }
+
     /// Places below this were used at least once.
     pub(crate) fn high_water(&self) -> u32 {
         self.fresh

@@ -1,6 +1,7 @@
 //! The conn table of a worker: index, slabs, timers and slots, kept in step.
 
 use alloc::sync::Arc;
+use core::hint::select_unpredictable;
 use core::net::SocketAddr;
 
 use bytemuck::{Pod, Zeroable};
@@ -215,6 +216,12 @@ impl ConnTable {
         self.wheel.next_tick()
     }
 
+    /// The hasher of tuples.
+    #[inline]
+    pub(crate) fn hasher(&self) -> &TupleHasher {
+        &self.hasher
+    }
+
     #[inline]
     pub(crate) fn hash(&self, key: &Key) -> u64 {
         key.hash(&self.hasher)
@@ -235,9 +242,15 @@ impl ConnTable {
     #[inline]
     pub(crate) fn hint_first(&self, at: Candidates) -> Option<ConnRef> {
         let hint = self.index.hint(at.first, at.signature);
+        // No branch on what is not known before the line is there, and cannot be predicted: that would undo all
+        // that was begun meanwhile.
         match hint {
-            Some(conn) => self.prefetch_conn(conn.id()),
-            None => self.index.prefetch(self.index.other(at.first, at.signature)),
+            Some(conn) if conn.is_v6() => self.prefetch_hinted(conn),
+            _ => {
+                let conn = self.v4.line(ConnRef::place_of(hint)).cast::<u8>();
+                let second = self.index.line(self.index.other(at.first, at.signature));
+                prefetch(select_unpredictable(hint.is_some(), conn, second.cast()));
+            }
         }
         hint
     }
@@ -249,35 +262,24 @@ impl ConnTable {
             .index
             .hint(self.index.other(at.first, at.signature), at.signature);
         if let Some(conn) = hint {
-            self.prefetch_conn(conn.id());
+            self.prefetch_hinted(conn);
         }
         hint
     }
 
     #[inline]
-    pub(crate) fn prefetch_conn(&self, id: ConnId) {
-        if id.is_v6() {
-            if let Some(conn) = self.v6.at(id.place()) {
-                prefetch(conn);
-                prefetch(&conn.meta);
-            }
-        } else if let Some(conn) = self.v4.at(id.place()) {
+    fn prefetch_hinted(&self, conn: ConnRef) {
+        if conn.is_v6() {
+            let conn = self.v6.line(conn.place());
             prefetch(conn);
+            prefetch(conn.cast::<u8>().wrapping_add(64));
+        } else {
+            prefetch(self.v4.line(conn.place()));
         }
     }
 
-    /// [`ConnTable::is`] of a conn between IPv4 ends and a packet over IPv4, whose time is not up besides.
-    #[inline(always)]
-    pub(crate) fn is_alive_v4(&self, conn: ConnRef, key: &Key) -> bool {
-        let direction = conn.direction() as usize;
-        !conn.id().is_v6()
-            && self.v4.at(conn.id().place()).is_some_and(|c| {
-                let left = c.meta.deadline.wrapping_sub(self.now as u32).cast_signed();
-                c.addrs[direction] == key.addrs_v4()
-                    && c.ports[direction] == key.ports
-                    && c.meta.proto == key.proto
-                    && left > 0
-            })
+    fn prefetch_conn(&self, id: ConnId) {
+        self.prefetch_hinted(id.with(Direction::Inbound));
     }
 
     /// Whether `conn` is what packets with this key belong to.

@@ -10,15 +10,18 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// A timeout for each state, in whole milliseconds, 1 ms to [`TIMEOUT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    ms: [u32; ConnState::COUNT],
+    ms: [u32; SLOTS],
 }
+
+/// More than there are states, so that a byte of a conn needs no check, and a power of two.
+const SLOTS: usize = 16;
+
+const _: () = assert!(ConnState::COUNT <= SLOTS);
 
 impl Default for Timeouts {
     /// The defaults of DPVS 1.9 and 1.10.
     fn default() -> Self {
-        let mut t = Timeouts {
-            ms: [2_000; ConnState::COUNT],
-        };
+        let mut t = Timeouts { ms: [2_000; SLOTS] };
         for (state, seconds) in [
             (ConnState::None, 2),
             (ConnState::Established, 90),
@@ -56,5 +59,11 @@ impl Timeouts {
     #[inline]
     pub fn ms(&self, state: ConnState) -> u32 {
         self.ms[state as usize]
+    }
+
+    /// The timeout of the state with this number.
+    #[inline]
+    pub(crate) fn ms_by_number(&self, state: u8) -> u32 {
+        self.ms[usize::from(state) % SLOTS]
     }
 }

@@ -197,17 +197,6 @@ impl Delta {
             .replace_u32(old as u32, new as u32)
     }
 
-    /// Words in the machine's byte order went from `old` to `new`. A sum does not depend on the order of bytes
-    /// (RFC 1071, section 2B): all words of a delta, and the checksum it is applied to, must be in the same.
-    #[inline(always)]
-    pub(crate) const fn replace_native_u64(self, old: u64, new: u64) -> Self {
-        const HALF: u64 = 0xffff_ffff;
-        let new = (new >> 32) + (new & HALF);
-        let old = (old >> 32) + (old & HALF);
-        // The complement of both halves at once.
-        Delta(self.0 + new + (2 * HALF - old))
-    }
-
     /// A 16-byte field (an IPv6 address) went from `old` to `new`.
     #[inline(always)]
     pub const fn replace_bytes16(self, old: [u8; 16], new: [u8; 16]) -> Self {

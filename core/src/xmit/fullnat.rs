@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use super::{Egress, SeqShift};
 use crate::conn::narrow;
-use crate::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Kind, L2_LEN_MAX, PLAIN_V4_HEAD_LEN, Parsed, split};
+use crate::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Kind, L2_LEN_MAX, Parsed, split};
 use crate::port::Frame;
 use crate::stats::DropReason;
 use crate::tuple::Family;
@@ -83,48 +83,12 @@ pub(crate) fn rewrite_v4<F: Frame>(
 ) -> Result<(), DropReason> {
     may_pass(parsed, out)?;
     let data = frame.data_mut();
-    match data.first_chunk_mut() {
-        Some(head) if shift.is_none() && parsed.is_plain_v4() => edit_plain_v4(head, parsed, to, out),
-        _ => edit_v4(data, parsed, to, shift, out)?,
-    }
+    edit_v4(data, parsed, to, shift, out)?;
     cut_padding(frame, parsed);
     Ok(())
 }
 
-/// [`edit_v4`] where all offsets are constants and all bounds one.
-#[inline(always)]
-fn edit_plain_v4(head: &mut [u8; PLAIN_V4_HEAD_LEN], parsed: &Parsed, to: &Target4, out: &Egress) {
-    const TTL: usize = ETHERNET_LEN + 8;
-    const HEADER_SUM: usize = ETHERNET_LEN + 10;
-    const ADDRS: usize = ETHERNET_LEN + 12;
-    const PORTS: usize = ETHERNET_LEN + IPV4_LEN;
-    const TCP_SUM: usize = PORTS + 16;
-    const UDP_SUM: usize = PORTS + 6;
-    // Sums in the machine's byte order: nothing is swapped, neither here nor on the way back.
-    let addrs = Delta::ZERO.replace_native_u64(
-        u64::from_ne_bytes(parsed.key.addrs_v4()),
-        u64::from_ne_bytes(to.addrs),
-    );
-    let ports = addrs.replace_u32(u32::from_ne_bytes(parsed.key.ports), u32::from_ne_bytes(to.ports));
-    // One less in the high byte of a word.
-    let header = addrs.remove(u32::from(u16::from_ne_bytes([1, 0])));
-    let sum_at = |head: &[u8; PLAIN_V4_HEAD_LEN], at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
-    head[..12].copy_from_slice(&out.macs);
-    head[TTL] = parsed.ttl - 1;
-    let sum = header.apply(sum_at(head, HEADER_SUM));
-    head[HEADER_SUM..ADDRS].copy_from_slice(&sum.to_ne_bytes());
-    head[ADDRS..PORTS].copy_from_slice(&to.addrs);
-    head[PORTS..PORTS + 4].copy_from_slice(&to.ports);
-    if parsed.kind == Kind::Tcp {
-        let sum = ports.apply(sum_at(head, TCP_SUM));
-        head[TCP_SUM..TCP_SUM + 2].copy_from_slice(&sum.to_ne_bytes());
-    } else {
-        let sum = ports.apply_udp(sum_at(head, UDP_SUM));
-        head[UDP_SUM..UDP_SUM + 2].copy_from_slice(&sum.to_ne_bytes());
-    }
-}
-
-#[cold]
+#[inline]
 fn edit_v4(
     data: &mut [u8],
     parsed: &Parsed,
