@@ -1,0 +1,107 @@
+//! Replication, as a worker takes part in it: what `sync` has to be asked and told.
+
+use alloc::vec::Vec;
+
+use super::{Removal, Turn, Worker, main_flags, tcp_flag};
+use crate::cluster::GroupId;
+use crate::conn::{ConnId, ConnRef};
+use crate::parse::Parsed;
+use crate::port::Frame;
+use crate::stats::DropReason;
+use crate::sync::{CloseReason, Ctx, Destination, Sync, SyncMessage, SyncOutcome, Version};
+use crate::time::Instant;
+use crate::tuple::Direction;
+
+impl Worker {
+    /// Takes in what another node says about sessions.
+    pub fn handle_sync(&mut self, now: Instant, message: &SyncMessage) -> SyncOutcome {
+        self.set_now(now);
+        let outcome = self.with_sync(|sync, ctx| sync.handle(ctx, message));
+        outcome.unwrap_or(SyncOutcome::NoCluster)
+    }
+
+    /// A frame for other nodes, into `out`, which is emptied first; to whom it goes. `None`: there is nothing to
+    /// send now, see [`Worker::poll_timeout`].
+    pub fn poll_sync(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Destination> {
+        self.set_now(now);
+        self.with_sync(|sync, ctx| sync.poll_frame(ctx, out)).flatten()
+    }
+
+    /// As [`Worker::poll_sync`], one message instead of a frame: for tests. Messages of both are taken from one
+    /// queue.
+    #[doc(hidden)]
+    pub fn poll_sync_message(&mut self, now: Instant) -> Option<(Destination, SyncMessage)> {
+        self.set_now(now);
+        self.with_sync(|sync, ctx| sync.poll_message(ctx)).flatten()
+    }
+
+    /// The group and the version of a conn, if it is replicated; LSN 0: no other node was told of it yet.
+    pub fn version(&self, id: ConnId) -> Option<(GroupId, Version)> {
+        let version = self.table.meta(id)?.version;
+        self.sync.as_ref()?.version_of(version)
+    }
+
+    /// Whether this node decides about a conn, and may delete it now.
+    #[cold]
+    pub(super) fn may_delete(&self, id: ConnId) -> bool {
+        let sync = self.sync.as_ref();
+        sync.is_none_or(|sync| sync.may_delete(&self.table, id, self.now))
+    }
+
+    /// Makes way for a new connection of the same client.
+    #[cold]
+    pub(super) fn replace(&mut self, id: ConnId) -> Result<(), DropReason> {
+        let version = self.table.meta(id).map_or(0, |m| m.version);
+        if let Some(sync) = &self.sync {
+            if !sync.creates() {
+                return Err(DropReason::NotReady);
+            }
+            if !sync.advances(version) {
+                self.with_sync(|sync, ctx| sync.supersede(ctx, id));
+                return Ok(());
+            }
+        }
+        self.remove(id, Removal::Replaced);
+        Ok(())
+    }
+
+    /// [`Worker::forward`] of a segment that begins or ends something, where others may have to know.
+    #[cold]
+    pub(super) fn forward_watched<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        parsed: &Parsed,
+        conn: ConnRef,
+    ) -> Turn {
+        let turn = self.forward(frame, parsed, conn)?;
+        let syn_ack = tcp_flag::SYN | tcp_flag::ACK;
+        if main_flags(parsed.flags) == syn_ack && conn.direction() == Direction::Outbound {
+            self.with_sync(|sync, ctx| sync.syn_acked(ctx, conn.id()));
+        }
+        Ok(turn)
+    }
+
+    /// Runs something of replication, if there is any.
+    pub(super) fn with_sync<T>(&mut self, run: impl FnOnce(&mut Sync, &mut Ctx<'_>) -> T) -> Option<T> {
+        let sync = self.sync.as_mut()?;
+        let mut ctx = Ctx {
+            table: &mut self.table,
+            counters: &mut self.counters,
+            snapshot: &self.snapshot,
+            timeouts: &self.timeouts,
+            now: self.now,
+        };
+        Some(run(sync, &mut ctx))
+    }
+}
+
+impl Removal {
+    /// What other nodes are told.
+    pub(super) fn told(self) -> Option<CloseReason> {
+        match self {
+            Removal::Expired => Some(CloseReason::Expired),
+            Removal::Replaced => Some(CloseReason::Replaced),
+            Removal::Undone => None,
+        }
+    }
+}
