@@ -222,8 +222,15 @@ impl Worker {
         }
         // The first that needs more, and what follows it, in order.
         while place < end {
+            if self.ahead[place].is_plain() {
+                let first = place;
+                place = self.relay(burst, place..end, 0, verdicts);
+                if place != first {
+                    continue;
+                }
+            }
             self.turn(burst, place, verdicts);
-            place = self.relay(burst, place + 1..end, 0, verdicts);
+            place += 1;
         }
     }
 
@@ -237,13 +244,17 @@ impl Worker {
     /// The turn of any frame.
     #[inline(never)]
     fn turn<F: Frame>(&mut self, burst: &mut [F], place: usize, verdicts: &mut [Verdict]) {
-        let (frame, ahead, staged) = (&mut burst[place], self.ahead[place], &mut self.staged[place]);
+        let (frame, ahead) = (&mut burst[place], self.ahead[place]);
+        // Taken out for as long as the frame is acted on by what stands there; nothing is allocated.
+        let mut all = core::mem::take(&mut self.staged);
+        let staged = &mut all[place];
         if ahead.is_plain() {
             // Nobody has looked closer yet.
             staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
         }
-        let staged = *staged;
-        verdicts[place] = match self.act(frame, &staged, &ahead) {
+        let turn = self.act(frame, staged, &ahead);
+        self.staged = all;
+        verdicts[place] = match turn {
             Ok(port) => {
                 self.counters.tx_packets += 1;
                 self.counters.tx_bytes += frame.len() as u64;
