@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  puller                                                 source
-//!  job: slots to pull ──> flight (at most 4) ── PULL ──>  serve, once its watermark has passed `min`
+//!  job: slots to pull ──> flight (at most 32) ── PULL ──>  serve, once its watermark has passed `min`
 //!                              <── SLOT_BEGIN, records, SLOT_END(count, as of)
 //!  count met: what was not mentioned and is not newer than `as of` goes (Replace); else pulled again
 //! ```
@@ -21,8 +21,9 @@ use crate::conn::{ConnId, SLOT_COUNT, flag};
 use crate::stats::SyncCount;
 use crate::time::Instant;
 
-/// Slots of a worker that are asked for at a time.
-pub(super) const FLIGHT_COUNT_MAX: usize = 4;
+/// Slots of a worker that are asked for at a time. Most slots of a small table are empty, and what a bulk takes is
+/// then slots / flights * the way there and back: 4,096 slots, 4 at a time and 8 ms each, were 8 seconds.
+pub(super) const FLIGHT_COUNT_MAX: usize = 32;
 /// Pulls of a worker at most, each of one group from one peer for one purpose.
 pub(super) const JOB_COUNT_MAX: usize = 4 * GROUP_COUNT_MAX;
 /// A slot is asked for again after so long without anything of it.
@@ -143,6 +144,16 @@ impl Sync {
             && let Some(g) = self.group_mut(group)
         {
             g.complete = true;
+        }
+    }
+
+    /// Something of a pull came. What the same source was asked for after it waits behind it there, and is not to be
+    /// asked for again yet; what it was asked for before was lost, or is.
+    fn progress(&mut self, now: Instant, source: PeerId, id: u32) {
+        for f in &mut self.flights {
+            if f.source == source && f.id.wrapping_sub(id).cast_signed() >= 0 {
+                f.again_at = now + PULL_AGAIN;
+            }
         }
     }
 
@@ -416,8 +427,8 @@ impl Sync {
     pub(super) fn handle_begin(&mut self, ctx: &mut Ctx<'_>, from: PeerId, pulled: Pulled) -> SyncOutcome {
         let now = ctx.now;
         match self.flight(from, pulled) {
-            Some(f) => {
-                f.again_at = now + PULL_AGAIN;
+            Some(_) => {
+                self.progress(now, from, pulled.2);
                 SyncOutcome::Taken
             }
             None => {
@@ -517,6 +528,7 @@ impl Sync {
             return SyncOutcome::Taken;
         };
         let f = self.flights.swap_remove(at);
+        self.progress(ctx.now, from, id);
         if f.seen < count {
             ctx.count(SyncCount::SlotsRepeated);
             self.pull(ctx, group, f.source, f.purpose, f.mode, slot, ctx.now);

@@ -53,7 +53,7 @@ impl Default for ClusterSizes {
             ring_per_bucket: 256,
             hints: 1024,
             outbox: 1024,
-            serves: 64,
+            serves: 512,
         }
     }
 }
