@@ -297,15 +297,14 @@ impl<'a> Shown<'a> {
         totals.digests.insert(report.digest);
         self.bar.inc(1);
         self.bar.set_message(format!("{} failed", self.failed));
-        let shown = if self.args.json {
+        if self.args.json {
             self.bar.suspend(|| print_json(&report))
         } else if self.many && report.pass {
             // Of many seeds only what failed is told at length.
             Ok(())
         } else {
             self.bar.suspend(|| print(&report.text(task.file).to_string()))
-        };
-        shown
+        }
     }
 
     fn summary(&self, scenarios: &[(String, Scenario)]) -> Result<(), Complaint> {
