@@ -434,7 +434,7 @@ mod tests {
 
     fn draft() -> Draft {
         let mut findings = Findings::default();
-        let tree = crate::syntax::tree(TEXT, &mut findings).expect("TOML");
+        let tree = crate::syntax::tree(&crate::sections::ROOT, TEXT, &mut findings).expect("TOML");
         let draft = crate::sections::draft(&tree, &mut findings);
         assert!(findings.is_empty());
         draft
