@@ -124,6 +124,7 @@ pub fn snapshot() -> Snapshot {
         }
     }
     let spec = SnapshotSpec {
+        peer_local_addrs: Vec::new(),
         ports: vec![PortSpec {
             name: "eth0".into(),
             mac: MacAddr(PORT_MAC),

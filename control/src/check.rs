@@ -168,6 +168,8 @@ fn place_of(draft: &Draft, error: &SnapshotError) -> Span {
             Kind::BadMac(_) => &n.mac,
             _ => &n.address,
         }),
+        // No text says them yet.
+        Place::PeerLocalAddr(_) => None,
         Place::Whole => match error.kind {
             // The first one beyond the bound.
             Kind::TooMany { what: "ports", max } => places.ports.get(max).map(|p| &p.whole),
@@ -290,6 +292,7 @@ fn sibling(place: Place, first: usize) -> Place {
         Place::Server(i, _) => Place::Server(i, first),
         Place::Route(_) => Place::Route(first),
         Place::Neighbour(_) => Place::Neighbour(first),
+        Place::PeerLocalAddr(_) => Place::PeerLocalAddr(first),
         Place::Whole => Place::Whole,
     }
 }

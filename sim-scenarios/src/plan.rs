@@ -178,11 +178,6 @@ pub(crate) mod net {
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, a, b))
     }
 
-    /// Addresses of clients' link that nobody uses, per family.
-    pub(crate) fn nobody() -> [IpAddr; 2] {
-        [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)), v6(2, 0, 0xff99)]
-    }
-
     /// The source of a node's VRRP advertisements, per family.
     pub(crate) fn vrrp_source(id: u16) -> (Ipv4Addr, Ipv6Addr) {
         (

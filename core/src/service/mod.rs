@@ -81,6 +81,9 @@ pub struct SnapshotSpec {
     pub routes: Vec<RouteSpec>,
     /// Static neighbours.
     pub neighbours: Vec<NeighbourSpec>,
+    /// LIPs of other nodes' shares: they are ours too, so that a survivor can answer for them, and no conn is made on
+    /// them. At most [`LOCAL_ADDR_COUNT_MAX`].
+    pub peer_local_addrs: Vec<IpAddr>,
 }
 
 /// A packet interface.

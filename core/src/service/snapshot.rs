@@ -114,6 +114,8 @@ pub enum Place {
     Route(usize),
     /// `neighbours[i]`.
     Neighbour(usize),
+    /// `peer_local_addrs[i]`.
+    PeerLocalAddr(usize),
     /// The whole.
     Whole,
 }
@@ -254,6 +256,14 @@ impl Snapshot {
         check_ports(spec, &mut errors);
         check_l3(spec, &mut errors);
         check_services(spec, &mut errors);
+        for (i, &addr) in spec.peer_local_addrs.iter().enumerate() {
+            if !is_unicast(addr) {
+                errors.push(SnapshotError {
+                    place: Place::PeerLocalAddr(i),
+                    kind: SnapshotErrorKind::NotUnicast(addr),
+                });
+            }
+        }
         let owned = owned_addrs(spec, &mut errors);
 
         let mut neighbours: Vec<_> = spec
@@ -446,6 +456,11 @@ fn check_bounds(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) {
         ("real servers", servers, SERVER_COUNT_MAX),
         ("routes", spec.routes.len() + addresses, ROUTE_COUNT_MAX),
         ("neighbours", spec.neighbours.len(), NEIGHBOUR_COUNT_MAX),
+        (
+            "local addresses of peers",
+            spec.peer_local_addrs.len(),
+            LOCAL_ADDR_COUNT_MAX,
+        ),
     ] {
         if n > max {
             errors.push(SnapshotError {
@@ -655,6 +670,7 @@ fn check_services(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) {
 /// Every address that is answered for, sorted. An address has one role: a LIP that were a VIP too would
 /// make a reply look like a new connection, and one that is the kernel's would be answered by it.
 fn owned_addrs(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) -> Vec<(IpAddr, OwnedAddr)> {
+    const SERVER: u8 = 4;
     let mut all: Vec<(IpAddr, u8, OwnedAddr, Place)> = Vec::new();
     for (i, port) in spec.ports.iter().enumerate() {
         for (j, &(addr, _)) in port.addresses.iter().enumerate() {
@@ -673,8 +689,11 @@ fn owned_addrs(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) -> Vec<(IpA
         }
         for (j, r) in s.servers.iter().enumerate() {
             // Not owned; listed to find a server at one of our own addresses.
-            all.push((r.addr, 3, OwnedAddr::Local, Place::Server(i, j)));
+            all.push((r.addr, SERVER, OwnedAddr::Local, Place::Server(i, j)));
         }
+    }
+    for (i, &addr) in spec.peer_local_addrs.iter().enumerate() {
+        all.push((addr, 3, OwnedAddr::Local, Place::PeerLocalAddr(i)));
     }
     all.sort_by_key(|&(addr, role, ..)| (addr, role));
     let mut owned = Vec::new();
@@ -689,7 +708,7 @@ fn owned_addrs(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) -> Vec<(IpA
                 });
             }
         }
-        if role != 3 {
+        if role != SERVER {
             owned.push((addr, what));
         }
     }

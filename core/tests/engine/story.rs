@@ -232,6 +232,7 @@ pub(crate) fn spec() -> SnapshotSpec {
         }
     }
     SnapshotSpec {
+        peer_local_addrs: Vec::new(),
         ports: ports.into(),
         services,
         routes: vec![

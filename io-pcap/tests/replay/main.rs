@@ -109,6 +109,7 @@ fn node() -> Node {
         port: PortId(port),
     };
     let spec = SnapshotSpec {
+        peer_local_addrs: Vec::new(),
         ports: vec![
             PortSpec {
                 name: "clients".to_owned(),

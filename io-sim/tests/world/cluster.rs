@@ -50,27 +50,6 @@ fn lb_spec(n: u8, nodes: u8) -> LbSpec {
     for addr in ["2001:db8:c::2/", "2001:db8:5::2/"] {
         text = text.replace(addr, &addr.replace("::2/", &format!("::{n}/")));
     }
-    // What a node owns it answers for when it is told to: the others' local addresses, too.
-    for (service, family, server) in [
-        ("others", 0, "198.51.100.11:9"),
-        ("others6", 1, "[2001:db8:5::11]:9"),
-    ] {
-        let others: Vec<_> = (1..=nodes)
-            .filter(|other| *other != n)
-            .map(|other| format!("\"{}\"", share(other)[family]))
-            .collect();
-        if !others.is_empty() {
-            let vip = if family == 0 {
-                "192.0.2.1:9"
-            } else {
-                "[2001:db8::1]:9"
-            };
-            text += &format!(
-                "\n[[service]]\nname = \"{service}\"\nvip = \"{vip}\"\nprotocol = \"tcp\"\nlocal_addresses = [{}]\nserver = [{{ address = \"{server}\" }}]\n",
-                others.join(", ")
-            );
-        }
-    }
     let config = evenkeel_control::parse("site.toml", &text).expect("the config is right");
     let vip = |text: &str| text.parse::<SocketAddr>().expect("an address").ip();
     let v4 = |addr| match addr {
@@ -109,7 +88,10 @@ fn lb_spec(n: u8, nodes: u8) -> LbSpec {
         }),
         shared_addrs: Vec::new(),
     };
-    let mut spec = LbSpec::new(format!("lb{n}"), config.steering, config.spec);
+    let mut snapshot = config.spec;
+    let others = (1..=nodes).filter(|other| *other != n);
+    snapshot.peer_local_addrs = others.flat_map(|other| share(other).map(|a| ip(&a))).collect();
+    let mut spec = LbSpec::new(format!("lb{n}"), config.steering, snapshot);
     spec.sizes = config.sizes;
     spec.cluster = Some(LbCluster {
         config: cluster,

@@ -15,7 +15,6 @@ use evenkeel_core::service::{
     ServiceSpec, SnapshotSpec,
 };
 use evenkeel_core::time::Instant;
-use evenkeel_core::tuple::L4Proto;
 use evenkeel_io_sim::{
     End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, LbId, LbPort, LbSpec, LinkId, LinkSpec, Ppm,
     ServerSpec, SwitchSpec, World, WorldError,
@@ -141,15 +140,9 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
             servers: servers.collect(),
         }
     });
-    let mut services: Vec<_> = services.collect();
-    services.extend(others(
-        scenario,
-        node,
-        services.len() as u16,
-        server_id_max(scenario),
-    ));
     SnapshotSpec {
-        services,
+        services: services.collect(),
+        peer_local_addrs: others(scenario, node),
         ports: vec![
             port("clients", 0, net::node_clients(node.id)),
             port("servers", 1, net::node_servers(node.id)),
@@ -159,43 +152,11 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
     }
 }
 
-/// Real servers of all services.
-fn server_id_max(scenario: &Scenario) -> u16 {
-    scenario.services.iter().map(|s| s.servers as u16).sum()
-}
-
-/// What makes the others' LIPs addresses of this node, too, for which it answers once it is told to: a service a
-/// family that nobody uses.
-fn others(scenario: &Scenario, node: &Node, first: u16, server: u16) -> Vec<ServiceSpec> {
+/// The LIPs of the other nodes, for which this one answers once it is told to.
+fn others(scenario: &Scenario, node: &Node) -> Vec<IpAddr> {
     let own = local_addrs(scenario, node.id);
     let all = scenario.cluster.nodes.iter().flat_map(|n| share(scenario, n.id));
-    let others: Vec<IpAddr> = all.filter(|a| !own.contains(a)).collect();
-    let stand_in = |n: u16, v4: bool| {
-        let local_addrs: Vec<_> = others.iter().copied().filter(|a| a.is_ipv4() == v4).collect();
-        let family = usize::from(!v4);
-        (!local_addrs.is_empty()).then(|| ServiceSpec {
-            id: ServiceId(first + n),
-            name: format!("others-{n}"),
-            proto: L4Proto::Tcp,
-            vip: net::nobody()[family],
-            port: 9,
-            scheduler: SchedulerKind::RoundRobin,
-            mode: FwdMode::FullNat,
-            local_addrs,
-            timeouts: Timeouts::default(),
-            replicate: Replicate::Off,
-            servers: vec![RealServer {
-                id: RealServerId(server + n),
-                addr: net::server(0)[family].0,
-                port: 9,
-                weight: 0,
-            }],
-        })
-    };
-    [stand_in(0, true), stand_in(1, false)]
-        .into_iter()
-        .flatten()
-        .collect()
+    all.filter(|a| !own.contains(a)).collect()
 }
 
 /// Sizes of each worker's tables: room for the node's in all, whatever the number of workers.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use evenkeel_core::port::{HeapFrame, PortId, RxChecksum};
+use evenkeel_core::service::{OwnedAddr, Place, Snapshot, SnapshotErrorKind};
 use evenkeel_core::stats::DropReason;
 use evenkeel_core::sync::{Answering, SyncCommand};
 use evenkeel_core::wire::MacAddr;
@@ -871,4 +872,36 @@ fn duplicate_address_detection_is_answered_by_the_virtual_router() {
     let (src, dst, _, message) = read_icmpv6(&frame);
     assert_eq!((src, dst), (v6(VIP_V6), v6("ff02::1")));
     assert_eq!(message[24..], [&[2, 1], &VIRTUAL_V6[..]].concat());
+}
+
+/// A survivor can answer for a dead node's LIPs, as they are its own addresses too; an address has one role.
+#[test]
+fn lips_of_peers_are_owned_and_of_nobody_else() {
+    let (v4, v6) = (ip("10.0.77.7"), ip("fd00::77:7"));
+    let mut spec = crate::story::spec();
+    let before = Snapshot::new(&spec).expect("good");
+    assert_eq!(before.owned(v4), None);
+    spec.peer_local_addrs = vec![v4, v6];
+    let with = Snapshot::new(&spec).expect("good");
+    for addr in [v4, v6] {
+        assert_eq!(with.owned(addr), Some(OwnedAddr::Local));
+    }
+    for taken in [
+        ip(LIP_V4),
+        ip(VIP_V4),
+        ip(PORT_V4[0]),
+        spec.services[0].servers[0].addr,
+    ] {
+        spec.peer_local_addrs = vec![v4, taken];
+        let errors = Snapshot::new(&spec).expect_err("it has a role already");
+        assert!(
+            errors
+                .iter()
+                .any(|e| e.kind == SnapshotErrorKind::AddressConflict(taken)),
+            "{errors:?}"
+        );
+    }
+    spec.peer_local_addrs = vec![ip("224.0.0.1")];
+    let errors = Snapshot::new(&spec).expect_err("a group is no LIP");
+    assert_eq!(errors[0].place, Place::PeerLocalAddr(0));
 }
