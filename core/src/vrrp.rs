@@ -18,8 +18,8 @@
 //!
 //! Beyond the RFC, an instance is *ready* or not, as its node's conn table is. One that is not ready becomes
 //! master under no circumstances: to masters of whatever priority it is a backup that does not preempt, and a
-//! timer that passes in silence is armed again. Once it is ready it is master at once if there was silence, and
-//! else preempts by the RFC's rules. A master that ceases to be ready remains master: nobody else may be better,
+//! timer that passes in silence is armed again. Once it is ready it is master after its Skew_Time if there was
+//! silence (those that start together would all be master at once without it), and else preempts by the RFC's rules. A master that ceases to be ready remains master: nobody else may be better,
 //! and whoever knows can stop it ([`Vrrp::handle_shutdown`]).
 //!
 //! Methods come in the groups of sans-IO code: `handle_*` says that something happened, `poll_*` asks what to do
@@ -205,9 +205,15 @@ impl Vrrp {
     pub fn handle_ready(&mut self, now: Instant, ready: bool) {
         self.set_now(now);
         self.ready = ready;
-        let unopposed = self.silence || self.config.is_owner();
-        if ready && self.state == VrrpState::Backup && unopposed {
+        if !ready || self.state != VrrpState::Backup {
+            return;
+        }
+        if self.config.is_owner() {
             self.become_master();
+        } else if self.silence {
+            // Nodes that start together are ready together: the skew gives them an order, as after a master's stop.
+            let at = self.now + self.skew_time();
+            self.timer = Some(self.timer.map_or(at, |t| t.min(at)));
         }
     }
 

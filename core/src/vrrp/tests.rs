@@ -327,6 +327,28 @@ fn whole_state_table() {
     insta::assert_snapshot!(page);
 }
 
+/// A cold start: both listened in silence, and both are ready in the same instant. Only the better one takes over.
+#[test]
+fn of_two_that_are_ready_at_once_one_is_master() {
+    let mut nodes = [vrrp(config(false, 1, 100)), vrrp(config(false, 2, 200))];
+    for v in &mut nodes {
+        v.handle_timeout(ms(900));
+        v.handle_ready(ms(1000), true);
+        // Said again, it puts nothing off.
+        v.handle_ready(ms(1010), true);
+        assert_eq!(v.poll_timeout(), Some(ms(1000) + v.skew_time()));
+    }
+    let [low, high] = &mut nodes;
+    high.handle_timeout(ms(1000) + high.skew_time());
+    assert_eq!(high.state(), VrrpState::Master);
+    for frame in drain(high).0.iter().filter(|f| is_advertisement(f)) {
+        low.handle_frame(ms(1030), frame).expect("heard");
+    }
+    low.handle_timeout(ms(1000) + low.skew_time());
+    assert_eq!(low.state(), VrrpState::Backup);
+    assert_eq!(low.counters().became_master, 0);
+}
+
 #[test]
 fn a_new_master_announces_twice() {
     for v6 in [false, true] {

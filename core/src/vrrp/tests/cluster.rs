@@ -257,8 +257,10 @@ fn nobody_is_ready() {
             .iter()
             .all(|(_, _, e)| *e == VrrpEvent::BecameBackup { master: None })
     );
-    // The first that is ready is master at once, whatever its priority.
+    // The first that is ready is master after its skew, whatever its priority.
     link.act(0, |v, now| v.handle_ready(now, true));
+    assert_eq!(link.masters(), Vec::<usize>::new());
+    link.run_for(61);
     assert_eq!(link.masters(), [0]);
     link.run_for(1000);
     link.act(1, |v, now| v.handle_ready(now, true));
