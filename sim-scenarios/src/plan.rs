@@ -99,6 +99,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether what happens first is that a node crashes.
+    pub(crate) fn first_is_crash(&self, scenario: &Scenario) -> bool {
+        let first = self.steps.first().and_then(|s| scenario.faults.get(s.fault));
+        first.is_some_and(|f| matches!(f.action, Action::Crash(_)))
+    }
+}
+
 /// Whether a counter-proof of the disturbance itself leaves it out.
 fn disturbs(action: &Action) -> bool {
     matches!(

@@ -68,13 +68,13 @@ metrics! {
     Broken = "broken", Count, false;
     /// flows that broke before they were connected
     Failed = "failed", Count, false;
-    /// flows that were opened when the first fault began and not over, and connected before it or by a SYN-ACK that was on its way
+    /// flows that were opened when the first fault began, connected before it or by a SYN-ACK that was on its way, and not over, nor by what was on its way
     LiveAtFault = "live_at_fault", Count, false;
     /// of these: those that broke
     BrokenLive = "broken_live", Count, false;
-    /// of these: those whose session another node had
+    /// of these: those whose session another node had, after a crash: when a node took over
     Replicated = "replicated", Count, false;
-    /// of these: those whose session no other node had
+    /// of these: those whose session no other node had, after a crash: not even when one took over
     Unsynced = "unsynced", Count, false;
     /// flows opened after the first fault
     Later = "later", Count, false;

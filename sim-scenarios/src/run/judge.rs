@@ -128,10 +128,25 @@ impl<'s> Judge<'s> {
                 .0 += 1;
         }
         for (number, flow) in (0..).zip(world.flows()) {
-            if matches!(flow.state, FlowState::Opening | FlowState::Open) {
+            if flow.opened.is_some() && flow.ended.is_none() {
                 let found = holders.get(&oracle::key(&tuple(flow)));
                 self.at_fault
                     .insert(number, (found.map(|f| f.1), found.is_some_and(|f| f.0 > 1)));
+            }
+        }
+    }
+
+    /// After a crash, while nobody has taken over: what was on its way to the survivors when their peer died has
+    /// arrived, and counts as known. What a survivor learns later it learns from the flow itself.
+    pub(crate) fn before_takeover(&mut self, world: &World) {
+        let survivors = world.lbs().filter(|lb| lb.state() == LbState::Running);
+        let known: BTreeSet<oracle::Key> = survivors
+            .flat_map(|lb| rows(lb))
+            .map(|row| oracle::key(&row.inbound))
+            .collect();
+        for (number, flow) in (0..).zip(world.flows()) {
+            if let Some((_, replicated)) = self.at_fault.get_mut(&number) {
+                *replicated = known.contains(&oracle::key(&tuple(flow)));
             }
         }
     }
@@ -271,6 +286,9 @@ impl<'s> Judge<'s> {
                 .established
                 .zip(known)
                 .is_some_and(|(t, k)| t.as_nanos() <= k);
+            // So is what ends well before somebody takes over: it needed no node any more.
+            let ended_well = flow.ended.filter(|_| flow.broken.is_none());
+            let over = ended_well.zip(known).is_some_and(|(t, k)| t.as_nanos() <= k);
             let at_fault = self.at_fault.get(&number);
             // A request that is never answered stalls to the end.
             let waits = flow
@@ -299,7 +317,7 @@ impl<'s> Judge<'s> {
                 established: flow.established.is_some(),
                 completed: flow.state == FlowState::Closed,
                 broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
-                live_at_fault: at_fault.is_some() && connected,
+                live_at_fault: at_fault.is_some() && connected && !over,
                 replicated: at_fault.is_some_and(|a| a.1),
                 later: flow
                     .opened

@@ -33,6 +33,10 @@ use crate::scenario::Scenario;
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks after the last fault, while tables have not become equal.
 const CONVERGENCE_EVERY: Duration = Duration::from_millis(10);
+/// Between two looks at what survivors know, from a crash that is the first fault until another node takes over.
+const SURVIVORS_EVERY: Duration = Duration::from_millis(10);
+/// For so long.
+const SURVIVORS_FOR: Duration = Duration::from_secs(2);
 /// For so long.
 const CONVERGENCE_FOR: Duration = Duration::from_secs(5);
 
@@ -119,6 +123,8 @@ pub fn run(
     let mut timeline = Timeline::new(scenario, &plan, watch.clone(), rules.clone());
     let end = scenario.duration;
     let mut next_sample = Duration::ZERO;
+    let crash_at = plan.first_fault.filter(|_| plan.first_is_crash(scenario));
+    let mut next_look = None;
     let settles = scenario.expects.iter().any(|e| {
         let sides = [&e.comparison.left, &e.comparison.right];
         sides
@@ -128,7 +134,7 @@ pub fn run(
     });
     loop {
         let step = timeline.next_at().unwrap_or(end);
-        let now = step.min(next_sample).min(end);
+        let now = step.min(next_sample).min(next_look.unwrap_or(end)).min(end);
         built.world.run_until(build::at(now));
         if !go_on() {
             return Err(RunError::Stopped);
@@ -142,10 +148,23 @@ pub fn run(
                 }
             }
             timeline.happen(&mut built, now)?;
+            if Some(now) == crash_at {
+                next_look = Some(now + SURVIVORS_EVERY);
+            }
             if settles && now >= plan.last_fault {
                 next_sample = now;
             }
             continue;
+        }
+        if let Some((look, crash)) = next_look.zip(crash_at).filter(|l| l.0 == now) {
+            let waits = watch.borrow().vip_taken_at.is_none() && now < crash + SURVIVORS_FOR;
+            if waits {
+                judge.before_takeover(&built.world);
+            }
+            next_look = waits.then_some(look + SURVIVORS_EVERY);
+            if now < next_sample && now < end {
+                continue;
+            }
         }
         judge.sample(&built.world, now);
         if now >= end {
