@@ -18,6 +18,11 @@ use crate::wire::MacAddr;
 
 /// When the announcements of local addresses that were taken over are repeated: one may be lost.
 const ANNOUNCE_AGAIN: Duration = crate::vrrp::ANNOUNCE_AGAIN;
+/// Whoever does not hear a node takes it for dead, and takes its local addresses. If it lives it says that they are
+/// its own: first after so long,
+pub(super) const ASSERT_FIRST: Duration = Duration::from_millis(500);
+/// and then ever more rarely, but no more rarely than this.
+const ASSERT_LAST: Duration = Duration::from_secs(16);
 
 /// The virtual routers of a node: one a family.
 #[derive(Debug)]
@@ -210,12 +215,30 @@ impl NodeCore {
             self.answering = Arc::new(Answering { addrs });
             self.levels_due = true;
         }
+        if self.assert_at.is_some_and(|at| at <= now) {
+            self.assert_local_addrs(now);
+        }
         if self.announce_again.is_some_and(|at| at <= now) {
             self.announce_again = None;
             let locals = self.answering.addrs.iter().map(|a| a.0);
             let locals: Vec<IpAddr> = locals.filter(|&a| self.is_local(a)).collect();
             self.announce(&locals);
         }
+    }
+
+    /// A peer that is not heard, or does not hear this node, may take it for dead.
+    fn assert_local_addrs(&mut self, now: Instant) {
+        let answered = self.answering.addrs.iter().map(|a| a.0);
+        let own = |a: &IpAddr| {
+            self.config
+                .member(self.me.node)
+                .is_some_and(|m| m.local_addrs.contains(a))
+        };
+        let own: Vec<IpAddr> = answered.filter(own).collect();
+        self.announce(&own);
+        let silent = self.peers.iter().any(|p| p.incarnation.is_some() && !p.hears_me);
+        self.assert_at = (silent && !self.stopped).then(|| now + self.assert_every);
+        self.assert_every = (self.assert_every * 2).min(ASSERT_LAST);
     }
 
     fn is_local(&self, addr: IpAddr) -> bool {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::config::ClusterConfig;
-use super::election::Election;
+use super::election::{ASSERT_FIRST, Election};
 use super::group::Group;
 use super::handover::Forgotten;
 use super::member::PeerState;
@@ -88,6 +88,9 @@ pub struct NodeCore {
     pub(super) peer_list: Arc<Vec<Peer>>,
     pub(super) answering: Arc<Answering>,
     pub(super) announce_again: Option<Instant>,
+    /// When this node says next that its local addresses are its own, and how long it waits then.
+    pub(super) assert_at: Option<Instant>,
+    pub(super) assert_every: Duration,
     /// Levels are to be told now.
     pub(super) levels_due: bool,
     pub(super) refresh_at: Instant,
@@ -162,6 +165,8 @@ impl NodeCore {
             peer_list: Arc::default(),
             answering: Arc::default(),
             announce_again: None,
+            assert_at: None,
+            assert_every: ASSERT_FIRST,
             levels_due: true,
             refresh_at: now + REFRESH,
             election,
@@ -348,7 +353,7 @@ impl NodeCore {
         if self.readiness == Readiness::Joining && cold > self.last_now {
             at = at.min(cold);
         }
-        let others = [self.announce_again, self.election.poll_timeout()];
+        let others = [self.announce_again, self.assert_at, self.election.poll_timeout()];
         others.into_iter().flatten().chain([at]).min()
     }
 

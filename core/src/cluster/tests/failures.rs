@@ -51,6 +51,36 @@ fn silent_on_sync_but_heard_by_vrrp_is_not_dead() {
     assert_eq!(net.core(2).epoch(group(1, 1)).map(|e| e.term), Some(2));
 }
 
+/// Hosts send to whom they heard last. Whoever takes a node for dead takes its addresses; the node, which lives, says
+/// within a second that they are its own, and again when it is heard again.
+#[test]
+fn local_addresses_come_home_from_who_took_them() {
+    for one_way in [false, true] {
+        let mut net = Net::ready(2);
+        let homes: alloc::vec::Vec<_> = [1, 2].map(|n| (lip(n), n)).into();
+        let places = |net: &Net| -> alloc::vec::Vec<_> {
+            let locals = net.places.iter().map(|(a, n)| (core::net::IpAddr::V4(*a), *n));
+            locals.filter(|(a, _)| *a != vip()).collect()
+        };
+        assert_eq!(places(&net), homes);
+        if one_way {
+            net.no_sync.insert((1, 2));
+            net.no_vrrp.insert((1, 2));
+        } else {
+            net.cut(1, 2, true, true);
+        }
+        net.until(1_000, "taken", |n| places(n)[0] == (lip(1), 2));
+        net.until(1_200, "taken back", |n| places(n) == homes);
+        net.run(8_000);
+        assert_eq!(places(&net), homes, "for good");
+        // As if what was said meanwhile had been lost.
+        net.places.clear();
+        net.heal();
+        net.run(1_000);
+        assert_eq!(places(&net), homes, "one way: {one_way}");
+    }
+}
+
 #[test]
 fn one_adopter_among_several_survivors() {
     let mut net = Net::ready(4);

@@ -167,6 +167,8 @@ pub(super) struct Net {
     pub(super) epochs: BTreeMap<GroupId, Epoch>,
     pub(super) claims_of_owned: u64,
     pub(super) handovers: u64,
+    /// Where hosts, whom no cut keeps from hearing, believe local addresses to be.
+    pub(super) places: BTreeMap<Ipv4Addr, u16>,
 }
 
 impl Net {
@@ -185,6 +187,7 @@ impl Net {
             epochs: BTreeMap::new(),
             claims_of_owned: 0,
             handovers: 0,
+            places: BTreeMap::new(),
         }
     }
 
@@ -432,6 +435,8 @@ impl Net {
             self.node(n).core.handle_frame_sent(now, now, &frame);
             if !crate::vrrp::is_advertisement(&frame) {
                 self.node(n).announced += 1;
+                let sender: [u8; 4] = frame[28..32].try_into().expect("a gratuitous ARP");
+                self.places.insert(sender.into(), n);
                 continue;
             }
             let others: Vec<u16> = self.nodes.keys().copied().filter(|m| *m != n).collect();
