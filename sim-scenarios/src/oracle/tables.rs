@@ -165,6 +165,17 @@ pub(crate) struct TablesEqual {
     pub(crate) found: Found,
 }
 
+/// Whether no node tells of a session yet: its client's SYN has come, and its server's SYN-ACK has not. It has no
+/// number, and whoever has it lets it expire.
+fn is_half_open(row: &Row) -> bool {
+    let untold = row.version.is_none_or(|(_, _, lsn)| lsn == 0);
+    untold
+        && matches!(
+            row.state,
+            ConnState::None | ConnState::SynSent | ConnState::SynRecv
+        )
+}
+
 /// Sessions by tuple that not all nodes have, or that differ in what forwarding needs. A session that one node
 /// closed and another one has not yet expired counts only while it is not closing.
 pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
@@ -174,7 +185,7 @@ pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
         for row in node
             .rows
             .iter()
-            .filter(|r| r.version.is_some() || nodes.len() == 1)
+            .filter(|r| r.version.is_some() && !is_half_open(r) || nodes.len() == 1)
         {
             let of = all.entry(key(&row.inbound)).or_default();
             of.push((node.node, (row.local, row.server), row.state));
@@ -373,5 +384,20 @@ mod tests {
         };
         assert_eq!(fires(vec![a()], vec![closed], true), 1);
         assert_eq!(fires(vec![closed], vec![], true), 0, "it is over");
+        let mut half_open = Row {
+            state: ConnState::SynRecv,
+            version: Some((GroupId::default(), Epoch::default(), 0)),
+            ..a()
+        };
+        assert_eq!(fires(vec![half_open], vec![], true), 0, "no SYN-ACK has passed");
+        half_open.state = ConnState::Established;
+        assert_eq!(
+            fires(vec![half_open], vec![], true),
+            1,
+            "it should have been told"
+        );
+        half_open.state = ConnState::SynRecv;
+        half_open.version = a().version;
+        assert_eq!(fires(vec![half_open], vec![], true), 1, "it was told");
     }
 }
