@@ -416,6 +416,7 @@ impl Net {
     /// Time passes, and what is due happens.
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
+        let mut rounds = 0;
         loop {
             self.collect();
             let due = self.on_its_way.keys().next().map(|k| k.0);
@@ -425,11 +426,9 @@ impl Net {
             if next >= end {
                 break;
             }
-            assert!(
-                next >= self.now || due == Some(next),
-                "a timer is due that was handled: {:?}",
-                self.now
-            );
+            // A turn has a budget: what is left of it is due at once. But it comes to an end.
+            rounds = if next > self.now { 0 } else { rounds + 1 };
+            assert!(rounds < 10_000, "a timer is due that was handled: {:?}", self.now);
             self.now = self.now.max(next);
             self.deliver();
             let now = self.now;
