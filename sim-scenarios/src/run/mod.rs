@@ -19,6 +19,7 @@ use evenkeel_io_sim::{LbPort, LbState, PcapTap, TraceTap, World};
 pub(crate) use cluster::join_time_min;
 pub use sync_frame::SYNC_COUNTERS;
 
+use self::build::Built;
 use self::judge::Judge;
 use self::sync_frame::{Rule, Rules, Suppressor};
 use self::timeline::Timeline;
@@ -83,7 +84,7 @@ pub fn run(
     }
     let mut built = build::world(scenario, seed)?;
     let plan = Plan::new(scenario, built.world.streams());
-    let watch = Rc::new(RefCell::new(watch(scenario, &built.world)));
+    let watch = Rc::new(RefCell::new(watch(scenario, &built)));
     built.world.add_tap(Box::new(WatchTap(watch.clone())));
     if let Some(folder) = &options.pcap {
         fs::create_dir_all(folder).map_err(|e| RunError::Write(format!("{}: {e}", folder.display())))?;
@@ -181,7 +182,8 @@ pub fn run(
     Ok(judge.finish(&built, &watch, &timeline, seed))
 }
 
-fn watch(scenario: &Scenario, world: &World) -> Watch {
+fn watch(scenario: &Scenario, built: &Built) -> Watch {
+    let world = &built.world;
     let lips = scenario
         .cluster
         .nodes
@@ -192,6 +194,7 @@ fn watch(scenario: &Scenario, world: &World) -> Watch {
         names: world.port_names().into_iter().collect(),
         sync_ports: world.lbs().map(|lb| lb.place(LbPort::Sync)).collect(),
         client_count: CLIENT_COUNT as u16,
+        settle: nanos(built.round_trip) / 2,
         served: lips.chain(vips.iter().copied()).collect(),
         vips: vips.into_iter().collect(),
         ..Watch::default()

@@ -38,10 +38,12 @@ pub(crate) struct Watch {
     pub(crate) fault_at: Option<u64>,
     /// When, after the first fault, an address was taken over for the first time: the VIPs', and the last of all.
     pub(crate) vip_taken_at: Option<u64>,
+    /// How long a take-over is on its way to hosts and the switches between: what they send until then is lost.
+    pub(crate) settle: u64,
     /// By VIP: how often another node began to answer for it since then.
     pub(crate) takeovers: BTreeMap<IpAddr, u64>,
     pub(crate) all_taken_at: Option<u64>,
-    /// First segment after the last take-over: by the client's end, or by the end that the server sees.
+    /// First segment after the last take-over was known: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
     /// Messages between nodes by kind, then frames, then bytes.
     pub(crate) sync_counts: [u64; sync_frame::COUNTER_COUNT],
@@ -78,7 +80,7 @@ impl Watch {
         let name = self.names.get(&at).map_or("?", String::as_str);
         self.checksums.frame(Duration::from_nanos(now), name, data);
         match at.owner {
-            Owner::Host(host) if self.fault_at.is_some() => {
+            Owner::Host(host) if self.all_taken_at.is_some_and(|t| now >= t + self.settle) => {
                 if let Some((src, dst)) = ends(data) {
                     let own = if host.0 < self.client_count { src } else { dst };
                     self.first_sent.entry(own).or_insert(now);
