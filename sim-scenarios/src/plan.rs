@@ -100,10 +100,13 @@ impl Plan {
 }
 
 impl Plan {
-    /// Whether what happens first is that a node crashes.
-    pub(crate) fn first_is_crash(&self, scenario: &Scenario) -> bool {
-        let first = self.steps.first().and_then(|s| scenario.faults.get(s.fault));
-        first.is_some_and(|f| matches!(f.action, Action::Crash(_)))
+    /// When a node crashes for the first time: what a scenario measures begins there, whatever was done before.
+    pub(crate) fn first_crash(&self, scenario: &Scenario) -> Option<Duration> {
+        let crashes = |s: &&Step| {
+            let fault = scenario.faults.get(s.fault);
+            !s.undo && fault.is_some_and(|f| matches!(f.action, Action::Crash(_)))
+        };
+        self.steps.iter().find(crashes).map(|s| s.at)
     }
 }
 

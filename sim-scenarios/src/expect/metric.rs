@@ -90,6 +90,8 @@ metrics! {
     Degraded = "degraded", Count, false;
     /// sessions in all tables at the end, copies included
     Sessions = "sessions", Count, false;
+    /// sessions that are established in some table at the end, though their flows were over well before the fault
+    Resurrected = "resurrected", Count, false;
     /// sessions that only some of the nodes have at the end, or that differ
     Unequal = "unequal", Count, false;
     /// local ports that were probed and found in use

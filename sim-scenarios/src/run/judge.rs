@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::Tuple;
 use evenkeel_io_sim::{BrokenWhy, FlowRecord, FlowState, LbRef, LbState, World};
@@ -19,6 +20,9 @@ use crate::oracle::{
 use crate::plan::Plan;
 use crate::report::{Outcome, Report};
 use crate::scenario::Scenario;
+
+/// What a client's last segment changed has reached all that hear the holder after so long.
+const TOLD_WITHIN: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(crate) struct Judge<'s> {
@@ -117,7 +121,7 @@ impl<'s> Judge<'s> {
         }
     }
 
-    /// Right before the first fault begins.
+    /// Right before the fault begins from which on is measured: the first one, and the first crash if that is another.
     pub(crate) fn first_fault(&mut self, world: &World, now: Duration) {
         let sample = sample(world, now);
         let mut holders: BTreeMap<oracle::Key, (usize, SocketAddr)> = BTreeMap::new();
@@ -127,6 +131,7 @@ impl<'s> Judge<'s> {
                 .or_insert((0, row.local))
                 .0 += 1;
         }
+        self.at_fault.clear();
         for (number, flow) in (0..).zip(world.flows()) {
             if flow.opened.is_some() && flow.ended.is_none() {
                 let found = holders.get(&oracle::key(&tuple(flow)));
@@ -356,6 +361,9 @@ impl<'s> Judge<'s> {
             self.last.nodes.iter().map(|n| n.rows.len() as u64).sum(),
         );
         set(Metric::Unequal, self.tables_equal.found.count);
+        if let Some(fault_at) = watch.fault_at {
+            set(Metric::Resurrected, self.resurrected(&built.world, fault_at));
+        }
         set(Metric::MasterDown, self.master_down());
         if let Some(detection) = watch.detection() {
             set(Metric::Detection, detection);
@@ -376,6 +384,24 @@ impl<'s> Judge<'s> {
             entry.1 = at;
         }
         measures
+    }
+
+    /// Sessions in tables whose flows ended so long before the fault that their holder had told it.
+    fn resurrected(&self, world: &World, fault_at: u64) -> u64 {
+        let over = |flow: &&FlowRecord| {
+            let told = |t: evenkeel_core::time::Instant| t.as_nanos() + nanos(TOLD_WITHIN) < fault_at;
+            flow.broken.is_none() && flow.ended.is_some_and(told)
+        };
+        let over: BTreeSet<oracle::Key> = world
+            .flows()
+            .iter()
+            .filter(over)
+            .map(|f| oracle::key(&tuple(f)))
+            .collect();
+        let rows = self.last.nodes.iter().flat_map(|n| &n.rows);
+        let live = rows.filter(|r| r.state == ConnState::Established);
+        let keys: BTreeSet<_> = live.map(|r| oracle::key(&r.inbound)).collect();
+        keys.intersection(&over).count() as u64
     }
 
     /// RFC 9568, 6.1: three intervals and the skew of the backup with the lowest priority.

@@ -34,7 +34,7 @@ use crate::scenario::Scenario;
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks after the last fault, while tables have not become equal.
 const CONVERGENCE_EVERY: Duration = Duration::from_millis(10);
-/// Between two looks at what survivors know, from a crash that is the first fault until another node takes over.
+/// Between two looks at what survivors know, from the first crash until another node takes over.
 const SURVIVORS_EVERY: Duration = Duration::from_millis(10);
 /// For so long.
 const SURVIVORS_FOR: Duration = Duration::from_secs(2);
@@ -124,7 +124,7 @@ pub fn run(
     let mut timeline = Timeline::new(scenario, &plan, watch.clone(), rules.clone());
     let end = scenario.duration;
     let mut next_sample = Duration::ZERO;
-    let crash_at = plan.first_fault.filter(|_| plan.first_is_crash(scenario));
+    let crash_at = plan.first_crash(scenario);
     let mut next_look = None;
     let settles = scenario.expects.iter().any(|e| {
         let sides = [&e.comparison.left, &e.comparison.right];
@@ -141,12 +141,14 @@ pub fn run(
             return Err(RunError::Stopped);
         }
         if step == now && now < end {
-            if Some(now) == plan.first_fault {
-                watch.borrow_mut().fault_at = Some(nanos(now));
+            if Some(now) == plan.first_fault || Some(now) == crash_at {
+                watch.borrow_mut().fault(nanos(now));
                 judge.first_fault(&built.world, now);
-                if let Some(Switch::Suppress(kinds)) = plan::switch(scenario) {
-                    off(kinds);
-                }
+            }
+            if Some(now) == plan.first_fault
+                && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
+            {
+                off(kinds);
             }
             timeline.happen(&mut built, now)?;
             if Some(now) == crash_at {

@@ -34,7 +34,7 @@ pub(crate) struct Watch {
     pub(crate) owners: BTreeMap<IpAddr, LbId>,
     /// Who answers for the VIPs, and since when.
     pub(crate) masters: Vec<(u64, LbId)>,
-    /// When the first fault began.
+    /// When the fault began from which on is measured: the first crash, else the first fault.
     pub(crate) fault_at: Option<u64>,
     /// When, after the first fault, an address was taken over for the first time: the VIPs', and the last of all.
     pub(crate) vip_taken_at: Option<u64>,
@@ -61,6 +61,15 @@ impl Tap for WatchTap {
 }
 
 impl Watch {
+    /// The fault from which on is measured has come.
+    pub(crate) fn fault(&mut self, now: u64) {
+        self.fault_at = Some(now);
+        self.vip_taken_at = None;
+        self.all_taken_at = None;
+        self.takeovers.clear();
+        self.first_sent.clear();
+    }
+
     /// Who answers for the VIPs now.
     pub(crate) fn master(&self) -> Option<LbId> {
         self.masters.last().map(|m| m.1)
