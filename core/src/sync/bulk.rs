@@ -494,7 +494,13 @@ impl Sync {
         let Some(known) = self.group(group).map(|g| g.epoch) else {
             return Applied::Invalid;
         };
-        if ctx.table.slot_of(&tuple) != slot || r.version.epoch > known || r.version.lsn > super::LSN_MAX {
+        // What this node never said nobody can have heard of it.
+        let made_up = r.version.epoch.holder == self.id && r.version.lsn > self.rings[place].last;
+        if ctx.table.slot_of(&tuple) != slot
+            || r.version.epoch > known
+            || r.version.lsn > super::LSN_MAX
+            || made_up
+        {
             return Applied::Invalid;
         }
         if merge && !self.is_above_base(group, place, r.version) {

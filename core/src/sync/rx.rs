@@ -126,6 +126,10 @@ impl Sync {
         let (from, now) = (m.from, ctx.now);
         let outcome = match &m.body {
             SyncBody::Live(section) => self.handle_live(ctx, from, place, section),
+            SyncBody::Heartbeat { last } if *last > super::LSN_MAX => {
+                ctx.count(SyncCount::Invalid);
+                SyncOutcome::Ignored(SyncCount::Invalid)
+            }
             SyncBody::Heartbeat { last } => {
                 if let Some(rx) = self.rx_mut(from, place) {
                     let before = rx.mark.contiguous;
@@ -168,6 +172,10 @@ impl Sync {
                 count,
                 as_of,
             } => self.handle_end(ctx, from, (*group, *slot, *id), *count, *as_of),
+            SyncBody::Watermark { contiguous, .. } if *contiguous > super::LSN_MAX => {
+                ctx.count(SyncCount::Invalid);
+                SyncOutcome::Ignored(SyncCount::Invalid)
+            }
             SyncBody::Watermark {
                 group,
                 epoch,
@@ -334,7 +342,12 @@ impl Sync {
     ) -> SyncOutcome {
         let bucket = self.buckets[place];
         let bad_slot = |s: &u16| *s >= crate::conn::SLOT_COUNT as u16 || self.bucket_of_slot(*s) != bucket;
-        if gap.first == 0 || gap.first > gap.last || gap.last > until || slots.iter().any(bad_slot) {
+        if gap.first == 0
+            || gap.first > gap.last
+            || gap.last > until
+            || until > super::LSN_MAX
+            || slots.iter().any(bad_slot)
+        {
             ctx.count(SyncCount::Invalid);
             return SyncOutcome::Ignored(SyncCount::Invalid);
         }

@@ -255,6 +255,10 @@ impl Sync {
         for _ in 0..count {
             let place = self.live_cursor % count;
             if let Some(section) = self.encode(ctx, place) {
+                if !self.peers.iter().any(|p| p.peer.in_sync) {
+                    // No ACK is waited for that would free the tombstones among them.
+                    self.free_acked(ctx, place);
+                }
                 self.fast_beat_at = self.fast_beat_at.min(ctx.now + FAST_BEAT);
                 self.wake_at(ctx.now + FAST_BEAT);
                 if self.fast_beat_at <= ctx.now {
