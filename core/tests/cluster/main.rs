@@ -9,7 +9,12 @@ mod packet;
 mod story;
 
 mod adoption;
+mod bounds;
+mod conflicts;
+mod hostile;
 mod live;
+mod modes;
 mod net;
+mod repairs;
 mod slots;
 mod twin;

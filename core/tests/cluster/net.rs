@@ -15,7 +15,7 @@ use evenkeel_core::stats::{Counters, SyncCount};
 use evenkeel_core::sync::codec::{FrameItem, decode};
 use evenkeel_core::sync::{
     ClusterSizes, ClusterWorkerConfig, Destination, Peer, PullMode, SyncBody, SyncCommand, SyncEvent,
-    SyncMessage, SyncStatus, Version,
+    SyncMessage, SyncOutcome, SyncStatus, Version,
 };
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::{L4Proto, Tuple};
@@ -71,7 +71,8 @@ pub(crate) struct Net {
     pub(crate) now: Instant,
     pub(crate) weather: Weather,
     random: Random,
-    steering: Arc<Steering>,
+    pub(crate) steering: Arc<Steering>,
+    spec: SnapshotSpec,
     on_its_way: BTreeMap<(Instant, u64), (usize, SyncMessage)>,
     sequence: u64,
     /// Pairs that hear nothing of each other.
@@ -230,10 +231,9 @@ impl Node {
 }
 
 impl Net {
-    pub(crate) fn new(seed: u64, configs: &[NodeConfig]) -> Self {
+    pub(crate) fn new(seed: u64, configs: &[NodeConfig], spec: SnapshotSpec) -> Self {
         let now = Instant::from_millis(1_000_000);
         let steering = steering(64);
-        let spec = spec();
         let nodes = (1..)
             .zip(configs)
             .map(|(n, config)| Node::new(peer(n, 100 + u64::from(n)), *config, &steering, now, &spec));
@@ -243,6 +243,7 @@ impl Net {
             weather: Weather::default(),
             random: Random(seed),
             steering,
+            spec,
             on_its_way: BTreeMap::new(),
             sequence: 0,
             cut: BTreeSet::new(),
@@ -257,7 +258,12 @@ impl Net {
 
     /// Nodes that know each other, each the holder of its own group, certain of it for an hour.
     pub(crate) fn joined(seed: u64, configs: &[NodeConfig]) -> Self {
-        let mut net = Net::new(seed, configs);
+        Net::joined_of(seed, configs, spec())
+    }
+
+    /// The same, of these services.
+    pub(crate) fn joined_of(seed: u64, configs: &[NodeConfig], spec: SnapshotSpec) -> Self {
+        let mut net = Net::new(seed, configs, spec);
         let count = net.nodes.len();
         for n in 0..count {
             net.own(n);
@@ -344,7 +350,7 @@ impl Net {
     pub(crate) fn restart(&mut self, n: usize) {
         let old = &self.nodes[n];
         let id = peer(old.id.node.0, old.id.incarnation.0 + 1000);
-        self.nodes[n] = Node::new(id, old.config, &self.steering, self.now, &spec());
+        self.nodes[n] = Node::new(id, old.config, &self.steering, self.now, &self.spec);
     }
 
     pub(crate) fn worker_of(&self, n: usize, src: SocketAddr, dst: SocketAddr) -> usize {
@@ -454,12 +460,17 @@ impl Net {
             && at <= self.now
         {
             let (to, message) = self.on_its_way.remove(&(at, sequence)).expect("it is the first");
-            let node = &mut self.nodes[to];
-            if node.alive {
-                let worker = usize::from(node.buckets.worker(message.bucket).0);
-                node.workers[worker].handle_sync(self.now, &message);
+            if self.nodes[to].alive {
+                self.hear(to, &message);
             }
         }
+    }
+
+    /// A message comes to a node.
+    pub(crate) fn hear(&mut self, n: usize, message: &SyncMessage) -> SyncOutcome {
+        let node = &mut self.nodes[n];
+        let worker = usize::from(node.buckets.worker(message.bucket).0);
+        node.workers[worker].handle_sync(self.now, message)
     }
 
     fn collect(&mut self) {

@@ -1,0 +1,206 @@
+//! Sessions of two groups with one tuple: who stays, who goes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_core::cluster::GroupId;
+use evenkeel_core::proto::ConnState;
+use evenkeel_core::service::FwdMode;
+use evenkeel_core::stats::SyncCount;
+use evenkeel_core::sync::{
+    Isns, LiveRecord, LiveSection, SessionRecord, SyncBody, SyncMessage, SyncOutcome, WindowScales,
+};
+use evenkeel_core::tuple::L4Proto;
+
+use crate::net::{Net, NodeConfig, first_epoch};
+use crate::packet::{ACK, FIN, SYN};
+use crate::story::{Flow, Kind};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// What a node would say of a session of its own in this state.
+pub(crate) fn record(net: &Net, n: usize, flow: &Flow, state: ConnState) -> SessionRecord {
+    let tuple = flow.inbound().tuple();
+    let worker = &net.nodes[n].workers[net.worker_of(n, tuple.src, tuple.dst)];
+    let (view, _) = worker.conn(&tuple).expect("it is there");
+    let mut conn = view.init;
+    conn.state = state;
+    SessionRecord {
+        conn,
+        mode: FwdMode::FullNat,
+        remaining: Duration::from_secs(60),
+        was_established: state == ConnState::Established,
+        was_closed: state.is_closed(),
+        inbound_only: false,
+        deltas: None,
+        isns: Isns::default(),
+        window_scales: WindowScales::default(),
+    }
+}
+
+pub(crate) fn bucket(net: &Net, flow: &Flow) -> u16 {
+    net.steering
+        .bucket(net.steering.toeplitz().hash(flow.client, flow.vip))
+}
+
+/// Live records of nodes, said to node 1 by the test.
+#[derive(Default)]
+struct Script {
+    last: BTreeMap<(usize, u16), u64>,
+}
+
+impl Script {
+    fn say(&mut self, net: &mut Net, from: usize, bucket: u16, record: SessionRecord) {
+        let last = self.last.entry((from, bucket)).or_default();
+        *last += 1;
+        let first = *last;
+        let from = net.nodes[from].id;
+        let message = SyncMessage {
+            from,
+            bucket,
+            ack_now: false,
+            body: SyncBody::Live(LiveSection {
+                group: crate::net::group_of(from),
+                epoch: first_epoch(from),
+                first,
+                records: vec![LiveRecord::Open(record)],
+            }),
+        };
+        assert_eq!(net.hear(1, &message), SyncOutcome::Taken);
+    }
+}
+
+/// Three nodes that hear nothing of each other but what a test says.
+fn silent() -> Net {
+    let mut net = Net::joined(1, &[NodeConfig::default(); 3]);
+    net.cut.extend([(0, 1), (0, 2), (1, 2)]);
+    net
+}
+
+#[test]
+fn the_session_that_is_further_stays_then_that_of_the_lower_group() {
+    let mut net = silent();
+    let mut script = Script::default();
+    let states = [
+        ConnState::CloseWait,
+        ConnState::SynSent,
+        ConnState::SynRecv,
+        ConnState::Established,
+    ];
+    let groups: [GroupId; 3] = [0, 1, 2].map(|n| net.group(n));
+    let mut number = 0;
+    for (rank_a, a) in states.into_iter().enumerate() {
+        for (rank_b, b) in states.into_iter().enumerate() {
+            for a_is_first in [true, false] {
+                number += 1;
+                let mut says = [(0, a), (2, b)].map(|(n, state)| {
+                    let flow = net.begin(n, Kind::V4, L4Proto::Tcp, number);
+                    (n, flow, record(&net, n, &flow, state))
+                });
+                if !a_is_first {
+                    says.swap(0, 1);
+                }
+                let before = net.nodes[1].sync(SyncCount::Conflict);
+                for (n, flow, record) in &says {
+                    let bucket = bucket(&net, flow);
+                    script.say(&mut net, *n, bucket, *record);
+                }
+                let winner = if rank_a >= rank_b { 0 } else { 2 };
+                let tuple = says[0].1.inbound().tuple();
+                let (_, group, _) = net.conn(1, &tuple).expect("one of them is there");
+                assert_eq!(group, groups[winner], "{a:?} and {b:?}, {a_is_first}");
+                let lost = net.nodes[1].sync(SyncCount::Conflict) - before;
+                assert_eq!(lost, u64::from(says[0].0 == winner), "the first one stayed");
+                // The loser's other tuple is nobody's.
+                for (n, flow, _) in &says {
+                    let outbound = flow.outbound().tuple();
+                    let there = net.conn(1, &outbound).is_some();
+                    assert_eq!(there, *n == winner);
+                }
+            }
+        }
+    }
+    assert_eq!(number, 32);
+    net.run(MS);
+}
+
+#[test]
+fn another_group_s_outbound_tuple_displaces_nothing() {
+    let mut net = silent();
+    let mut script = Script::default();
+    let flow = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
+    let bucket_of_it = bucket(&net, &flow);
+    // Even one that is closing.
+    let there = record(&net, 0, &flow, ConnState::CloseWait);
+    script.say(&mut net, 0, bucket_of_it, there);
+    let other = (2..10_000)
+        .map(|n| Kind::V4.client(n))
+        .find(|c| net.steering.bucket(net.steering.toeplitz().hash(*c, flow.vip)) == bucket_of_it)
+        .expect("one of 64");
+    let mut thief = record(&net, 0, &flow, ConnState::Established);
+    thief.conn.client = other;
+    script.say(&mut net, 2, bucket_of_it, thief);
+    assert_eq!(net.nodes[1].sync(SyncCount::Conflict), 1);
+    assert_eq!(net.nodes[1].all(net.group(2)).len(), 0);
+    assert_eq!(net.state(1, &flow), Some(ConnState::CloseWait));
+    net.forwarded(1, &flow.outbound());
+    // Within its own group the newer one has it.
+    script.say(&mut net, 0, bucket_of_it, thief);
+    assert_eq!(net.state(1, &flow), None);
+    assert_eq!(net.nodes[1].all(net.group(0)).len(), 1);
+    net.run(MS);
+}
+
+/// Both hold one; once they hear each other the loser closes its own, and both have what is left.
+#[test]
+fn the_loser_s_holder_closes_and_all_agree() {
+    let reach = |net: &mut Net, n: usize, number: u32, state: ConnState| {
+        let flow = net.begin(n, Kind::V4, L4Proto::Tcp, number);
+        net.forwarded(n, &flow.outbound().flags(SYN | ACK));
+        if state != ConnState::SynRecv {
+            net.forwarded(n, &flow.inbound());
+        }
+        if state == ConnState::CloseWait {
+            net.fin(n, &flow);
+        }
+        assert_eq!(net.state(n, &flow), Some(state));
+        flow
+    };
+    let states = [ConnState::CloseWait, ConnState::SynRecv, ConnState::Established];
+    for seed in 0..2 {
+        let mut net = Net::joined(seed, &[NodeConfig::default(); 2]);
+        net.cut.insert((0, 1));
+        let mut want = Vec::new();
+        for (a, first) in states.into_iter().enumerate() {
+            for (b, second) in states.into_iter().enumerate() {
+                let number = (10 * a + b) as u32;
+                let flows = [
+                    reach(&mut net, 0, number, first),
+                    reach(&mut net, 1, number, second),
+                ];
+                let winner = usize::from(b > a);
+                want.push((flows[winner], winner, [first, second][winner]));
+            }
+        }
+        net.run(20 * MS);
+        net.quiet();
+        assert_eq!(net.agree(0, 1, net.group(0)), 6);
+        assert_eq!(net.agree(1, 0, net.group(1)), 3);
+        for (flow, winner, state) in &want {
+            for n in [0, 1] {
+                let (is, group, _) = net.conn(n, &flow.inbound().tuple()).expect("one is left");
+                assert_eq!((is, group), (*state, net.group(*winner)), "node {n}");
+            }
+            for n in [0, 1] {
+                net.forwarded(n, &flow.outbound());
+            }
+        }
+        let lost = |n: usize| net.nodes[n].counters().removed;
+        assert!(lost(0) >= 3 && lost(1) >= 6, "{} {}", lost(0), lost(1));
+        assert_eq!(net.nodes[0].tombs() + net.nodes[1].tombs(), 0);
+        // The winner's life goes on.
+        net.forwarded(0, &want[8].0.inbound().flags(FIN | ACK));
+        net.run(20 * MS);
+        assert_eq!(net.state(1, &want[8].0), Some(ConnState::CloseWait));
+    }
+}
