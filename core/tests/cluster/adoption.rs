@@ -69,7 +69,7 @@ fn a_lone_survivor_adopts_at_once_and_forwards_and_expires() {
 /// knows, counts: closed stays closed.
 #[test]
 fn the_survivor_that_knows_most_is_the_base() {
-    for (lagging, heir) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+    for (lagging, heir) in [(1, 1), (1, 2), (2, 2)] {
         let mut net = nodes(lagging as u64, 3);
         let group = net.group(0);
         let flows: Vec<_> = (0..120).map(|n| net.open(0, n)).collect();

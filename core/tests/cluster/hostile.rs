@@ -11,10 +11,10 @@ use evenkeel_core::conn::{ConnInit, TableSizes};
 use evenkeel_core::proto::{ConnState, TcpEvent};
 use evenkeel_core::service::{FwdMode, RealServerId, ServiceId};
 use evenkeel_core::stats::SyncCount;
-use evenkeel_core::sync::codec::decode;
+use evenkeel_core::sync::codec::{FrameItem, decode};
 use evenkeel_core::sync::{
-    CloseReason, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange, Peer, PullMode, SeqDeltas,
-    SessionRecord, SyncBody, SyncCommand, SyncMessage, Version, VersionedRecord, WindowScales,
+    CloseReason, Destination, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange, Peer, PullMode,
+    SeqDeltas, SessionRecord, SyncBody, SyncCommand, SyncMessage, Version, VersionedRecord, WindowScales,
 };
 use evenkeel_core::tuple::{Direction, L4Proto, Tuple};
 use evenkeel_core::worker::Command;
@@ -427,23 +427,26 @@ fn play(steps: &[Step]) -> Net {
         while worker.poll_event().is_some() {}
         // What it says is what the codec takes.
         let mut out = Vec::new();
-        for _ in 0..8 {
-            if turn.is_multiple_of(3) {
-                if worker.poll_sync(now, &mut out).is_none() {
+        for _ in 0..400 {
+            let (to, said) = if turn.is_multiple_of(3) {
+                let Some(to) = worker.poll_sync(now, &mut out) else {
                     break;
-                }
-                decode(&out).expect("a good frame");
+                };
+                let frame = decode(&out).expect("a good frame");
+                let said = frame.items.into_iter().filter_map(|item| match item {
+                    FrameItem::Sync(m) => Some(m),
+                    FrameItem::Node(_) => None,
+                });
+                (to, said.collect())
             } else {
                 let Some((to, message)) = worker.poll_sync_message(now) else {
                     break;
                 };
-                if let (evenkeel_core::sync::Destination::One(to), SyncBody::Pull { group, slot, id, .. }) =
-                    (to, &message.body)
-                {
-                    asked.0.push((to, *group, *slot, *id));
-                    if asked.0.len() > 4 {
-                        asked.0.remove(0);
-                    }
+                (to, vec![message])
+            };
+            for m in said {
+                if let (Destination::One(to), SyncBody::Pull { group, slot, id, .. }) = (to, &m.body) {
+                    asked.0 = vec![(to, *group, *slot, *id)];
                 }
             }
         }

@@ -75,6 +75,7 @@ pub(crate) struct Net {
     spec: SnapshotSpec,
     on_its_way: BTreeMap<(Instant, u64), (usize, SyncMessage)>,
     sequence: u64,
+    runs: u32,
     /// Pairs that hear nothing of each other.
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Messages are frames for a while.
@@ -246,6 +247,7 @@ impl Net {
             spec,
             on_its_way: BTreeMap::new(),
             sequence: 0,
+            runs: 0,
             cut: BTreeSet::new(),
             frames: seed.is_multiple_of(2),
             sent: 0,
@@ -450,6 +452,11 @@ impl Net {
             }
         }
         self.now = end;
+        // Of many short runs every eighth.
+        self.runs += 1;
+        if time < Duration::from_millis(4) && !self.runs.is_multiple_of(8) {
+            return;
+        }
         for worker in self.nodes.iter().filter(|n| n.alive).flat_map(|n| &n.workers) {
             worker.audit();
         }

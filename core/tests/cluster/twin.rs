@@ -118,7 +118,7 @@ fn play(seed: u64, weather: Weather, ring: u32, steps: &[Step]) -> (Net, usize) 
 }
 
 proptest! {
-    #![proptest_config(cases(16))]
+    #![proptest_config(cases(8))]
 
     #[test]
     fn after_quiet_the_replica_has_what_the_holder_told(
