@@ -58,6 +58,8 @@ pub enum Switch {
     OwnRssKeys,
     /// These messages never arrive, from the first fault on: until then nodes find each other.
     Suppress(&'static [Kind]),
+    /// These messages never arrive at the node that the first fault met, from then on.
+    Deafen(&'static [Kind]),
     /// The faults of the timeline do not happen: shows that what counts them would notice.
     NoFaults,
 }
@@ -90,7 +92,7 @@ mechanisms! {
     /// Replication as a whole.
     Replication = "replication", Switch::ReplicateOff;
     /// A node that starts waits until it has what the others have.
-    ReadinessGate = "readiness-gate", Switch::Suppress(&[Kind::Presence, Kind::Vrrp]);
+    ReadinessGate = "readiness-gate", Switch::Deafen(&[Kind::Presence, Kind::Vrrp]);
     /// A node that finds no peer serves all the same, after the join time.
     ColdStart = "cold-start", Switch::JoinTimeEndless;
     /// Each node allocates on LIPs of its own.

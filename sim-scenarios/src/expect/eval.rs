@@ -25,6 +25,8 @@ pub struct FlowFacts {
     pub live_at_fault: bool,
     /// Another node than its own had its session then.
     pub replicated: bool,
+    /// It was opened before the first fault began, and connected after another node had taken over.
+    pub opening_at_fault: bool,
     /// It was opened after the first fault began.
     pub later: bool,
     /// Its longest time from a request to the whole reply.
@@ -97,6 +99,7 @@ impl Measures {
             Metric::BrokenLive => self.count(of, |f| f.live_at_fault && broken(f)),
             Metric::Replicated => self.count(of, |f| f.live_at_fault && f.replicated),
             Metric::Unsynced => self.count(of, |f| f.live_at_fault && !f.replicated),
+            Metric::OpeningAtFault => self.count(of, |f| f.opening_at_fault),
             Metric::Later => self.count(of, |f| f.later),
             Metric::BrokenLater => self.count(of, |f| f.later && broken(f)),
             Metric::Slowest => {

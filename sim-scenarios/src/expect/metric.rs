@@ -76,6 +76,8 @@ metrics! {
     Replicated = "replicated", Count, false;
     /// of these: those whose session no other node had, after a crash: not even when one took over
     Unsynced = "unsynced", Count, false;
+    /// flows that were opened before the first fault, and were connected by whoever took over
+    OpeningAtFault = "opening_at_fault", Count, false;
     /// flows opened after the first fault
     Later = "later", Count, false;
     /// of these: those that broke, connected or not

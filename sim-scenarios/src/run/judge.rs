@@ -324,6 +324,7 @@ impl<'s> Judge<'s> {
                 broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
                 live_at_fault: at_fault.is_some() && connected && !over,
                 replicated: at_fault.is_some_and(|a| a.1),
+                opening_at_fault: at_fault.is_some() && flow.established.is_some() && !connected,
                 later: flow
                     .opened
                     .is_some_and(|t| watch.fault_at.is_some_and(|f| t.as_nanos() > f)),

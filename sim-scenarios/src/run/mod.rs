@@ -97,11 +97,11 @@ pub fn run(
             .add_tap(Box::new(TraceTap::new(BufWriter::new(open()))));
     }
     let rules = Rc::new(RefCell::new(Rules::default()));
-    let off = |kinds: &[Kind]| {
+    let off = |kinds: &[Kind], to: Option<u16>| {
         rules.borrow_mut().rules.push(Rule {
             fault: None,
             from: None,
-            to: None,
+            to,
             kinds: kinds.to_vec(),
             frames: None,
         });
@@ -109,7 +109,7 @@ pub fn run(
     if plan.first_fault.is_none()
         && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
     {
-        off(kinds);
+        off(kinds, None);
     }
     built.world.set_filter(Box::new(Suppressor(rules.clone())));
     for node in scenario.cluster.nodes.iter().filter(|n| !n.absent) {
@@ -148,9 +148,14 @@ pub fn run(
             if Some(now) == plan.first_fault
                 && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
             {
-                off(kinds);
+                off(kinds, None);
             }
             timeline.happen(&mut built, now)?;
+            if Some(now) == plan.first_fault
+                && let Some(Switch::Deafen(kinds)) = plan::switch(scenario)
+            {
+                off(kinds, timeline.first_met().map(|lb| lb.0));
+            }
             if Some(now) == crash_at {
                 next_look = Some(now + SURVIVORS_EVERY);
             }

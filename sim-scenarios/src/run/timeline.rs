@@ -57,6 +57,12 @@ impl<'s> Timeline<'s> {
         self.steps.get(self.next).map(|s| s.at)
     }
 
+    /// Whom the first fault that was done met.
+    pub(crate) fn first_met(&self) -> Option<LbId> {
+        let first = self.steps.first()?.fault;
+        self.met.get(first).copied().flatten()
+    }
+
     /// Frames between nodes that were kept back or cut.
     pub(crate) fn touched(&self) -> u64 {
         self.rules.borrow().touched
