@@ -508,7 +508,6 @@ fn hostile_messages_do_get_in() {
         SyncCount::Applied,
         SyncCount::PulledIn,
         SyncCount::SlotsPulled,
-        SyncCount::HintsTaken,
         SyncCount::Older,
         SyncCount::Invalid,
         SyncCount::StaleEpoch,
