@@ -6,6 +6,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::config::ClusterConfig;
+use super::member::PeerState;
 use super::outbox::Outbox;
 use super::{ClusterConfigError, NodeCore, NodeEvent, NodeId};
 use crate::announce::announcement;
@@ -215,9 +216,7 @@ impl NodeCore {
             self.answering = Arc::new(Answering { addrs });
             self.levels_due = true;
         }
-        if self.assert_at.is_some_and(|at| at <= now) {
-            self.assert_local_addrs(now);
-        }
+        self.assert_local_addrs(now);
         if self.announce_again.is_some_and(|at| at <= now) {
             self.announce_again = None;
             let locals = self.answering.addrs.iter().map(|a| a.0);
@@ -226,18 +225,27 @@ impl NodeCore {
         }
     }
 
-    /// A peer that is not heard, or does not hear this node, may take it for dead.
+    /// Whoever does not hear this node by sync takes its local addresses, perhaps; whoever hears it again does not answer
+    /// for them any more, but hosts do not know that.
     fn assert_local_addrs(&mut self, now: Instant) {
+        // One whom this node does not hear may not hear it either.
+        let silent = |p: &PeerState| p.heard_at.is_none_or(|at| at + self.down_time <= now);
+        let doubts = |p: &PeerState| p.incarnation.is_some() && (!p.hears_me || silent(p));
+        let doubted = self.peers.iter().any(doubts);
+        if doubted != self.doubted {
+            self.doubted = doubted;
+            self.assert_every = ASSERT_FIRST;
+            self.assert_at = Some(if doubted { now + ASSERT_FIRST } else { now });
+        }
+        if self.assert_at.is_none_or(|at| at > now) {
+            return;
+        }
         let answered = self.answering.addrs.iter().map(|a| a.0);
-        let own = |a: &IpAddr| {
-            self.config
-                .member(self.me.node)
-                .is_some_and(|m| m.local_addrs.contains(a))
-        };
+        let me = self.config.member(self.me.node);
+        let own = |a: &IpAddr| me.is_some_and(|m| m.local_addrs.contains(a));
         let own: Vec<IpAddr> = answered.filter(own).collect();
         self.announce(&own);
-        let silent = self.peers.iter().any(|p| p.incarnation.is_some() && !p.hears_me);
-        self.assert_at = (silent && !self.stopped).then(|| now + self.assert_every);
+        self.assert_at = (doubted && !self.stopped).then(|| now + self.assert_every);
         self.assert_every = (self.assert_every * 2).min(ASSERT_LAST);
     }
 

@@ -91,6 +91,8 @@ pub struct NodeCore {
     /// When this node says next that its local addresses are its own, and how long it waits then.
     pub(super) assert_at: Option<Instant>,
     pub(super) assert_every: Duration,
+    /// Whether a peer may take this node for dead.
+    pub(super) doubted: bool,
     /// Levels are to be told now.
     pub(super) levels_due: bool,
     pub(super) refresh_at: Instant,
@@ -167,6 +169,7 @@ impl NodeCore {
             announce_again: None,
             assert_at: None,
             assert_every: ASSERT_FIRST,
+            doubted: false,
             levels_due: true,
             refresh_at: now + REFRESH,
             election,

@@ -1,6 +1,5 @@
 //! Who is alive, who holds what: claims heard, leases, adoption, fencing.
 
-use super::election::ASSERT_FIRST;
 use super::group::Group;
 use super::member::PeerState;
 use super::node::{NodeCore, REPEAT};
@@ -118,12 +117,6 @@ impl NodeCore {
             peer.deaf_since.get_or_insert(now);
         }
         self.alarm_if(shares != own_shares, Alarm::SharesDiffer(from.node));
-        if heard != hears_me {
-            // One that does not hear this node takes its local addresses; one that hears it again does not answer for
-            // them any more, but hosts do not know that.
-            self.assert_every = ASSERT_FIRST;
-            self.assert_at = Some(now);
-        }
         if heard && !hears_me {
             // It has thought this node dead, and forgotten what it had yet to tell it.
             self.break_copies(from);
@@ -256,8 +249,6 @@ impl NodeCore {
         peer.group_refused = false;
         self.news = true;
         self.out.event(NodeEvent::PeerDown(id));
-        self.assert_every = ASSERT_FIRST;
-        self.assert_at = Some(now + ASSERT_FIRST);
         for alarm in [
             Alarm::OneWay(node),
             Alarm::SharesDiffer(node),
