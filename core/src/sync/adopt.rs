@@ -14,6 +14,7 @@ use crate::conn::ConnId;
 use crate::proto::ConnState;
 use crate::stats::SyncCount;
 use crate::time::Instant;
+use crate::tuple::Direction;
 
 /// A watermark is not waited for any longer.
 const WATERMARK_WAIT: Duration = Duration::from_secs(1);
@@ -515,6 +516,16 @@ impl Sync {
         };
         if let Ok(session) = &record.session {
             let (inbound, outbound) = (session.conn.inbound(), session.conn.outbound());
+            // One that is here, and of which its old holder said more: what is here counts, and becomes later than that,
+            // so that the version of nobody's copy goes back.
+            if let Some((here, Direction::Inbound)) = ctx.table.lookup(&inbound)
+                && let Some(version) = ctx.table.meta(here).map(|m| m.version)
+                && self.epochs.group(version) == Some(group)
+                && self.epochs.version(version) < record.version
+            {
+                self.mark(ctx, here);
+                self.flush_at = Some(ctx.now);
+            }
             let collides = ctx.table.lookup(&inbound).is_some()
                 || ctx.table.lookup(&outbound).is_some()
                 || self.tomb(ctx, group, &inbound).is_some();
