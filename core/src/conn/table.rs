@@ -24,7 +24,7 @@ use crate::tuple::{Direction, Family, L4Proto, Tuple};
 
 /// Share of the index that full slabs use, in 32nds: the index refuses only above 95 %, and lookups end in
 /// the first bucket more often the emptier it is.
-const INDEX_LOAD_32NDS: usize = 27;
+const INDEX_LOAD_32NDS: usize = 26;
 
 /// Sizes of a table, all fixed at construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
