@@ -21,7 +21,7 @@ use crate::world::{GATEWAY_MAC, PORT_MAC, server_mac};
 /// Frames of a burst.
 pub const BURST: usize = 32;
 const LINE: usize = 64;
-/// Entries of the index for 27 conns' worth of 32: the engine's load.
+/// Entries of the index for 27 conns of 32: denser than the engine's, in favour of the floor.
 const LOAD: (usize, usize) = (27, 32);
 
 /// How lines are asked for.
