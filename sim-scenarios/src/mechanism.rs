@@ -105,8 +105,8 @@ mechanisms! {
     Heartbeat = "heartbeat", Switch::Suppress(&[Kind::Heartbeat]);
     /// Slots are pulled: bulk, and the repair of what is lost for good.
     Pull = "pull", Switch::Suppress(&[Kind::Pull]);
-    /// Records that are closed are told.
-    Close = "close", Switch::Suppress(&[Kind::Close]);
+    /// Closed connections are told, by a record or with their slot.
+    Close = "close", Switch::Suppress(&[Kind::Close, Kind::Pull]);
     /// A replica tells the holder what it saw.
     Hint = "hint", Switch::Suppress(&[Kind::Hint]);
     /// An adopter begins with what the best informed survivor knows.

@@ -372,12 +372,8 @@ impl<'s> Judge<'s> {
         if let Some(since) = self.equal_since {
             set(Metric::Converged, nanos(since.saturating_sub(self.last_fault)));
         }
-        let joins = self
-            .lives
-            .values()
-            .map(|(began, ready)| Some(nanos(ready.as_ref()?.saturating_sub(*began))));
-        if let Some(joins) = joins.collect::<Option<Vec<_>>>() {
-            set(Metric::Join, joins.into_iter().max().unwrap_or(0));
+        if let Some(join) = self.join(&built.world) {
+            set(Metric::Join, join);
         }
         if let Some((metric, at)) = watch.vip_taken_at.map(|at| (Metric::Detection, at))
             && let Some(entry) = measures.globals.get_mut(&metric)
@@ -403,6 +399,16 @@ impl<'s> Judge<'s> {
         let live = rows.filter(|r| r.state == ConnState::Established);
         let keys: BTreeSet<_> = live.map(|r| oracle::key(&r.inbound)).collect();
         keys.intersection(&over).count() as u64
+    }
+
+    /// The longest time from a start to readiness of the nodes that run at the end and were started by a fault: who
+    /// was there before it and had nobody to ask has not joined anything. `None`: there is none, or one is not ready.
+    fn join(&self, world: &World) -> Option<u64> {
+        let running = world.lbs().filter(|lb| lb.state() != LbState::Down);
+        let lives = running.filter_map(|lb| self.lives.get(&(lb.id().0, lb.incarnation())));
+        let joined = lives.filter(|(began, _)| *began > Duration::ZERO);
+        let joins = joined.map(|(began, ready)| Some(nanos(ready.as_ref()?.saturating_sub(*began))));
+        joins.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// RFC 9568, 6.1: three intervals and the skew of the backup with the lowest priority.

@@ -159,9 +159,8 @@ pub fn run(
             if Some(now) == crash_at {
                 next_look = Some(now + SURVIVORS_EVERY);
             }
-            if settles && now >= plan.last_fault {
-                next_sample = now;
-            }
+            // A node's life begins with a look, and so does the time in which tables become equal.
+            next_sample = now;
             continue;
         }
         if let Some((look, crash)) = next_look.zip(crash_at).filter(|l| l.0 == now) {
