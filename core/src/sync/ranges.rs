@@ -31,6 +31,20 @@ impl Watermark {
             || self.above.iter().any(|r| touch(*r, range))
     }
 
+    /// Makes room for a range above all that is remembered, by forgetting the lowest range: it counts as missing, and its
+    /// records are told again. Were the new one refused, what is told again would be as well, with numbers that only
+    /// grow, and no gap below would ever be filled. `false` (and no change): it lies below the lowest range.
+    pub(super) fn make_room(&mut self, range: LsnRange) -> bool {
+        if self.can_take(range) {
+            return true;
+        }
+        if self.above.first().is_none_or(|lowest| range.first < lowest.first) {
+            return false;
+        }
+        self.above.remove(0);
+        true
+    }
+
     /// Adds a range; `false` (and no change) if it makes one range too many.
     pub(super) fn add(&mut self, range: LsnRange) -> bool {
         if !self.can_take(range) {
@@ -127,6 +141,32 @@ mod tests {
     use super::*;
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_newest_finds_room_and_gaps_fill_in_the_end() {
+        let one = |lsn| LsnRange { first: lsn, last: lsn };
+        let mut mark = Watermark::default();
+        // Every second record is lost, for longer than ranges are remembered.
+        let count = 2 * RANGE_COUNT_MAX as u64;
+        for lsn in (2..=2 * count).step_by(2) {
+            assert!(mark.make_room(one(lsn)) && mark.add(one(lsn)));
+            assert!(mark.above.len() <= RANGE_COUNT_MAX);
+        }
+        assert_eq!(mark.highest(), 2 * count);
+        assert!(!mark.make_room(one(2)), "below the lowest");
+        // What is missing is told again, and nothing is lost any more.
+        let missing = mark.missing(2 * count, &[]);
+        let mut last = 2 * count;
+        for gap in &missing {
+            for _ in gap.first..=gap.last {
+                last += 1;
+                assert!(mark.make_room(one(last)) && mark.add(one(last)));
+            }
+        }
+        let mut gaps: Vec<_> = missing.into_iter().map(|gap| (gap, last)).collect();
+        mark.fill(&mut gaps);
+        assert_eq!((mark.contiguous, mark.above.len(), gaps.len()), (last, 0, 0));
+    }
 
     fn range(first: Lsn, last: Lsn) -> LsnRange {
         LsnRange { first, last }

@@ -287,8 +287,14 @@ impl Sync {
             }
             if !rx.mark.can_take(range) {
                 ctx.count(SyncCount::RangesFull);
-                continue;
+                let room = self
+                    .rx_mut(from, place)
+                    .is_some_and(|rx| rx.mark.make_room(range));
+                if !room {
+                    continue;
+                }
             }
+            let Some(rx) = self.rx(from, place) else { break };
             let in_order = lsn == rx.mark.contiguous + 1;
             let refused = !self.apply_live(ctx, place, (section.group, index), lsn, record, in_order);
             let Some(rx) = self.rx_mut(from, place) else { break };
@@ -362,8 +368,10 @@ impl Sync {
             } else if rx.gaps.len() < GAP_COUNT_MAX {
                 rx.gaps.push((gap, until));
             } else {
+                // Too many pieces: all of it is asked for anew, in as few as there are.
+                rx.gaps.clear();
+                rx.gaps.push((gap, until));
                 ctx.count(SyncCount::QueueFull);
-                return SyncOutcome::Ignored(SyncCount::QueueFull);
             }
         }
         let groups: Vec<_> = self
