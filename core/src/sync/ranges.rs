@@ -144,7 +144,10 @@ mod tests {
 
     #[test]
     fn the_newest_finds_room_and_gaps_fill_in_the_end() {
-        let one = |lsn| LsnRange { first: lsn, last: lsn };
+        let one = |lsn| LsnRange {
+            first: lsn,
+            last: lsn,
+        };
         let mut mark = Watermark::default();
         // Every second record is lost, for longer than ranges are remembered.
         let count = 2 * RANGE_COUNT_MAX as u64;
