@@ -431,7 +431,7 @@ fn check_says_ok_or_shows_every_error() {
     let ok = evenkeel(&["check", CONFIG]);
     assert_eq!(
         stdout(&ok),
-        format!("{CONFIG}: ok: 4 services, 9 servers, 2 ports, 2 workers, 89.1 MiB of tables\n")
+        format!("{CONFIG}: ok: 4 services, 9 servers, 2 ports, 2 workers, 89.6 MiB of tables\n")
     );
     assert_eq!((ok.status.code(), stderr(&ok)), (Some(0), String::new()));
     let bad = file(
@@ -449,7 +449,7 @@ fn check_says_ok_or_shows_every_error() {
     let piped = evenkeel_with(&["check", "-"], fs::read(root().join(CONFIG)).expect("there"));
     assert_eq!(
         stdout(&piped),
-        "-: ok: 4 services, 9 servers, 2 ports, 2 workers, 89.1 MiB of tables\n"
+        "-: ok: 4 services, 9 servers, 2 ports, 2 workers, 89.6 MiB of tables\n"
     );
 }
 
