@@ -23,9 +23,9 @@ pub enum Verdict {
     Punt,
     /// Give it to another worker of this node.
     Handoff(WorkerId, HandoffTag),
-    /// It was copied and will come out of [`Worker::poll_transmit`]; its buffer is free.
+    /// It was copied and will come out of [`Worker::poll_transmit`](super::Worker::poll_transmit); its buffer is free.
     Held,
-    /// It asked something, and the answer comes out of [`Worker::poll_transmit`]; its buffer is free.
+    /// It asked something, and the answer comes out of [`Worker::poll_transmit`](super::Worker::poll_transmit); its buffer is free.
     Answered,
 }
 

@@ -110,6 +110,7 @@ fn make(variant: u8) -> Arc<Snapshot> {
         ("::", 0, 0),
     ];
     let spec = SnapshotSpec {
+        peer_local_addrs: Vec::new(),
         ports: vec![
             port("clients", [2, 0, 0, 0, 0, 1], Some(1500)),
             port("servers", [2, 0, 0, 0, 0, 2], None),
