@@ -106,6 +106,13 @@ fn play(seed: u64, weather: Weather, ring: u32, steps: &[Step]) -> (Net, usize) 
         }
     }
     net.quiet();
+    // A session whose time is up just then is told a moment later.
+    for _ in 0..30 {
+        if net.nodes.iter().all(|n| n.tombs() == 0) {
+            break;
+        }
+        net.run(Duration::from_millis(100));
+    }
     let group = net.group(0);
     let count = net.agree(0, 1, group);
     for node in &net.nodes {
