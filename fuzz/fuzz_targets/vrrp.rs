@@ -38,8 +38,10 @@ fn advertisement(v6: bool, host: u8, priority: u8) -> Vec<u8> {
     let mut other = instance(v6, host, priority.max(1));
     other.handle_timeout(Instant::from_millis(500));
     other.handle_ready(Instant::from_millis(500), true);
+    // It takes its skew, which is less than an interval, until it is the master.
+    other.handle_timeout(Instant::from_millis(60_000));
     if priority == 0 {
-        other.handle_shutdown(Instant::from_millis(500));
+        other.handle_shutdown(Instant::from_millis(60_000));
     }
     other.poll_transmit().expect("an advertisement")
 }
