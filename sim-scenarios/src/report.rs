@@ -87,6 +87,40 @@ fn maybe_ms<S: Serializer>(ns: &Option<u64>, serializer: S) -> Result<S::Ok, S::
     ns.map(Ms).serialize(serializer)
 }
 
+/// Flows that a report names, at most.
+pub const BROKEN_FLOWS_MAX: usize = 10;
+
+/// A flow that broke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BrokenFlow {
+    /// Its number in the run.
+    pub flow: u32,
+    /// The client's tuple.
+    pub tuple: String,
+    /// The number of its server, if it was connected.
+    pub server: Option<u32>,
+    /// In one word.
+    pub why: &'static str,
+    /// Since when it waited for something, if it did.
+    pub waiting_since_ns: Option<u64>,
+    /// When it was over.
+    pub at_ns: u64,
+}
+
+impl fmt::Display for BrokenFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "flow {}, {}", self.flow, self.tuple)?;
+        if let Some(server) = self.server {
+            write!(f, ", server {server}")?;
+        }
+        write!(f, ": {} at {}", self.why, seconds(self.at_ns))?;
+        match self.waiting_since_ns {
+            Some(since) => write!(f, ", waiting since {}", seconds(since)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The result of a run. Serialized, a key is never taken away or given another meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -115,6 +149,8 @@ pub struct Report {
     pub broken: u64,
     /// Flows that broke before they were connected.
     pub failed: u64,
+    /// Of both the first [`BROKEN_FLOWS_MAX`], in the order of their ends.
+    pub broken_flows: Vec<BrokenFlow>,
     /// Stalls; `None`: no flow was connected.
     pub stall_ms: Option<Stall>,
     /// From the first fault until another node answered for the VIPs.
@@ -174,6 +210,7 @@ impl Report {
             replicated: count(Metric::Replicated),
             broken: count(Metric::Broken),
             failed: count(Metric::Failed),
+            broken_flows: Vec::new(),
             stall_ms: (!stalls.is_empty()).then_some(Stall { ns: stall }),
             detection_ns: measures
                 .value(Metric::Detection)
@@ -207,7 +244,8 @@ struct Text<'r> {
 }
 
 fn line(f: &mut fmt::Formatter<'_>, label: &str, text: impl fmt::Display) -> fmt::Result {
-    writeln!(f, "  {:<13} {text}", format!("{label}:"))
+    let colon = if label.is_empty() { "" } else { ":" };
+    writeln!(f, "  {:<13} {text}", format!("{label}{colon}"))
 }
 
 fn listed(counts: &BTreeMap<&'static str, u64>) -> String {
@@ -259,6 +297,13 @@ impl fmt::Display for Text<'_> {
                 "failed",
                 format_args!("{} before they were established", r.failed),
             )?;
+        }
+        for flow in &r.broken_flows {
+            line(f, "", flow)?;
+        }
+        if r.broken + r.failed > r.broken_flows.len() as u64 {
+            let more = r.broken + r.failed - r.broken_flows.len() as u64;
+            line(f, "", format_args!("and {more} more"))?;
         }
         if let Some(stall) = r.stall_ms {
             let [min, p50, p90, p99, max] = stall.ns.map(ms);

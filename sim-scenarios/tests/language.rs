@@ -118,7 +118,7 @@ fn committed_scenarios_are_read_and_named_after_their_files() {
     assert_eq!(
         waiting,
         BTreeSet::from([
-            9, 10, 11, 14, 18, 19, 21, 22, 23, 25, 26, 28, 31, 32, 33, 34, 36, 39, 40
+            9, 10, 11, 14, 18, 19, 21, 22, 23, 25, 26, 28, 31, 32, 33, 36, 39, 40
         ])
     );
     for (file, scenario) in scenarios

@@ -14,7 +14,6 @@ use crate::conn::ConnId;
 use crate::proto::ConnState;
 use crate::stats::SyncCount;
 use crate::time::Instant;
-use crate::tuple::Direction;
 
 /// A watermark is not waited for any longer.
 const WATERMARK_WAIT: Duration = Duration::from_secs(1);
@@ -211,7 +210,7 @@ impl Sync {
     }
 
     /// What is known of the space that a watermark is about.
-    fn known_of(&self, mark: Version, place: usize) -> Watermark {
+    pub(super) fn known_of(&self, mark: Version, place: usize) -> Watermark {
         if mark.epoch.holder == self.id {
             return Watermark {
                 contiguous: mark.lsn,
@@ -382,6 +381,7 @@ impl Sync {
         let (holder, bucket) = (g.epoch.holder, self.buckets[place]);
         if let Some(g) = self.group_mut(group) {
             g.resync.set(place as u16);
+            g.base[place] = (base, exact);
         }
         for slot in self.slots_of(bucket) {
             let kept = self.pull(
@@ -516,22 +516,12 @@ impl Sync {
         };
         if let Ok(session) = &record.session {
             let (inbound, outbound) = (session.conn.inbound(), session.conn.outbound());
-            // One that is here, and of which its old holder said more: what is here counts, and becomes later than that,
-            // so that the version of nobody's copy goes back.
-            if let Some((here, Direction::Inbound)) = ctx.table.lookup(&inbound)
-                && let Some(version) = ctx.table.meta(here).map(|m| m.version)
-                && self.epochs.group(version) == Some(group)
-                && self.epochs.version(version) < record.version
-            {
-                self.mark(ctx, here);
-                self.flush_at = Some(ctx.now);
-            }
             let collides = ctx.table.lookup(&inbound).is_some()
                 || ctx.table.lookup(&outbound).is_some()
                 || self.tomb(ctx, group, &inbound).is_some();
             if !collides
                 && let super::apply::Applied::Now(conn) =
-                    self.apply(ctx, place, group, packed(index, 0), session, Epoch::default())
+                    self.apply(ctx, place, group, packed(index, 0), session)
             {
                 ctx.count(SyncCount::OffersTaken);
                 self.mark(ctx, conn);

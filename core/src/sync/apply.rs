@@ -6,7 +6,7 @@ use super::codec::SERVICE_UNRESOLVED;
 use super::epochs::{LOCAL, index_of, packed};
 use super::state::{Ctx, Sync};
 use super::{CloseReason, InstallError, LiveRecord, Lsn, SessionRecord, Version};
-use crate::cluster::{Epoch, GroupId, Role};
+use crate::cluster::{GroupId, Role};
 use crate::conn::{ConnId, ConnInit, flag};
 use crate::proto::{ConnState, TIMEOUT_MAX};
 use crate::stats::SyncCount;
@@ -75,7 +75,7 @@ impl Sync {
     ) -> bool {
         let applied = match record {
             LiveRecord::Open(session) | LiveRecord::Update(session) => {
-                let applied = self.apply(ctx, place, group, packed(index, lsn), session, Epoch::default());
+                let applied = self.apply(ctx, place, group, packed(index, lsn), session);
                 if let Applied::Now(id) = applied
                     && let Some(meta) = ctx.table.meta_mut(id)
                 {
@@ -110,8 +110,7 @@ impl Sync {
         });
     }
 
-    /// Applies a session's record, if it is newer than what is here, or what is here was told before the epoch
-    /// `lost`: who adopts a group says what counts of it, and what the one before said later is nothing.
+    /// Applies a session's record, if it is newer than what is here.
     pub(super) fn apply(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -119,7 +118,6 @@ impl Sync {
         group: GroupId,
         version: u64,
         record: &SessionRecord,
-        lost: Epoch,
     ) -> Applied {
         let mut record = *record;
         resolve(ctx, &mut record.conn);
@@ -146,7 +144,7 @@ impl Sync {
             .filter(|o| Some(o.0) != inbound.map(|i| i.0));
         for (found, by) in [(inbound, Direction::Inbound), (outbound, Direction::Outbound)] {
             let Some((id, _)) = found else { continue };
-            match self.in_the_way(ctx, (id, by), group, new, c.state, lost) {
+            match self.in_the_way(ctx, (id, by), group, new, c.state) {
                 InTheWay::Yields => {}
                 InTheWay::Newer => {
                     let same = ctx.table.view(id).is_some_and(|v| is_same(&v.init, &c));
@@ -178,15 +176,13 @@ impl Sync {
         group: GroupId,
         new: Version,
         state: ConnState,
-        lost: Epoch,
     ) -> InTheWay {
         let Some(meta) = ctx.table.meta(id) else {
             return InTheWay::Yields;
         };
         let theirs = self.epochs.group(meta.version);
         if theirs == Some(group) {
-            let here = self.epochs.version(meta.version);
-            return if here < new || here != new && here.epoch < lost {
+            return if self.epochs.version(meta.version) < new {
                 InTheWay::Yields
             } else {
                 InTheWay::Newer

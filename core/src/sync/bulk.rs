@@ -14,9 +14,9 @@ use core::time::Duration;
 use super::adopt::Offering;
 use super::apply::{Applied, REFUSED_AGAIN};
 use super::epochs::{index_of, lsn_of, packed};
-use super::state::{Ctx, Destination, SlotBits, Sync, SyncOutcome};
+use super::state::{Ctx, Destination, Group, SlotBits, Sync, SyncOutcome};
 use super::{PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord};
-use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, PeerId};
+use crate::cluster::{GROUP_COUNT_MAX, GroupId, PeerId};
 use crate::conn::{ConnId, SLOT_COUNT, flag};
 use crate::stats::SyncCount;
 use crate::time::Instant;
@@ -92,6 +92,8 @@ pub(super) struct Serve {
     id: u32,
     min: Version,
     mode: PullMode,
+    /// It begins when so many conns were taken from the bucket's dirty queue.
+    after: u64,
     begun: Option<Begun>,
 }
 
@@ -371,13 +373,15 @@ impl Sync {
         let Some((g, place)) = self.group(group).zip(self.place(bucket)) else {
             return true;
         };
+        let live = Version {
+            epoch: g.epoch,
+            lsn: self.rx(g.epoch.holder, place).map_or(0, |rx| rx.mark.contiguous),
+        };
         let min = match purpose {
             // What the source has is what is wanted.
             Purpose::Base | Purpose::Extra => Version::default(),
-            _ => Version {
-                epoch: g.epoch,
-                lsn: self.rx(g.epoch.holder, place).map_or(0, |rx| rx.mark.contiguous),
-            },
+            Purpose::Resync => self.outdone(g, place, slot).unwrap_or(live),
+            Purpose::Join | Purpose::Repair => live,
         };
         let min = if self.is_alive(g.epoch.holder) {
             min
@@ -452,14 +456,10 @@ impl Sync {
             return SyncOutcome::Ignored(SyncCount::Unexpected);
         };
         f.again_at = now + PULL_AGAIN;
-        let (merge, resync) = (f.purpose == Purpose::Extra, f.purpose == Purpose::Resync);
-        let lost = self
-            .group(pulled.0)
-            .filter(|_| resync)
-            .map_or_else(Epoch::default, |g| g.epoch);
+        let merge = f.purpose == Purpose::Extra;
         let (mut seen, mut refused) = (0, false);
         for r in records {
-            let applied = self.apply_pulled(ctx, place, pulled, (merge, lost), r);
+            let applied = self.apply_pulled(ctx, place, pulled, merge, r);
             refused |= applied == Applied::Refused;
             self.count_applied(ctx, applied, SyncCount::PulledIn);
             // Mentioned twice it counts once: a message may come twice.
@@ -484,7 +484,7 @@ impl Sync {
         ctx: &mut Ctx<'_>,
         place: usize,
         (group, slot, _): Pulled,
-        (merge, lost): (bool, Epoch),
+        merge: bool,
         r: &VersionedRecord,
     ) -> Applied {
         let tuple = match &r.session {
@@ -512,7 +512,7 @@ impl Sync {
         };
         let version = packed(index, r.version.lsn);
         match &r.session {
-            Ok(session) => self.apply(ctx, place, group, version, session, lost),
+            Ok(session) => self.apply(ctx, place, group, version, session),
             Err(tuple) => self.close(ctx, place, (group, version), tuple, false),
         }
     }
@@ -671,6 +671,7 @@ impl Sync {
             ctx.count(SyncCount::QueueFull);
             return SyncOutcome::Ignored(SyncCount::QueueFull);
         }
+        self.outdo(ctx, place, (group, slot), min);
         self.serves.push_back(Serve {
             to: from,
             place,
@@ -679,9 +680,53 @@ impl Sync {
             id,
             min,
             mode,
+            after: self.rings[place].pushed,
             begun: None,
         });
         SyncOutcome::Taken
+    }
+
+    /// The latest version of an earlier epoch that this node may have seen in a slot and the adopter's base has not:
+    /// of sessions in it that the adopter knows less of, only what is later than that may be applied here.
+    fn outdone(&self, g: &Group, place: usize, slot: u16) -> Option<Version> {
+        let own = self.watermark(g, place);
+        let (base, _) = g.base[place];
+        if own.epoch >= g.epoch {
+            return None;
+        }
+        if own.epoch.holder == self.id {
+            let since = if own.epoch == base.epoch { base.lsn } else { 0 };
+            return self.rings[place].may_have_told(slot, since).then_some(own);
+        }
+        let mark = self.known_of(own, place);
+        let lsn = mark.above.last().map_or(mark.contiguous, |range| range.last);
+        let seen = Version { lsn, ..own };
+        (seen > base).then_some(seen)
+    }
+
+    /// A peer that followed another holder until now has seen versions of a slot up to `min`, later than what this
+    /// node's merge was based on. What this node knows counts, and becomes later than that by being told again:
+    /// so the version of nobody's copy goes back.
+    fn outdo(&mut self, ctx: &mut Ctx<'_>, place: usize, (group, slot): (GroupId, u16), min: Version) {
+        let own = self.id;
+        let Some(g) = self.group(group) else { return };
+        if g.epoch.holder != own || g.merged[place] != g.epoch || min.epoch >= g.epoch || min <= g.base[place].0 {
+            return;
+        }
+        let earlier: Vec<ConnId> = ctx
+            .table
+            .slot_tail(slot, usize::MAX)
+            .filter(|id| !ctx.table.is_tomb(*id))
+            .filter(|id| {
+                ctx.table.meta(*id).is_some_and(|m| {
+                    self.epochs.group(m.version) == Some(group) && self.epochs.version(m.version) <= min
+                })
+            })
+            .collect();
+        for id in earlier {
+            self.mark(ctx, id);
+            self.flush_at = Some(ctx.now);
+        }
     }
 
     /// The next message of a slot that a peer asked for.
@@ -689,11 +734,11 @@ impl Sync {
         for at in 0..self.serves.len() {
             let s = &self.serves[at];
             let (to, place, slot, id, begun) = (s.to, s.place, s.slot, s.id, s.begun);
-            let (group, min, mode) = (s.group, s.min, s.mode);
+            let (group, min, mode, after) = (s.group, s.min, s.mode, s.after);
             let Some(g) = self.group(group) else { continue };
             let as_of = self.watermark(g, place);
             let body = match begun {
-                None if as_of < min => continue,
+                None if as_of < min || self.rings[place].popped < after => continue,
                 None => {
                     self.serves[at].begun = Some(Begun {
                         rest: ctx.table.slot_len(slot),

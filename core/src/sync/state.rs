@@ -153,7 +153,7 @@ pub(super) struct Group {
     /// By own bucket: the last epoch whose merge is known here. What is known of the space of its holder is the
     /// watermark.
     pub(super) merged: Vec<Epoch>,
-    /// By own bucket, at its adopter: what the merge was based on.
+    /// By own bucket: what the last merge was based on, here or at the adopter.
     pub(super) base: Vec<(Version, bool)>,
     /// Buckets that are pulled again after a merge.
     pub(super) resync: BucketBits,

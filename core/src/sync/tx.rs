@@ -70,8 +70,8 @@ pub(super) struct Ring {
     dirty_tail: u32,
     pub(super) dirty_len: usize,
     /// Conns ever put into and taken from the dirty queue.
-    pushed: u64,
-    popped: u64,
+    pub(super) pushed: u64,
+    pub(super) popped: u64,
     pub(super) skips: Vec<Skip>,
     /// Received tombstones.
     pub(super) tombs_head: u32,
@@ -102,6 +102,13 @@ impl Ring {
     /// The oldest LSN whose record is remembered.
     fn oldest(&self) -> Lsn {
         (self.last + 1).saturating_sub(self.entries.len() as u64).max(1)
+    }
+
+    /// Whether something of a slot may have been told after an LSN; what was is not remembered for ever.
+    pub(super) fn may_have_told(&self, slot: u16, since: Lsn) -> bool {
+        let first = since.saturating_add(1);
+        first < self.oldest()
+            || (first..=self.last).any(|lsn| self.entries[self.place(lsn)].slot == slot)
     }
 
     fn entry(&self, lsn: Lsn) -> Option<Entry> {

@@ -254,3 +254,78 @@ fn a_fenced_node_offers_what_only_it_has() {
         assert!(net.packet(0, &flows[30].inbound().flags(SYN)) != evenkeel_core::worker::Verdict::Punt);
     }
 }
+
+/// Holder and follower go on with a group that a third node adopted meanwhile. What that one knows counts, and the
+/// version of nobody's copy goes back: not of what was changed on the other side, not of what was closed there and
+/// long forgotten.
+#[test]
+fn no_version_goes_back_when_a_split_ends() {
+    for (seed, count) in [(0, 2), (1, 3), (2, 3)] {
+        let mut net = nodes(seed, count);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..60).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        let others: Vec<usize> = (0..count).filter(|n| *n != 1).collect();
+        for &n in &others {
+            net.cut.insert((n.min(1), n.max(1)));
+            net.meet_but(n, &[1]);
+        }
+        net.meet_but(1, &others);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(50 * MS);
+        assert_eq!(merged(&net, 1, group), 2);
+        net.authority(1, group, epoch, Role::Owned);
+        for flow in &flows[..20] {
+            net.fin(0, flow);
+        }
+        for flow in &flows[20..40] {
+            net.reset(0, flow);
+        }
+        let version = |net: &Net, n: usize, i: usize| net.conn(n, &flows[i].inbound().tuple()).map(|c| c.2);
+        let mut latest = vec![vec![None; flows.len()]; count];
+        let mut look = |net: &Net| {
+            for n in 0..count {
+                for (i, latest) in latest[n].iter_mut().enumerate() {
+                    let seen = version(net, n, i);
+                    assert!(seen.is_none() || seen >= *latest, "node {n}: {latest:?}, then {seen:?}");
+                    *latest = seen.or(*latest);
+                }
+            }
+        };
+        // Long enough for what was reset to be over, and for some of it to be told and forgotten.
+        for _ in 0..200 {
+            net.run(100 * MS);
+            look(&net);
+        }
+        let gone = (20..40).filter(|i| version(&net, 0, *i).is_none()).count();
+        assert_eq!(gone, 20, "the old holder has closed them");
+        net.cut.clear();
+        net.meet();
+        net.command(0, &SyncCommand::Create(None));
+        net.authority(0, group, epoch, Role::Fenced);
+        for n in 2..count {
+            net.authority(n, group, epoch, Role::Replica);
+        }
+        for _ in 0..1000 {
+            net.run(2 * MS);
+            look(&net);
+        }
+        net.authority(0, group, epoch, Role::Replica);
+        for _ in 0..150 {
+            net.run(2 * MS);
+            look(&net);
+        }
+        for i in 0..flows.len() {
+            let there = version(&net, 1, i).expect("the winner has them all");
+            for &n in &others {
+                assert_eq!(version(&net, n, i), Some(there), "node {n}, flow {i}");
+            }
+        }
+        assert_eq!(version(&net, 1, 50).map(|v| v.epoch.term), Some(1), "untouched, not told again");
+        assert_eq!(version(&net, 1, 0).map(|v| v.epoch.term), Some(2), "made later");
+        for &n in &others {
+            assert_eq!(net.agree(1, n, group), flows.len());
+        }
+    }
+}

@@ -112,33 +112,35 @@ impl OutboundUnique {
 /// `versions-grow`.
 #[derive(Debug, Default)]
 pub(crate) struct VersionsGrow {
-    /// By node, life and tuple: the version that was seen last.
-    versions: BTreeMap<(u16, u64, Key), (GroupId, Epoch, u64)>,
+    /// By node, life, group and tuple: the latest version that was seen, of sessions that are gone too. The next one of
+    /// the tuple in the group is later.
+    versions: BTreeMap<(u16, u64, GroupId, Key), (Epoch, u64)>,
     epochs: BTreeMap<(u16, u64, GroupId), Epoch>,
     pub(crate) found: Found,
 }
 
 impl VersionsGrow {
     pub(crate) fn sample(&mut self, sample: &Sample) {
-        let mut now = BTreeMap::new();
         for node in &sample.nodes {
             for row in &node.rows {
-                let Some(version) = row.version else { continue };
+                // What nobody was told of yet has no version.
+                let Some((group, epoch, lsn)) = row.version.filter(|v| v.2 != 0) else {
+                    continue;
+                };
                 self.found.looked += 1;
-                let at = (node.node, node.life, key(&row.inbound));
-                if let Some(before) = self.versions.get(&at)
-                    && before.0 == version.0
-                    && (version.1, version.2) < (before.1, before.2)
-                {
-                    let before = *before;
+                let version = (epoch, lsn);
+                let at = (node.node, node.life, group, key(&row.inbound));
+                let latest = self.versions.entry(at).or_insert(version);
+                if version < *latest {
+                    let before = *latest;
                     self.found.add(sample.at, || {
                         format!(
-                            "node {}: {} went from version {before:?} back to {version:?}",
+                            "node {}: {} of {group:?} went from version {before:?} back to {version:?}",
                             node.node, row.inbound
                         )
                     });
                 }
-                now.insert(at, version);
+                *latest = (*latest).max(version);
             }
             for &(group, epoch) in &node.epochs {
                 let known = self.epochs.entry((node.node, node.life, group)).or_insert(epoch);
@@ -154,8 +156,6 @@ impl VersionsGrow {
                 *known = (*known).max(epoch);
             }
         }
-        // What is gone is forgotten: a new connection of the same client may have another group.
-        self.versions = now;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::oracle::{
     self, Found, LiveFlow, NodeSample, OutboundUnique, Row, Sample, ServerStays, TablesEqual, VersionsGrow,
 };
 use crate::plan::Plan;
-use crate::report::{Outcome, Report};
+use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
 use crate::scenario::Scenario;
 
 /// What a client's last segment changed has reached all that hear the holder after so long.
@@ -273,6 +273,7 @@ impl<'s> Judge<'s> {
                 .map(|d| (nanos(d.at), d.what))
                 .collect(),
             kept_back: timeline.touched(),
+            broken_flows: broken_flows(&built.world, nanos(self.scenario.duration)),
             drops,
             sync,
             ..Report::new(self.scenario, seed, &measures)
@@ -452,6 +453,24 @@ fn bounds(lb: LbRef<'_>, scenario: &Scenario) -> Vec<String> {
         }
     }
     beyond
+}
+
+/// The first flows that broke.
+fn broken_flows(world: &World, end_ns: u64) -> Vec<BrokenFlow> {
+    let broken = (0u32..).zip(world.flows()).filter_map(|(number, flow)| {
+        Some(BrokenFlow {
+            flow: number,
+            tuple: tuple(flow).to_string(),
+            server: flow.server,
+            why: flow.broken?.name(),
+            waiting_since_ns: flow.awaiting_since.map(|t| t.as_nanos()),
+            at_ns: flow.ended.map_or(end_ns, |t| t.as_nanos()),
+        })
+    });
+    let mut flows: Vec<BrokenFlow> = broken.collect();
+    flows.sort_by_key(|b| (b.at_ns, b.flow));
+    flows.truncate(BROKEN_FLOWS_MAX);
+    flows
 }
 
 /// `byte-streams`.
