@@ -184,6 +184,10 @@ sync_counts! {
     Offered => "sync-offered",
     /// Offers taken.
     OffersTaken => "sync-offers-taken",
+    /// Buckets adopted although something of them was missing here, and nobody had them whole.
+    MergedLacking => "sync-merged-lacking",
+    /// Records that a peer did not take, for want of room.
+    PeerRefused => "sync-peer-refused",
 }
 
 /// What a worker counts. All only grow, but for [`Counters::by_state`].

@@ -193,6 +193,9 @@ pub fn explain(scenario: &Scenario) -> String {
     if let Some(off) = &scenario.off {
         let _ = writeln!(out, "off: {} (of {})", off.mechanism.name(), off.base);
         let _ = writeln!(out, "must fail: {}", off.fails.join("; "));
+        if !off.follows.is_empty() {
+            let _ = writeln!(out, "may follow: {}", off.follows.join("; "));
+        }
     }
     for expectation in &scenario.expects {
         let of = expectation.of.and_then(|l| scenario.loads.get(l));

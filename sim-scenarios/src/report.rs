@@ -34,7 +34,13 @@ impl Outcome {
             };
         };
         let failed = |name: &String| failures.iter().any(|f| f.name == *name);
-        let declared = |f: &Failure| off.fails.contains(&f.name);
+        let began = failures
+            .iter()
+            .filter(|f| off.fails.contains(&f.name))
+            .map(|f| f.at_ns)
+            .min();
+        let follows = |f: &Failure| off.follows.contains(&f.name) && began.is_some_and(|at| at <= f.at_ns);
+        let declared = |f: &Failure| off.fails.contains(&f.name) || follows(f);
         if off.fails.iter().all(failed) && failures.iter().all(declared) {
             Outcome::FailedAsDeclared
         } else {
@@ -392,5 +398,26 @@ mod tests {
             Outcome::NoProof
         );
         assert_eq!(Outcome::of(&scenario, &[failure("checksums")]), Outcome::NoProof);
+        // What may follow does so later, and proves nothing by itself.
+        let text = text.replace("fails =", "follows = [\"checksums\"]\nfails =");
+        let scenario = crate::language::parse("x.off", &text, &|_| Ok(base.to_owned())).expect("good");
+        let at = |name: &str, at_ns| Failure {
+            at_ns,
+            ..failure(name)
+        };
+        let outcome = |failures: &[Failure]| Outcome::of(&scenario, failures);
+        assert_eq!(
+            outcome(&[at("broken == 0", 5), at("checksums", 5)]),
+            Outcome::FailedAsDeclared
+        );
+        assert_eq!(
+            outcome(&[at("broken == 0", 5), at("checksums", 4)]),
+            Outcome::NoProof
+        );
+        assert_eq!(outcome(&[at("checksums", 5)]), Outcome::NoProof);
+        assert_eq!(
+            outcome(&[at("broken == 0", 5), at("versions-grow", 6)]),
+            Outcome::NoProof
+        );
     }
 }

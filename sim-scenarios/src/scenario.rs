@@ -63,6 +63,8 @@ pub struct Cluster {
     pub table: u32,
     /// LIPs of each node's share, per family.
     pub local_addresses: u32,
+    /// The lowest port that is given on them.
+    pub local_port_min: u16,
     /// Between two messages of a node to its peers.
     pub heartbeat: Duration,
     /// VRRP's advertisement interval.
@@ -309,6 +311,8 @@ pub struct Off {
     pub mechanism: Mechanism,
     /// Names of expectations and oracles that must fail, and no others.
     pub fails: Vec<String>,
+    /// Of these names: what may fail besides, once that has.
+    pub follows: Vec<String>,
     /// The scenario that it disproves, as it is written.
     pub base: String,
 }

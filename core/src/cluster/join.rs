@@ -1,5 +1,6 @@
 //! How a node gets what the others have, and when it may attract traffic.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::group::Pull;
@@ -13,6 +14,8 @@ use crate::time::Instant;
 pub(super) const BEHIND_COUNT_MAX: u64 = 64;
 /// A node that is behind for this time is too far behind.
 const BEHIND_TIME: Duration = Duration::from_secs(1);
+/// A peer that refuses nothing for this time may have room again.
+const REFUSED_TIME: Duration = Duration::from_secs(2);
 /// A pull that no worker reports within this time has not come through.
 const PULL_LOST: Duration = Duration::from_millis(200);
 /// A pull that stands still for this time is asked for again.
@@ -128,29 +131,75 @@ impl NodeCore {
             self.out.event(NodeEvent::Degraded);
         }
         self.news |= self.readiness != before;
-        self.advance_lag(now);
+        self.judge_itself(now);
+        self.advance_refusals(now);
+    }
+
+    /// Whether something of what a live peer holds is missing here for good, unless it is pulled.
+    fn lacks(&self) -> bool {
+        let lacking = self.status.iter().flatten().flat_map(|s| &s.lacking);
+        lacking.filter(|(_, n)| *n > 0).any(|(id, _)| {
+            let holder = self.groups.get(id).map(|g| g.epoch.holder);
+            holder.is_some_and(|h| self.peers_up().any(|p| p == h))
+        })
     }
 
     /// A node judges itself too.
-    fn advance_lag(&mut self, now: Instant) {
-        if !self.is_behind() {
-            self.behind_since = None;
-            if self.alarms.contains(&Alarm::Lagging) {
-                self.clear(Alarm::Lagging);
-                self.news = true;
-                if self.readiness == Readiness::Ready {
-                    self.out.event(NodeEvent::Ready);
-                }
+    fn judge_itself(&mut self, now: Instant) {
+        let before = self.readiness();
+        for (wrong, alarm) in [
+            (self.is_behind(), Alarm::Lagging),
+            (self.lacks(), Alarm::Incomplete),
+        ] {
+            let since = match alarm {
+                Alarm::Lagging => &mut self.behind_since,
+                _ => &mut self.lacks_since,
+            };
+            if !wrong {
+                *since = None;
+                self.clear(alarm);
+            } else if now >= *since.get_or_insert(now) + BEHIND_TIME {
+                self.raise(alarm);
             }
-            return;
         }
-        let since = *self.behind_since.get_or_insert(now);
-        if now >= since + BEHIND_TIME && !self.alarms.contains(&Alarm::Lagging) {
-            self.raise(Alarm::Lagging);
+        let after = self.readiness();
+        if after != before {
             self.news = true;
-            if self.readiness == Readiness::Ready {
-                self.out.event(NodeEvent::Degraded);
+            self.out.event(if after == Readiness::Ready {
+                NodeEvent::Ready
+            } else {
+                NodeEvent::Degraded
+            });
+        }
+    }
+
+    /// A peer had no room for records of this node.
+    pub(super) fn refused(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peers.iter_mut().find(|p| p.live() == Some(id)) {
+            peer.refused_at = Some(now);
+            self.raise(Alarm::PeerFull(id));
+        }
+    }
+
+    /// A peer that has not refused anything for a while and says that it is ready has room again.
+    fn advance_refusals(&mut self, now: Instant) {
+        let mut over = Vec::new();
+        for peer in self.peers.iter_mut() {
+            let Some(at) = peer.refused_at else { continue };
+            let gone = peer.live().is_none();
+            if gone || now >= at + REFUSED_TIME && peer.readiness == Readiness::Ready {
+                peer.refused_at = None;
+                over.push(peer.id);
             }
+        }
+        for id in over {
+            let of: Vec<Alarm> = self
+                .alarms
+                .iter()
+                .copied()
+                .filter(|a| matches!(a, Alarm::PeerFull(p) if p.node == id))
+                .collect();
+            of.into_iter().for_each(|a| self.clear(a));
         }
     }
 

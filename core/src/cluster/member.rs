@@ -32,6 +32,8 @@ pub(super) struct PeerState {
     /// Since when it is up and does not hear this node.
     pub(super) deaf_since: Option<Instant>,
     pub(super) out_of_sync: bool,
+    /// When it last had no room for something.
+    pub(super) refused_at: Option<Instant>,
     /// Whether it named a group for which there is no room here.
     pub(super) group_refused: bool,
 }
@@ -55,6 +57,7 @@ impl PeerState {
             hears_me: false,
             deaf_since: None,
             out_of_sync: false,
+            refused_at: None,
             group_refused: false,
         }
     }
@@ -105,6 +108,7 @@ impl PeerState {
         self.hears_me = false;
         self.deaf_since = None;
         self.out_of_sync = false;
+        self.refused_at = None;
         self.unnamed_until = None;
         self.group_refused = false;
     }

@@ -68,6 +68,8 @@ pub struct NodeCore {
     pub(super) alone_since: Instant,
     /// Since when this node is behind.
     pub(super) behind_since: Option<Instant>,
+    /// Since when something is missing here that is only pulled.
+    pub(super) lacks_since: Option<Instant>,
 
     pub(super) draining: bool,
     /// Draining, and there is an heir.
@@ -153,6 +155,7 @@ impl NodeCore {
             readiness: Readiness::Joining,
             alone_since: now,
             behind_since: None,
+            lacks_since: None,
             draining: false,
             leaving: false,
             drained: false,
@@ -261,6 +264,7 @@ impl NodeCore {
                     self.fence(from, group, epoch);
                 }
             }
+            SyncEvent::Refused(id) => self.refused(now, id),
             SyncEvent::OutOfSync(id) => {
                 if let Some(peer) = self.peers.iter_mut().find(|p| p.live() == Some(id)) {
                     peer.out_of_sync = true;
@@ -442,7 +446,8 @@ impl NodeCore {
     pub(super) fn readiness_of(&self, node: NodeId) -> Readiness {
         if node == self.me.node {
             // Behind by too much is not ready, and no reason to stop: nobody else may be better.
-            if self.alarms.contains(&Alarm::Lagging) {
+            let wrong = [Alarm::Lagging, Alarm::Incomplete];
+            if wrong.iter().any(|a| self.alarms.contains(a)) {
                 self.readiness.min(Readiness::Degraded)
             } else {
                 self.readiness

@@ -59,6 +59,11 @@ pub enum Alarm {
     OutOfSync(PeerId),
     /// This node is too far behind itself.
     Lagging,
+    /// Sessions of a live holder are missing here for longer than a second: there is no room for them, or what was
+    /// lost does not come.
+    Incomplete,
+    /// A peer has no room for sessions that it is told.
+    PeerFull(PeerId),
     /// A group was adopted by this node although it was not ready, as nobody else was.
     AdoptedUnready(GroupId),
     /// This node wants to leave and finds no ready peer to take over; it goes on serving.

@@ -178,6 +178,8 @@ pub(crate) mod flag {
     pub(crate) const INBOUND_ONLY: u8 = 16;
     /// Replication: the slot that is being pulled names it.
     pub(crate) const MENTIONED: u8 = 32;
+    /// Replication: an adoption restarted its timeout, and no packet has come since.
+    pub(crate) const RESTARTED: u8 = 64;
     /// Replication: it is in the dirty queue of its bucket.
     pub(crate) const DIRTY: u8 = 128;
 }

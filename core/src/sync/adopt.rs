@@ -10,7 +10,7 @@ use super::ranges::Watermark;
 use super::state::{Ctx, Destination, Sync, SyncOutcome};
 use super::{PullMode, SessionRecord, SyncBody, Version, VersionedRecord};
 use crate::cluster::{Epoch, GroupId, PeerId, Role};
-use crate::conn::ConnId;
+use crate::conn::{ConnId, flag};
 use crate::proto::ConnState;
 use crate::stats::SyncCount;
 use crate::time::Instant;
@@ -135,8 +135,12 @@ impl Sync {
         let own_mark = self.group(group).map(|g| self.watermark(g, place));
         let own_id = self.id;
         let own_ranges = own_mark.map(|m| self.known_of(m, place));
+        let bucket = self.buckets[place];
+        let lacking = self
+            .group(group)
+            .map_or_else(Vec::new, |g| self.lacking(g, bucket));
         let Some(g) = self.group_mut(group) else { return };
-        let complete = g.complete;
+        let ready = g.complete && lacking.is_empty();
         let Some(a) = &mut g.adoption else { return };
         let Step::Waits(known) = &mut a.steps[place] else {
             return;
@@ -151,7 +155,7 @@ impl Sync {
         let mut known = core::mem::take(known);
         known.push(Known {
             peer: own_id,
-            ready: complete,
+            ready,
             last: own.epoch,
             mark,
         });
@@ -174,11 +178,13 @@ impl Sync {
             epoch: best.last,
             lsn: best.mark.contiguous,
         };
-        let differs = (best.last, best.mark.contiguous) != (own.epoch, own.lsn);
+        let differs = (best.last, best.mark.contiguous) != (own.epoch, own.lsn)
+            || best.peer != own_id && !lacking.is_empty();
         let extra =
             |k: &&Known| k.last == best.last && k.mark.above.last().is_some_and(|r| r.last > base.lsn);
-        let exact = !known.iter().any(|k| extra(&k));
-        let bucket = self.buckets[place];
+        // Nobody has them all: what others have of them is taken as it is.
+        let patched = !differs && !lacking.is_empty();
+        let exact = !patched && !known.iter().any(|k| extra(&k));
         let mut pulls = false;
         if let Some(g) = self.group_mut(group) {
             g.base[place] = (base, exact);
@@ -202,6 +208,14 @@ impl Sync {
             pulls = true;
             for &slot in &slots {
                 self.pull(ctx, group, k.peer, Purpose::Extra, PullMode::Merge, slot, ctx.now);
+            }
+        }
+        if patched {
+            ctx.count(SyncCount::MergedLacking);
+            for k in known.iter().filter(|k| k.peer != own_id && k.last == best.last) {
+                for &slot in &lacking {
+                    pulls |= self.pull(ctx, group, k.peer, Purpose::Extra, PullMode::Merge, slot, ctx.now);
+                }
             }
         }
         if !pulls {
@@ -251,10 +265,16 @@ impl Sync {
         let Some(at) = self.groups.iter().position(|g| g.id == group) else {
             return;
         };
+        let bucket = self.buckets[place];
+        let lacking = self.lacking(&self.groups[at], bucket);
         let g = &mut self.groups[at];
         let epoch = g.epoch;
         let (base, exact) = g.base[place];
         g.merged[place] = epoch;
+        // From now on what is here is what there is.
+        for slot in lacking {
+            g.lacks.clear(slot);
+        }
         if let Some(a) = &mut g.adoption {
             a.steps[place] = Step::Ended;
         }
@@ -262,7 +282,7 @@ impl Sync {
         if all {
             g.adoption = None;
         }
-        self.restart_timeouts(ctx, group, self.buckets[place]);
+        self.restart_timeouts(ctx, group, bucket);
         self.send_merged(ctx, Destination::All, group, place, base, exact);
         self.free_received(ctx, place);
         // What changed meanwhile is told now.
@@ -295,7 +315,8 @@ impl Sync {
         self.send(ctx, to, self.buckets[place], false, body);
     }
 
-    /// Who adopts a session does not know when its last packet came.
+    /// Who adopts a session does not know when its last packet came. Once: a group that changes hands again and again
+    /// does not keep sessions that no packet uses.
     fn restart_timeouts(&mut self, ctx: &mut Ctx<'_>, group: GroupId, bucket: u16) {
         for slot in self.slots_of(bucket) {
             let conns: Vec<ConnId> = ctx
@@ -310,11 +331,21 @@ impl Sync {
                 if self.epochs.group(meta.version) != Some(group) {
                     continue;
                 }
+                let is_used = meta.flags & flag::DIRTY != 0 || meta.dirty_link != meta.deadline;
+                if meta.flags & flag::RESTARTED != 0 && !is_used {
+                    let deadline = ctx.table.deadline(id).max(ctx.now.tick());
+                    ctx.table.arm(id, deadline);
+                    continue;
+                }
                 let state = ConnState::from_u8(meta.state).unwrap_or_default();
                 let ms = ctx.timeout_ms(meta.service, state);
                 let deadline = ctx.now.tick() + u64::from(ms);
                 if let Some(meta) = ctx.table.meta_mut(id) {
                     meta.deadline = deadline as u32;
+                    meta.flags |= flag::RESTARTED;
+                    if meta.flags & flag::DIRTY == 0 {
+                        meta.dirty_link = meta.deadline;
+                    }
                 }
                 ctx.table.arm(id, deadline);
             }
@@ -374,7 +405,7 @@ impl Sync {
         let Some(g) = self.group(group) else { return };
         let own = self.watermark(g, place);
         let above = !self.known_of(own, place).above.is_empty();
-        if exact && own == base && !above {
+        if exact && own == base && !above && self.lacking(g, self.buckets[place]).is_empty() {
             self.set_merged(ctx, group, place);
             return;
         }
@@ -601,7 +632,7 @@ impl Sync {
                 continue;
             }
             let last = self.watermark(g, place);
-            let ready = g.complete;
+            let ready = g.complete && self.lacking(g, self.buckets[place]).is_empty();
             let mark = self.known_of(last, place);
             let body = SyncBody::Watermark {
                 group,

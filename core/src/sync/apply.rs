@@ -214,7 +214,7 @@ impl Sync {
         let (from, to) = (usize::from(meta.state), record.conn.state);
         meta.state = to as u8;
         (meta.service, meta.server) = (record.conn.service.0, record.conn.server_id.0);
-        meta.flags |= record.flags();
+        meta.flags = meta.flags & !flag::RESTARTED | record.flags();
         ctx.counters.by_state[from] -= 1;
         ctx.counters.by_state[to as usize] += 1;
         self.set_version(ctx.table, id, version);
@@ -405,6 +405,7 @@ impl Sync {
         if meta.flags & flag::DIRTY == 0 && meta.dirty_link != meta.deadline {
             if let Some(meta) = ctx.table.meta_mut(id) {
                 meta.dirty_link = meta.deadline;
+                meta.flags &= !flag::RESTARTED;
             }
             self.hint_traffic(ctx, id);
         }

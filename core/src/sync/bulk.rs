@@ -138,6 +138,9 @@ impl Sync {
             }
             return;
         }
+        if let Some(g) = self.group_mut(group) {
+            g.complete = false;
+        }
         let all: Vec<u16> = self.buckets.iter().flat_map(|b| self.slots_of(*b)).collect();
         for slot in all {
             self.pull(ctx, group, source, Purpose::Join, mode, slot, ctx.now);
@@ -166,6 +169,9 @@ impl Sync {
         };
         if holder == self.id {
             return true;
+        }
+        if let Some(g) = self.group_mut(group) {
+            g.lacks.set(slot);
         }
         self.pull(ctx, group, holder, Purpose::Repair, PullMode::Replace, slot, when)
     }
@@ -250,12 +256,32 @@ impl Sync {
                     Some(holder) if holder != self.id && self.is_alive(holder) => {
                         self.jobs[j].source = holder;
                     }
-                    // Adoption settles it.
+                    // Adoption settles it, or it goes on when the holder is back.
                     _ => {
                         self.jobs.remove(j);
                     }
                 },
             }
+        }
+        let lacking: Vec<(GroupId, u16)> = self
+            .groups
+            .iter()
+            .filter(|g| self.is_alive(g.epoch.holder))
+            .flat_map(|g| {
+                let lacks = (0..SLOT_COUNT as u16).filter(|s| g.lacks.has(*s));
+                lacks.map(|s| (g.id, s))
+            })
+            .filter(|(group, slot)| {
+                let flies = self.flights.iter().any(|f| (f.group, f.slot) == (*group, *slot));
+                let waits = self
+                    .jobs
+                    .iter()
+                    .any(|j| j.group == *group && (j.slots.has(*slot) || j.later.has(*slot)));
+                !flies && !waits
+            })
+            .collect();
+        for (group, slot) in lacking {
+            self.repair(ctx, group, slot, ctx.now);
         }
     }
 
@@ -503,7 +529,8 @@ impl Sync {
         {
             return Applied::Invalid;
         }
-        if merge && !self.is_above_base(group, place, r.version) {
+        let lacks = self.group(group).is_some_and(|g| g.lacks.has(slot));
+        if merge && !lacks && !self.is_above_base(group, place, r.version) {
             // Absent at the base and not newer: closed.
             return Applied::Older(None);
         }
@@ -543,6 +570,9 @@ impl Sync {
         ctx.count(SyncCount::SlotsPulled);
         if f.mode == PullMode::Replace {
             self.delete_unmentioned(ctx, group, slot, as_of);
+            if let Some(g) = self.group_mut(group) {
+                g.lacks.clear(slot);
+            }
         }
         if f.refused {
             let when = ctx.now + REFUSED_AGAIN;
@@ -710,7 +740,11 @@ impl Sync {
     fn outdo(&mut self, ctx: &mut Ctx<'_>, place: usize, (group, slot): (GroupId, u16), min: Version) {
         let own = self.id;
         let Some(g) = self.group(group) else { return };
-        if g.epoch.holder != own || g.merged[place] != g.epoch || min.epoch >= g.epoch || min <= g.base[place].0 {
+        if g.epoch.holder != own
+            || g.merged[place] != g.epoch
+            || min.epoch >= g.epoch
+            || min <= g.base[place].0
+        {
             return;
         }
         let earlier: Vec<ConnId> = ctx
@@ -739,6 +773,8 @@ impl Sync {
             let as_of = self.watermark(g, place);
             let body = match begun {
                 None if as_of < min || self.rings[place].popped < after => continue,
+                // Who joins gets it once it is whole; an adopter takes what there is.
+                None if g.lacks.has(slot) && min != Version::default() => continue,
                 None => {
                     self.serves[at].begun = Some(Begun {
                         rest: ctx.table.slot_len(slot),

@@ -117,6 +117,8 @@ pub enum SyncEvent {
     },
     /// A peer is too far behind: it is not waited for until it has caught up.
     OutOfSync(PeerId),
+    /// A peer had no room for what was told to it.
+    Refused(PeerId),
 }
 
 /// How far a worker is.
@@ -124,6 +126,8 @@ pub enum SyncEvent {
 pub struct SyncStatus {
     /// By group: slots that are asked for and have not ended.
     pub outstanding: Vec<(GroupId, u32)>,
+    /// By group: slots of which something is missing here, lost for good or refused for want of room.
+    pub lacking: Vec<(GroupId, u32)>,
     /// By group: sessions, closed ones excluded.
     pub sessions: Vec<(GroupId, u32)>,
     /// By peer: records of it that are known to exist and are not applied.

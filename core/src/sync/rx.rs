@@ -139,8 +139,14 @@ impl Sync {
                 }
                 SyncOutcome::Taken
             }
-            SyncBody::Ack { of, contiguous, .. } if *of == self.id => {
+            SyncBody::Ack {
+                of,
+                contiguous,
+                refused,
+                ..
+            } if *of == self.id => {
                 self.handle_ack(ctx, from, place, *contiguous);
+                self.handle_refused(ctx, from, refused);
                 SyncOutcome::Taken
             }
             SyncBody::Nack { of, missing } if *of == self.id => {
@@ -483,7 +489,7 @@ impl Sync {
                 || sync
                     .rx(epoch.holder, place)
                     .is_none_or(|rx| rx.mark.contiguous >= lsn_of(version));
-            pulled || merging || !passed
+            pulled || merging || !passed || g.lacks.has(slot)
         });
     }
 

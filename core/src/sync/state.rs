@@ -159,6 +159,9 @@ pub(super) struct Group {
     pub(super) resync: BucketBits,
     /// A pull of all its slots has ended, or it began here.
     pub(super) complete: bool,
+    /// Slots of which something is missing here that the watermark has passed: lost for good, or refused for want
+    /// of room. They are pulled again.
+    pub(super) lacks: Box<SlotBits>,
     pub(super) adoption: Option<Box<Adoption>>,
     /// Sessions that only this node may have, told to the winner: by own bucket.
     pub(super) offers: Vec<(usize, Offering)>,
@@ -302,6 +305,11 @@ impl Sync {
         self.steering.bucket(u32::from(slot))
     }
 
+    /// Slots of a bucket of which something of a group is missing here.
+    pub(super) fn lacking(&self, g: &Group, bucket: u16) -> Vec<u16> {
+        self.slots_of(bucket).filter(|s| g.lacks.has(*s)).collect()
+    }
+
     /// The slots of a bucket.
     pub(super) fn slots_of(&self, bucket: u16) -> impl Iterator<Item = u16> + use<> {
         let step = usize::from(self.steering.buckets());
@@ -330,7 +338,10 @@ impl Sync {
     }
 
     pub(super) fn tell(&mut self, event: SyncEvent) {
-        let told_again = matches!(event, SyncEvent::Stale { .. } | SyncEvent::OutOfSync(_));
+        let told_again = matches!(
+            event,
+            SyncEvent::Stale { .. } | SyncEvent::OutOfSync(_) | SyncEvent::Refused(_)
+        );
         let most = if told_again {
             EVENT_COUNT_MAX / 2
         } else {
@@ -387,6 +398,7 @@ impl Sync {
                 base: alloc::vec![(Version { epoch, lsn: 0 }, true); count],
                 resync: BucketBits::EMPTY,
                 complete: role.is_holder(),
+                lacks: Box::new(SlotBits::EMPTY),
                 adoption: None,
                 offers: Vec::new(),
                 tell_at: None,
@@ -485,6 +497,9 @@ impl Sync {
                 }
             }
             g.role = a.role;
+            if newer {
+                self.after_epoch(ctx, a.group);
+            }
             let g = &mut self.groups[at];
             if a.epoch.holder == own {
                 if a.role == Role::Adopting {
@@ -497,9 +512,6 @@ impl Sync {
                 g.tell_at = Some(ctx.now);
             } else if g.role == Role::Fenced || !g.told {
                 g.told = false;
-            }
-            if newer {
-                self.after_epoch(ctx, a.group);
             }
             self.tell_progress(at);
         }
@@ -611,6 +623,7 @@ impl Sync {
         };
         SyncStatus {
             outstanding: self.groups.iter().map(|g| (g.id, outstanding(g.id))).collect(),
+            lacking: self.groups.iter().map(|g| (g.id, g.lacks.count())).collect(),
             sessions: self
                 .groups
                 .iter()

@@ -107,8 +107,7 @@ impl Ring {
     /// Whether something of a slot may have been told after an LSN; what was is not remembered for ever.
     pub(super) fn may_have_told(&self, slot: u16, since: Lsn) -> bool {
         let first = since.saturating_add(1);
-        first < self.oldest()
-            || (first..=self.last).any(|lsn| self.entries[self.place(lsn)].slot == slot)
+        first < self.oldest() || (first..=self.last).any(|lsn| self.entries[self.place(lsn)].slot == slot)
     }
 
     fn entry(&self, lsn: Lsn) -> Option<Entry> {
@@ -539,6 +538,21 @@ impl Sync {
                 gap,
                 after: ring.pushed,
             });
+        }
+    }
+
+    /// A peer had no room for records: they are not told again, it pulls their slots once it has some.
+    pub(super) fn handle_refused(&mut self, ctx: &mut Ctx<'_>, peer: PeerId, refused: &[LsnRange]) {
+        // Ranges come from outside: what was never told cannot have been refused.
+        let told = |r: &LsnRange| r.first > 0 && r.first <= r.last && r.last <= LSN_MAX;
+        let count: u64 = refused
+            .iter()
+            .filter(|r| told(r))
+            .map(|r| r.last - r.first + 1)
+            .fold(0, u64::saturating_add);
+        if count > 0 {
+            ctx.counters.sync[SyncCount::PeerRefused as usize] += count.min(u64::from(u32::MAX));
+            self.tell(SyncEvent::Refused(peer));
         }
     }
 

@@ -288,7 +288,10 @@ fn no_version_goes_back_when_a_split_ends() {
             for n in 0..count {
                 for (i, latest) in latest[n].iter_mut().enumerate() {
                     let seen = version(net, n, i);
-                    assert!(seen.is_none() || seen >= *latest, "node {n}: {latest:?}, then {seen:?}");
+                    assert!(
+                        seen.is_none() || seen >= *latest,
+                        "node {n}: {latest:?}, then {seen:?}"
+                    );
                     *latest = seen.or(*latest);
                 }
             }
@@ -322,7 +325,11 @@ fn no_version_goes_back_when_a_split_ends() {
                 assert_eq!(version(&net, n, i), Some(there), "node {n}, flow {i}");
             }
         }
-        assert_eq!(version(&net, 1, 50).map(|v| v.epoch.term), Some(1), "untouched, not told again");
+        assert_eq!(
+            version(&net, 1, 50).map(|v| v.epoch.term),
+            Some(1),
+            "untouched, not told again"
+        );
         assert_eq!(version(&net, 1, 0).map(|v| v.epoch.term), Some(2), "made later");
         for &n in &others {
             assert_eq!(net.agree(1, n, group), flows.len());

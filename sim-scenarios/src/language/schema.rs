@@ -42,6 +42,7 @@ pub(crate) static CLUSTER: Schema = Schema {
         Key("workers", "2"),
         Key("table", "65536"),
         Key("local_addresses", "2"),
+        Key("local_port_min", "60000"),
         Key("heartbeat", "\"100ms\""),
         Key("advertisement", "\"100ms\""),
         Key("join_time", "\"1s\""),
@@ -149,6 +150,7 @@ pub(crate) static OFF: Schema = Schema {
     keys: &[
         Key("mechanism", "\"replication\""),
         Key("fails", "[\"broken == 0\"]"),
+        Key("follows", "[\"server-stays\"]"),
     ],
 };
 

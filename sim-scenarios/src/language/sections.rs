@@ -278,6 +278,7 @@ pub(crate) fn counter_proof(
         Err(Bad::new(Code::BadValue, message, help))
     };
     let (fails, all) = off.list("fails", judge, findings);
+    let (follows, _) = off.list("follows", judge, findings);
     if fails.is_empty() && all {
         let help = "add `fails = [\"broken == 0\"]`: names of expectations or oracles that must fail";
         findings.push(Finding::new(
@@ -293,6 +294,7 @@ pub(crate) fn counter_proof(
     scenario.off = Some(Off {
         mechanism: mechanism?.value,
         fails: fails.into_iter().map(|f| f.value).collect(),
+        follows: follows.into_iter().map(|f| f.value).collect(),
         base: base.value.to_owned(),
     });
     Some(scenario)
@@ -304,6 +306,7 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
         clustered: true,
         table: 65_536,
         local_addresses: 2,
+        local_port_min: 1024,
         heartbeat: Duration::from_millis(100),
         advertisement: Duration::from_millis(100),
         join_time: Duration::from_secs(1),
@@ -331,6 +334,9 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
     let mut number = |key, range, to: &mut u32| *to = count(table, key, range, findings).unwrap_or(*to);
     number("table", 64..=16_777_216, &mut cluster.table);
     number("local_addresses", 1..=32, &mut cluster.local_addresses);
+    let mut port_min = u32::from(cluster.local_port_min);
+    number("local_port_min", 1..=65_535, &mut port_min);
+    cluster.local_port_min = port_min as u16;
     number("ring", 1..=65_536, &mut cluster.ring);
     cluster.lsn_ring = count(table, "lsn_ring", 1..=65_536, findings);
     let mut time = |key, range: std::ops::RangeInclusive<u64>, to: &mut Duration| {

@@ -248,6 +248,7 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
         lb.workers = node.workers;
         lb.sizes = sizes(scenario.cluster.table, node.workers);
         lb.rx_ring = scenario.cluster.ring as usize;
+        lb.local_port_min = scenario.cluster.local_port_min;
         lb.handoff_ring = scenario.cluster.ring as usize;
         super::cluster::configure(&mut lb, scenario, node)?;
         let lb = world.add_lb(lb).map_err(refused)?;

@@ -69,15 +69,17 @@ fn message() -> impl Strategy<Value = NodeMessage> {
 fn event() -> impl Strategy<Value = SyncEvent> {
     let counts = || prop::collection::vec((claim().prop_map(|c| c.group), any::<u32>()), 0..5);
     let peers = || prop::collection::vec((who(), number()), 0..5);
-    let status =
-        (counts(), counts(), peers(), peers()).prop_map(|(outstanding, sessions, behind, unacked)| {
+    let status = (counts(), counts(), counts(), peers(), peers()).prop_map(
+        |(outstanding, lacking, sessions, behind, unacked)| {
             SyncEvent::Status(SyncStatus {
                 outstanding,
+                lacking,
                 sessions,
                 behind,
                 unacked,
             })
-        });
+        },
+    );
     prop_oneof![
         claim().prop_map(|GroupClaim { group, epoch, role }| {
             SyncEvent::AuthorityApplied(Authority { group, epoch, role })
@@ -93,6 +95,7 @@ fn event() -> impl Strategy<Value = SyncEvent> {
             epoch: c.epoch
         }),
         who().prop_map(SyncEvent::OutOfSync),
+        who().prop_map(SyncEvent::Refused),
         status,
     ]
 }
