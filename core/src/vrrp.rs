@@ -204,16 +204,16 @@ impl Vrrp {
     /// Whether the conn table is ready: only then does this node become master.
     pub fn handle_ready(&mut self, now: Instant, ready: bool) {
         self.set_now(now);
-        self.ready = ready;
+        let was_ready = core::mem::replace(&mut self.ready, ready);
         if !ready || self.state != VrrpState::Backup {
             return;
         }
         if self.config.is_owner() {
             self.become_master();
-        } else if self.silence {
-            // Nodes that start together are ready together: the skew gives them an order, as after a master's stop.
-            let at = self.now + self.skew_time();
-            self.timer = Some(self.timer.map_or(at, |t| t.min(at)));
+        } else if self.silence && !was_ready {
+            // Nodes that start together are ready together: the skew gives them an order, as after a master's stop. The
+            // timer that runs has come round in silence, and may be about to pass for the least of them.
+            self.timer = Some(self.now + self.skew_time());
         }
     }
 

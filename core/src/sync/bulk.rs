@@ -21,9 +21,13 @@ use crate::conn::{ConnId, SLOT_COUNT, flag};
 use crate::stats::SyncCount;
 use crate::time::Instant;
 
-/// Slots of a worker that are asked for at a time. Most slots of a small table are empty, and what a bulk takes is
-/// then slots / flights * the way there and back: 4,096 slots, 4 at a time and 8 ms each, were 8 seconds.
-pub(super) const FLIGHT_COUNT_MAX: usize = 32;
+/// Slots of a worker that are asked for at a time, at first and as long as they are full.
+pub(super) const FLIGHT_COUNT_MIN: usize = 32;
+/// Slots of a worker that are asked for at a time, at most. Most slots of a small table are empty, and what a bulk
+/// takes is then slots / flights * the way there and back: 4,096 slots, 32 at a time and 35 ms each, were 4.5 seconds.
+pub(super) const FLIGHT_COUNT_MAX: usize = 160;
+/// A slot with so few sessions is small: more may be asked for at a time.
+const SMALL_SLOT: u32 = 8;
 /// Pulls of a worker at most, each of one group from one peer for one purpose.
 pub(super) const JOB_COUNT_MAX: usize = 4 * GROUP_COUNT_MAX;
 /// A slot is asked for again after so long without anything of it.
@@ -316,6 +320,7 @@ impl Sync {
                 self.flights.push(f);
             } else {
                 ctx.count(SyncCount::SlotsRepeated);
+                self.flight_count = (self.flight_count / 2).max(FLIGHT_COUNT_MIN);
                 if !self.pull(ctx, f.group, f.source, f.purpose, f.mode, f.slot, now) {
                     self.flights.push(Flight {
                         again_at: now + PULL_AGAIN,
@@ -326,7 +331,7 @@ impl Sync {
         }
         let mut next: Option<Instant> = None;
         let mut j = 0;
-        while j < self.jobs.len() && self.flights.len() < FLIGHT_COUNT_MAX {
+        while j < self.jobs.len() && self.flights.len() < self.flight_count {
             let job = &mut self.jobs[j];
             if job.later.count() > 0 {
                 if job.later_at <= now {
@@ -568,6 +573,11 @@ impl Sync {
             return SyncOutcome::Taken;
         }
         ctx.count(SyncCount::SlotsPulled);
+        self.flight_count = if count <= SMALL_SLOT {
+            (self.flight_count + 1).min(FLIGHT_COUNT_MAX)
+        } else {
+            (self.flight_count / 2).max(FLIGHT_COUNT_MIN)
+        };
         if f.mode == PullMode::Replace {
             self.delete_unmentioned(ctx, group, slot, as_of);
             if let Some(g) = self.group_mut(group) {

@@ -200,6 +200,8 @@ pub(crate) struct Sync {
     pub(super) spaces: Vec<Space>,
     pub(super) jobs: Vec<Job>,
     pub(super) flights: Vec<Flight>,
+    /// As many at a time.
+    pub(super) flight_count: usize,
     pub(super) serves: VecDeque<Serve>,
     pub(super) pull_id: u32,
     pub(super) hints: VecDeque<(PeerId, SyncMessage)>,
@@ -258,6 +260,7 @@ impl Sync {
             spaces: Vec::new(),
             jobs: Vec::new(),
             flights: Vec::new(),
+            flight_count: super::bulk::FLIGHT_COUNT_MIN,
             serves: VecDeque::new(),
             pull_id: 0,
             hints: VecDeque::new(),

@@ -158,9 +158,10 @@ impl Sync {
         }
     }
 
-    /// Whether new conns are made at all.
-    pub(crate) fn creates(&self) -> bool {
-        self.create.is_some()
+    /// Whether new conns of a service are made. Those that others are told of only while the lease is certain: what
+    /// waited for a node that stood still is not opened by it while others may have taken over.
+    pub(crate) fn creates(&self, replicate: Replicate, now: Instant) -> bool {
+        self.create.is_some() && (replicate == Replicate::Off || now < self.lease_until)
     }
 
     /// A new conn was made.

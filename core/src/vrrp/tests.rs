@@ -349,6 +349,19 @@ fn of_two_that_are_ready_at_once_one_is_master() {
     assert_eq!(low.counters().became_master, 0);
 }
 
+/// The timer of the lesser one is about to pass when both are ready: that it came round just now means nothing.
+#[test]
+fn a_timer_that_is_about_to_pass_makes_no_master_of_the_lesser_one() {
+    let mut low = vrrp(config(false, 1, 100));
+    let passes = low.poll_timeout().expect("it listens");
+    low.handle_timeout(passes);
+    let again = low.poll_timeout().expect("it listens on");
+    let ready = Instant::from_nanos(again.as_nanos() - 1_000_000);
+    low.handle_ready(ready, true);
+    assert_eq!(low.poll_timeout(), Some(ready + low.skew_time()));
+    assert!(low.skew_time() > millis(1));
+}
+
 #[test]
 fn a_new_master_announces_twice() {
     for v6 in [false, true] {

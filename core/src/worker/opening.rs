@@ -68,7 +68,7 @@ impl Worker {
         if !is_client(&tuple, &snapshot) {
             return Err(DropReason::BadSource.into());
         }
-        if self.sync.as_ref().is_some_and(|sync| !sync.creates()) {
+        if !self.creates(service) {
             return Err(DropReason::NotReady.into());
         }
         let id = self.create(service, &tuple, bucket)?;

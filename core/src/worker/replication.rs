@@ -7,6 +7,7 @@ use crate::cluster::GroupId;
 use crate::conn::{ConnId, ConnRef};
 use crate::parse::Parsed;
 use crate::port::Frame;
+use crate::service::{ServiceId, VirtualService};
 use crate::stats::DropReason;
 use crate::sync::{CloseReason, Ctx, Destination, Sync, SyncMessage, SyncOutcome, Version};
 use crate::time::Instant;
@@ -48,12 +49,20 @@ impl Worker {
         sync.is_none_or(|sync| sync.may_delete(&self.table, id, self.now))
     }
 
+    /// Whether this node opens conns of a service now.
+    pub(super) fn creates(&self, service: &VirtualService) -> bool {
+        let sync = self.sync.as_ref();
+        sync.is_none_or(|sync| sync.creates(service.replicate, self.now))
+    }
+
     /// Makes way for a new connection of the same client.
     #[cold]
     pub(super) fn replace(&mut self, id: ConnId) -> Result<(), DropReason> {
-        let version = self.table.meta(id).map_or(0, |m| m.version);
+        let meta = self.table.meta(id);
+        let (version, service) = meta.map_or((0, u16::MAX), |m| (m.version, m.service));
         if let Some(sync) = &self.sync {
-            if !sync.creates() {
+            let service = self.snapshot.service(ServiceId(service));
+            if service.is_some_and(|s| !self.creates(s)) {
                 return Err(DropReason::NotReady);
             }
             if !sync.advances(version) {

@@ -336,3 +336,110 @@ fn no_version_goes_back_when_a_split_ends() {
         }
     }
 }
+
+/// The ring told all that was lost as slots to be pulled, which did not come before the holder died: the watermark of
+/// who lacks them is as high as anybody's. Nobody takes it for the base, and it takes what others have.
+#[test]
+fn who_lacks_slots_is_no_base() {
+    for (lacking, heir) in [(1, 1), (1, 2), (2, 1)] {
+        let mut config = NodeConfig::default();
+        config.sizes.ring_per_bucket = 16;
+        let mut net = Net::joined(heir as u64, &[config; 3]);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..1200).map(|n| net.open(0, n)).collect();
+        net.run(300 * MS);
+        assert_eq!(net.agree(0, lacking, group), 1200);
+        net.cut.insert((0, lacking));
+        for flow in &flows[..300] {
+            net.reset(0, flow);
+        }
+        for n in 2000..2600 {
+            net.open(0, n);
+        }
+        net.run(Duration::from_secs(5));
+        net.cut.clear();
+        net.filter = |m| !matches!(m.body, SyncBody::SlotEnd { .. });
+        net.run(400 * MS);
+        let lacks = net.nodes[lacking].lacking(group);
+        assert!(lacks > 100, "{lacks} slots");
+        assert_eq!(net.nodes[lacking].behind(), 0, "by its watermarks it has all");
+        net.crash(0);
+        net.filter = |_| true;
+        net.meet();
+        adopt(&mut net, group, heir, 2);
+        net.run(Duration::from_secs(3));
+        assert_eq!(merged(&net, heir, group), 2);
+        for n in [1, 2] {
+            assert_eq!(
+                net.nodes[n].all(group).len(),
+                1500,
+                "node {n}, {lacking} lacked, {heir} adopts"
+            );
+            for flow in &flows[..300] {
+                assert_eq!(net.state(n, flow), None, "closed stays closed");
+            }
+            assert_eq!(net.nodes[n].sync(SyncCount::MergedLacking), 0);
+        }
+    }
+}
+
+/// Both survivors lack something, each something else. What either of them has is what there is.
+#[test]
+fn what_nobody_has_whole_is_put_together() {
+    let mut config = NodeConfig::default();
+    config.sizes.ring_per_bucket = 16;
+    let mut net = Net::joined(3, &[config; 3]);
+    let group = net.group(0);
+    net.run(100 * MS);
+    for (lacking, numbers) in [(1, 0..1000), (2, 2000..3000)] {
+        net.cut.insert((0, lacking));
+        for n in numbers {
+            net.open(0, n);
+        }
+        net.run(200 * MS);
+        net.cut.clear();
+        net.filter = |m| !matches!(m.body, SyncBody::SlotEnd { .. } | SyncBody::SlotRecords { .. });
+        net.run(400 * MS);
+    }
+    let counts = [1, 2].map(|n| net.nodes[n].all(group).len());
+    assert!(counts.iter().all(|n| *n < 2000), "{counts:?}");
+    net.crash(0);
+    net.filter = |_| true;
+    net.meet();
+    adopt(&mut net, group, 1, 2);
+    net.run(Duration::from_secs(3));
+    assert_eq!(merged(&net, 1, group), 2);
+    assert!(net.nodes[1].sync(SyncCount::MergedLacking) > 0);
+    assert_eq!(net.nodes[1].all(group).len(), 2000);
+    assert_eq!(net.nodes[2].all(group).len(), 2000);
+}
+
+/// A group that changes hands again and again: a session that no packet uses ends all the same.
+#[test]
+fn an_adoption_restarts_a_timeout_once() {
+    let mut net = nodes(5, 2);
+    let group = net.group(0);
+    let flows: Vec<_> = (0..20).map(|n| net.open(0, n)).collect();
+    net.run(100 * MS);
+    let mut term = 1;
+    let mut heir = 0;
+    // Ninety seconds are an established session's.
+    for _ in 0..12 {
+        term += 1;
+        heir = 1 - heir;
+        adopt(&mut net, group, heir, term);
+        net.run(Duration::from_secs(1));
+        let epoch = next(&net, heir, term);
+        net.authority(heir, group, epoch, Role::Owned);
+        net.run(Duration::from_secs(19));
+        net.forwarded(heir, &flows[0].inbound());
+    }
+    assert_eq!(
+        net.state(heir, &flows[0]),
+        Some(ConnState::Established),
+        "it is used"
+    );
+    for flow in &flows[1..] {
+        assert_eq!(net.state(heir, flow), None, "nobody uses it");
+    }
+}

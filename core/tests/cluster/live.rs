@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_core::conn::TableSizes;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{DropReason, SyncCount};
-use evenkeel_core::sync::{SyncBody, SyncCommand};
+use evenkeel_core::sync::{SyncBody, SyncCommand, SyncEvent};
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::worker::Verdict;
 
@@ -386,4 +386,46 @@ fn an_open_that_comes_after_its_close_opens_nothing() {
     net.quiet();
     assert_eq!(net.nodes[1].all(net.group(0)).len(), 0);
     assert_eq!(net.nodes[0].tombs() + net.nodes[1].tombs(), 0);
+}
+
+/// What waited for a node that stood still is not opened by it: others may have taken over.
+#[test]
+fn nothing_is_opened_while_the_lease_is_uncertain() {
+    let mut net = two(0);
+    let flow = net.open(0, 1);
+    net.command(0, &SyncCommand::LeaseUntil(net.now + 10 * MS));
+    net.run(20 * MS);
+    let syn = crate::story::syn(Kind::V4.client(9), Kind::V4.vip(L4Proto::Tcp));
+    assert_eq!(net.packet(0, &syn), Verdict::Drop(DropReason::NotReady));
+    net.forwarded(0, &flow.inbound());
+    net.command(0, &SyncCommand::LeaseUntil(net.now + Duration::from_secs(1)));
+    net.forwarded(0, &syn);
+}
+
+/// Who has no room says so: the holder counts it and tells its node, and the peer's node learns what it lacks.
+#[test]
+fn a_holder_is_told_what_is_refused() {
+    let small = NodeConfig {
+        table: TableSizes {
+            conns_v4: 40,
+            conns_v6: 20,
+            exts: 0,
+        },
+        ..NodeConfig::default()
+    };
+    let mut net = Net::joined(0, &[NodeConfig::default(), small]);
+    let group = net.group(0);
+    let flows: Vec<_> = (0..300).map(|n| net.open(0, n)).collect();
+    net.run(500 * MS);
+    let refused = net.nodes[0].sync(SyncCount::PeerRefused);
+    assert!(refused >= 180, "{refused}");
+    assert!(net.nodes[0].has_told(|e| matches!(e, SyncEvent::Refused(_))) > 0);
+    assert!(net.nodes[1].lacking(group) > 0);
+    assert_eq!(net.nodes[0].unacked(), 0, "what is refused is not waited for");
+    for flow in &flows[60..] {
+        net.reset(0, flow);
+    }
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.agree(0, 1, group), 60);
+    assert_eq!(net.nodes[1].lacking(group), 0);
 }

@@ -218,6 +218,12 @@ impl Node {
         self.status.iter().flat_map(|s| &s.outstanding).map(|o| o.1).sum()
     }
 
+    /// Slots of a group of which it knows that it lacks something.
+    pub(crate) fn lacking(&self, group: GroupId) -> u32 {
+        let told = self.status.iter().flat_map(|s| &s.lacking);
+        told.filter(|(g, _)| *g == group).map(|(_, n)| *n).sum()
+    }
+
     pub(crate) fn behind(&self) -> u64 {
         self.status.iter().flat_map(|s| &s.behind).map(|o| o.1).sum()
     }

@@ -89,8 +89,12 @@ pub(crate) fn join_time_min(heartbeat: Duration) -> Duration {
     heartbeat * 4
 }
 
-/// Whether it has what the others have, by what it says itself. A node without a cluster has all there is.
+/// Whether it has what the others have, by what it says itself; one that stands still says nothing. A node without a
+/// cluster has all there is.
 pub(crate) fn is_ready(lb: LbRef<'_>) -> bool {
+    if lb.state() == LbState::Paused {
+        return false;
+    }
     match lb.node() {
         Some(node) => node.readiness() == Readiness::Ready,
         None => lb.state() == LbState::Running && lb.queues().is_none(),
