@@ -1,8 +1,9 @@
 //! `evenkeel check`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use evenkeel_control::{Config, Problem};
+use evenkeel_control::{Cluster, Config, Ids, Problem, parse_as};
 use serde::Serialize;
 
 use crate::complaint::Complaint;
@@ -15,6 +16,7 @@ use crate::{Exit, config, counted, print};
   evenkeel check /etc/evenkeel/node.toml
   evenkeel check a.toml b.toml --json
   ssh lb1 cat node.toml | evenkeel check -
+  evenkeel check examples/active-backup.toml --node lb2
 
 Exit codes: 0 all are good (warnings included), 1 one is refused or cannot be read.
 The keys of a config are described in docs/config.md.")]
@@ -22,6 +24,9 @@ pub(crate) struct Args {
     /// Config files; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Check as this node of the cluster (its name, or its number), whatever `this_node` says
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -40,10 +45,78 @@ struct Checked {
     workers: u8,
     /// Bytes of the tables of all workers together.
     table_bytes: u64,
+    /// `null`: the node is on its own.
+    cluster: Option<ClusterChecked>,
     errors: Vec<Refusal>,
     errors_omitted: usize,
     warnings: Vec<Problem>,
     warnings_omitted: usize,
+}
+
+/// The cluster of a file.
+#[derive(Debug, Serialize)]
+struct ClusterChecked {
+    id: u32,
+    /// This node's name.
+    node: String,
+    members: Vec<MemberChecked>,
+    /// `null`: no virtual router, every node answers for the virtual addresses.
+    vrid: Option<u8>,
+    virtual_addresses: Vec<IpAddr>,
+}
+
+/// A member of a cluster.
+#[derive(Debug, Serialize)]
+struct MemberChecked {
+    id: u16,
+    name: String,
+    priority: u8,
+    sync: SocketAddr,
+    local_addresses: Vec<IpAddr>,
+}
+
+impl From<&Cluster> for ClusterChecked {
+    fn from(cluster: &Cluster) -> Self {
+        let config = &cluster.config;
+        let vrrp = config.vrrp.as_ref();
+        let members = config.members.iter().zip(&cluster.nodes);
+        ClusterChecked {
+            id: config.cluster,
+            node: cluster.name.clone(),
+            members: members
+                .map(|(member, node)| MemberChecked {
+                    id: member.id.0,
+                    name: node.name.clone(),
+                    priority: member.priority,
+                    sync: node.sync,
+                    local_addresses: member.local_addrs.clone(),
+                })
+                .collect(),
+            vrid: vrrp.map(|v| v.vrid),
+            virtual_addresses: vrrp
+                .map_or_else(|| config.shared_addrs.clone(), |v| v.virtual_addrs().collect()),
+        }
+    }
+}
+
+impl ClusterChecked {
+    /// The second line of a good file.
+    fn line(&self) -> String {
+        let members = self.members.iter().map(|m| {
+            let own = if m.name == self.node { ", this one" } else { "" };
+            let share = match m.local_addresses.len() {
+                1 => "1 local address".to_owned(),
+                n => format!("{n} local addresses"),
+            };
+            format!("{} (priority {}, {share}{own})", m.name, m.priority)
+        });
+        let router = self.vrid.map_or_else(
+            || "no virtual router".to_owned(),
+            |vrid| format!("virtual router {vrid}"),
+        );
+        let members: Vec<_> = members.collect();
+        format!("  cluster {}, {router}: {}\n", self.id, members.join(", "))
+    }
 }
 
 /// What is wrong with a file: with its text, or there is none.
@@ -73,6 +146,7 @@ impl Checked {
             neighbours: spec.neighbours.len(),
             workers: config.workers,
             table_bytes: config.table_bytes(),
+            cluster: config.cluster.as_ref().map(ClusterChecked::from),
             errors: Vec::new(),
             errors_omitted: 0,
             warnings: config.warnings.clone(),
@@ -91,6 +165,7 @@ impl Checked {
             neighbours: 0,
             workers: 0,
             table_bytes: 0,
+            cluster: None,
             errors,
             errors_omitted: omitted,
             warnings: Vec::new(),
@@ -107,7 +182,10 @@ impl Checked {
             counted(self.ports, "port"),
             counted(self.workers, "worker"),
             size(self.table_bytes)
-        )
+        ) + &self
+            .cluster
+            .as_ref()
+            .map_or_else(String::new, ClusterChecked::line)
     }
 }
 
@@ -128,7 +206,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
                 continue;
             }
         };
-        match evenkeel_control::parse(&name, &text) {
+        match parse_as(&name, &text, args.node.as_deref(), &mut Ids::new()) {
             Ok(config) => {
                 let checked = Checked::good(name, &config);
                 if !args.json {

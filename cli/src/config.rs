@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use evenkeel_control::{Config, TEXT_LEN_MAX};
+use evenkeel_control::{Config, Ids, TEXT_LEN_MAX, parse_as};
 use miette::Report;
 use serde::Serialize;
 
@@ -76,12 +76,10 @@ pub(crate) fn read_text(path: &Path, what: &str, described: &str) -> Result<Stri
     })
 }
 
-/// The config in a file.
-pub(crate) fn load(path: &Path) -> Result<Config, Complaint> {
-    Ok(evenkeel_control::parse(
-        &path.display().to_string(),
-        &read(path)?,
-    )?)
+/// The config in a file, for this `node` of its cluster.
+pub(crate) fn load(path: &Path, node: Option<&str>) -> Result<Config, Complaint> {
+    let name = path.display().to_string();
+    Ok(parse_as(&name, &read(path)?, node, &mut Ids::new())?)
 }
 
 /// Whether this is how standard input is called.

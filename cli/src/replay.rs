@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Config of the node; - is standard input
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Which node of the config's cluster it is, by name or number, whatever `this_node` says; it runs alone
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// Write every packet with its verdict to a pcapng file (.gz: compressed; - is standard output, and the
     /// summary goes to standard error)
     #[arg(short, long, value_name = "OUT")]
@@ -84,8 +87,10 @@ pub(crate) fn run(mut args: Args) -> Result<Exit, Complaint> {
     if to_stdout {
         args.write = Some("-".into());
     }
-    let config = config::load(&args.config)?;
+    let mut config = config::load(&args.config, args.node.as_deref())?;
     config::warn(&config);
+    // A replay has one node: what others own is not its own.
+    config.spec.peer_local_addrs.clear();
     let node = Node {
         steering: config.steering,
         sizes: config.sizes,

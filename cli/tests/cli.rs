@@ -453,6 +453,92 @@ fn check_says_ok_or_shows_every_error() {
     );
 }
 
+const CLUSTER: &str = "examples/active-backup.toml";
+
+#[test]
+fn check_says_what_it_found_of_a_cluster() {
+    for (node, first, second) in [
+        (&[][..], "3 local addresses, this one", "3 local addresses"),
+        (
+            &["--node", "lb2"][..],
+            "3 local addresses",
+            "3 local addresses, this one",
+        ),
+    ] {
+        let output = evenkeel(&[&["check", CLUSTER][..], node].concat());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+        let text = stdout(&output);
+        let line = text.lines().nth(1).expect("a second line");
+        let wanted = format!(
+            "  cluster 1, virtual router 51: lb1 (priority 200, {first}), lb2 (priority 100, {second})"
+        );
+        assert_eq!(line, wanted);
+    }
+    let output = evenkeel(&["check", CLUSTER, CONFIG, "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let report = json(&output);
+    let wanted = serde_json::json!({
+        "id": 1,
+        "node": "lb1",
+        "members": [
+            {
+                "id": 1, "name": "lb1", "priority": 200, "sync": "10.255.0.1:4790",
+                "local_addresses": ["198.51.100.101", "198.51.100.102", "2001:db8:5::101"],
+            },
+            {
+                "id": 2, "name": "lb2", "priority": 100, "sync": "10.255.0.2:4790",
+                "local_addresses": ["198.51.100.111", "198.51.100.112", "2001:db8:5::111"],
+            },
+        ],
+        "vrid": 51,
+        "virtual_addresses": ["192.0.2.53", "192.0.2.80", "2001:db8::80"],
+    });
+    assert_eq!(report["files"][0]["cluster"], wanted);
+    assert!(report["files"][1]["cluster"].is_null());
+    let output = evenkeel(&["check", CLUSTER, "--node", "lb3"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("did you mean \"lb1\""),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// As one node: on its own share, and with nothing known of the other node's.
+#[test]
+fn a_node_of_a_cluster_is_replayed_alone() {
+    let bare = fs::read_to_string(root().join(CLUSTER)).expect("there");
+    let bare = bare.replace("this_node = \"lb1\"", "");
+    let bare = file("cluster_replay", "bare.toml", bare.as_bytes());
+    let replay = |config: &str, node: &[&str]| {
+        let args = [
+            "replay",
+            "-r",
+            "captures/http4.pcapng",
+            "--map-vip",
+            "--json",
+            "--conns",
+            "--config",
+            config,
+        ];
+        evenkeel(&[&args[..], node].concat())
+    };
+    for (node, own) in [("lb1", "198.51.100.10"), ("lb2", "198.51.100.11")] {
+        let output = replay(text(&bare), &["--node", node]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let summary = json(&output);
+        assert!(
+            summary["conns"]["created"].as_u64().is_some_and(|n| n > 0),
+            "{summary}"
+        );
+        assert!(summary.to_string().contains(own), "{summary}");
+    }
+    assert_eq!(replay(CLUSTER, &[]).status.code(), Some(0));
+    let output = replay(text(&bare), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("this_node"));
+}
+
 #[test]
 fn warnings_that_are_left_out_are_counted_in_words() {
     let config = fs::read_to_string(root().join("control/tests/warn/no_next_hop.toml")).expect("there");

@@ -9,6 +9,7 @@ use evenkeel_core::sched::CYCLE_LEN_MAX;
 use evenkeel_core::service::{Place, Snapshot, SnapshotError, SnapshotErrorKind as Kind, WEIGHT_MAX};
 use evenkeel_core::tuple::Family;
 
+use crate::cluster;
 use crate::problem::{Code, Finding, Findings, PROBLEM_COUNT_MAX, Span, counted};
 use crate::sections::{Draft, ServicePlace};
 
@@ -107,6 +108,8 @@ pub(crate) fn snapshot(draft: &Draft, findings: &mut Findings) -> Option<Snapsho
         .map(|e| (place_of(draft, &e), e))
         .collect();
     placed.sort_by_key(|(span, _)| span.start);
+    // Services that take their local addresses from the node's share have their errors in common.
+    placed.dedup_by(|a, b| a.0 == b.0 && a.1.kind == b.1.kind);
     // Only what is reported is put into words: that may search for another place.
     findings.omit(placed.len().saturating_sub(PROBLEM_COUNT_MAX));
     for (span, error) in placed.into_iter().take(PROBLEM_COUNT_MAX) {
@@ -121,7 +124,17 @@ fn is_artefact(draft: &Draft, error: &SnapshotError) -> bool {
     let unread = |i, part: fn(&ServicePlace) -> bool| service(i).is_some_and(part);
     match (error.place, &error.kind) {
         (Place::Service(i), Kind::NoServers) => unread(i, |s| s.servers_unread),
-        (Place::Service(i), Kind::NoLocalAddr(_)) => unread(i, |s| s.locals_unread),
+        (Place::Service(i), Kind::NoLocalAddr(_)) => unread(i, |s| s.locals_unread || s.from_share),
+        // These are told of the share.
+        (
+            Place::Service(i),
+            Kind::TooMany {
+                what: "local addresses",
+                ..
+            },
+        ) => unread(i, |s| s.from_share),
+        (Place::LocalAddr(..), &Kind::AddressConflict(addr)) => cluster::tells_conflict(draft, addr, false),
+        (Place::PeerLocalAddr(_), &Kind::AddressConflict(addr)) => cluster::tells_conflict(draft, addr, true),
         (Place::LocalAddr(i, _), Kind::UnusedLocalAddr(_)) => unread(i, |s| s.servers_unread),
         (
             Place::Service(i),
@@ -168,8 +181,7 @@ fn place_of(draft: &Draft, error: &SnapshotError) -> Span {
             Kind::BadMac(_) => &n.mac,
             _ => &n.address,
         }),
-        // No text says them yet.
-        Place::PeerLocalAddr(_) => None,
+        Place::PeerLocalAddr(i) => places.peer_locals.get(i),
         Place::Whole => match error.kind {
             // The first one beyond the bound.
             Kind::TooMany { what: "ports", max } => places.ports.get(max).map(|p| &p.whole),
@@ -181,6 +193,10 @@ fn place_of(draft: &Draft, error: &SnapshotError) -> Span {
                 what: "neighbours",
                 max,
             } => places.neighbours.get(max).map(|n| &n.address),
+            Kind::TooMany {
+                what: "local addresses of peers",
+                max,
+            } => places.peer_locals.get(max),
             Kind::TooMany { what: "routes", .. } => places.routes.last().map(|r| &r.to),
             Kind::TooMany {
                 what: "real servers",
@@ -304,7 +320,7 @@ fn first_use(draft: &Draft, addr: IpAddr, not_at: &Span) -> Option<Span> {
         .map(|(_, at)| at.clone())
 }
 
-/// Every address that the balancer answers for: those of ports, VIPs and local addresses.
+/// Every address that the balancer answers for, or its peers: those of ports, VIPs and local addresses.
 fn own_addrs(draft: &Draft) -> impl Iterator<Item = (IpAddr, &Span)> {
     let (spec, places) = (&draft.spec, &draft.places);
     let ports = spec
@@ -317,7 +333,8 @@ fn own_addrs(draft: &Draft) -> impl Iterator<Item = (IpAddr, &Span)> {
         .filter(|(_, at)| !at.vip_unread)
         .map(|(s, at)| (s.vip, &at.vip));
     let locals = services().flat_map(|(s, at)| s.local_addrs.iter().copied().zip(&at.locals));
-    ports.chain(vips).chain(locals)
+    let peers = spec.peer_local_addrs.iter().copied().zip(&places.peer_locals);
+    ports.chain(vips).chain(locals).chain(peers)
 }
 
 /// Gateways and neighbours at addresses of the balancer: what is sent to them comes back or is lost.
@@ -438,7 +455,7 @@ mod tests {
     fn draft() -> Draft {
         let mut findings = Findings::default();
         let tree = crate::syntax::tree(&crate::sections::ROOT, TEXT, &mut findings).expect("TOML");
-        let draft = crate::sections::draft(&tree, &mut findings);
+        let draft = crate::sections::draft(&tree, None, &mut findings);
         assert!(findings.is_empty());
         draft
     }

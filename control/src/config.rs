@@ -8,6 +8,7 @@ use evenkeel_core::conn::TableSizes;
 use evenkeel_core::lport::Steering;
 use evenkeel_core::service::{SERVER_COUNT_MAX, SERVICE_COUNT_MAX, Snapshot, SnapshotSpec};
 
+use crate::cluster::{self, Cluster};
 use crate::problem::{Code, ConfigErrors, Finding, Findings, Problem};
 use crate::sections::{self, Draft};
 use crate::{Ids, TEXT_LEN_MAX, check, syntax};
@@ -29,6 +30,8 @@ pub struct Config {
     pub local_port_min: u16,
     /// What `snapshot` is made of.
     pub spec: SnapshotSpec,
+    /// The cluster that the node is one of; `None`: it is on its own.
+    pub cluster: Option<Cluster>,
     /// What workers read.
     pub snapshot: Arc<Snapshot>,
     /// What is allowed but will not work as it may be meant; at most
@@ -45,7 +48,8 @@ impl Config {
     }
 
     /// The sections in which `new` differs in what is fixed while a node runs; empty if workers can take
-    /// its snapshot as it is. Of a port these are name, MAC address and MTU.
+    /// its snapshot as it is. Of a port these are name, MAC address and MTU; of a cluster all, and the VIPs belong to
+    /// it.
     pub fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
         let rss = |c: &Config| (c.rss_key.clone(), c.steering.buckets());
         let ports = |c: &Config| -> Vec<_> {
@@ -61,6 +65,7 @@ impl Config {
             ("rss", rss(self) != rss(new)),
             ("local_ports", self.local_port_min != new.local_port_min),
             ("port", ports(self) != ports(new)),
+            ("cluster", self.cluster != new.cluster),
         ];
         differs.into_iter().filter(|d| d.1).map(|d| d.0).collect()
     }
@@ -75,6 +80,12 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 /// As [`parse`], with ids of services and real servers that `ids` remembers. It remembers those of this
 /// config too, unless the config is refused.
 pub fn parse_with(name: &str, text: &str, ids: &mut Ids) -> Result<Config, ConfigErrors> {
+    parse_as(name, text, None, ids)
+}
+
+/// As [`parse_with`], for this `node` of the cluster (its name, or its number), whatever the text says of which one it
+/// is for.
+pub fn parse_as(name: &str, text: &str, node: Option<&str>, ids: &mut Ids) -> Result<Config, ConfigErrors> {
     let mut findings = Findings::default();
     if text.len() > TEXT_LEN_MAX {
         let message = format!("{} bytes of config", text.len());
@@ -86,7 +97,7 @@ pub fn parse_with(name: &str, text: &str, ids: &mut Ids) -> Result<Config, Confi
     let Some(tree) = syntax::tree(&sections::ROOT, text, &mut findings) else {
         return Err(findings.into_errors(name, text));
     };
-    let mut draft = sections::draft(&tree, &mut findings);
+    let mut draft = sections::draft(&tree, node, &mut findings);
     drop(tree);
 
     let steering = check::steering(&draft, &mut findings);
@@ -95,6 +106,7 @@ pub fn parse_with(name: &str, text: &str, ids: &mut Ids) -> Result<Config, Confi
     let mut new_ids = ids.clone();
     let interned = intern(&mut draft, &mut new_ids, &mut findings);
     let snapshot = interned.and_then(|()| check::snapshot(&draft, &mut findings));
+    let cluster = cluster::check(&draft, &mut findings);
     let (Some(steering), Some(snapshot), true) = (steering, snapshot, findings.is_empty()) else {
         return Err(findings.into_errors(name, text));
     };
@@ -110,6 +122,7 @@ pub fn parse_with(name: &str, text: &str, ids: &mut Ids) -> Result<Config, Confi
         steering,
         local_port_min: draft.local_port_min.value,
         spec: draft.spec,
+        cluster,
         snapshot: Arc::new(snapshot),
         warnings,
         warnings_omitted,

@@ -14,6 +14,7 @@
 //! ```
 
 mod check;
+mod cluster;
 mod config;
 mod ids;
 mod problem;
@@ -30,7 +31,8 @@ pub mod reading {
     pub use crate::syntax::tree;
 }
 
-pub use config::{Config, parse, parse_with};
+pub use cluster::{Cluster, ClusterNode};
+pub use config::{Config, parse, parse_as, parse_with};
 pub use ids::Ids;
 pub use problem::{Code, ConfigErrors, PROBLEM_COUNT_MAX, Problem};
 pub use value::{Bad, address, duration, endpoint, mac, prefix, show_duration};

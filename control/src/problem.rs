@@ -69,6 +69,8 @@ codes! {
     PortZero = "port_zero",
     /// The name of an interface that is not there.
     UnknownPort = "unknown_port",
+    /// No node of the cluster has this name or number.
+    UnknownNode = "unknown_node",
     /// No interface.
     NoPort = "no_port",
     /// No virtual service.
@@ -79,6 +81,8 @@ codes! {
     NoLocalAddress = "no_local_address",
     /// A local address of a family that no server of the service has.
     UnusedLocalAddress = "unused_local_address",
+    /// A service's local address that is not of the node's share.
+    NotInShare = "not_in_share",
     /// The same thing twice.
     Duplicate = "duplicate",
     /// Two services with the same VIP, port and protocol.
@@ -97,7 +101,7 @@ codes! {
     LocalPorts = "local_ports",
     /// A service needs conns of a family for which the table has no room.
     NoTable = "no_table",
-    /// A timeout of the other protocol.
+    /// Something that cannot have any effect, such as a timeout of the other protocol.
     NoEffect = "no_effect",
     /// Warning: a real server to which no frame can be sent.
     NoNextHop = "no_next_hop",
@@ -327,6 +331,14 @@ impl Findings {
         self.kept.push(finding);
         if self.kept.len() >= 2 * PROBLEM_COUNT_MAX {
             self.cut();
+        }
+    }
+
+    /// Adds one, unless there is one of this kind at its place.
+    pub fn push_new(&mut self, finding: Finding) {
+        let same = |f: &Finding| f.code == finding.code && f.span == finding.span;
+        if !self.kept.iter().any(same) {
+            self.push(finding);
         }
     }
 

@@ -150,6 +150,11 @@ impl<'a, 'i> Table<'a, 'i> {
         Finding::new(Code::WrongType, value.span(), message, help).label(format!("this is {found}"))
     }
 
+    /// Whether `name` is written here.
+    pub fn has(&self, name: &'static str) -> bool {
+        self.entries.contains_key(name)
+    }
+
     /// The place of the value of `name`, or of the table.
     pub fn span_of(&self, name: &'static str) -> Span {
         self.entries
@@ -219,7 +224,27 @@ impl<'a, 'i> Table<'a, 'i> {
         range: RangeInclusive<u32>,
         findings: &mut Findings,
     ) -> Option<Field<u32>> {
-        let value = self.value(name, Need::Optional, findings)?;
+        self.integer_or_not(name, Need::Optional, range, findings)
+    }
+
+    /// As [`Table::integer`], for one that must be there.
+    pub fn required_integer(
+        &self,
+        name: &'static str,
+        range: RangeInclusive<u32>,
+        findings: &mut Findings,
+    ) -> Option<Field<u32>> {
+        self.integer_or_not(name, Need::Required, range, findings)
+    }
+
+    fn integer_or_not(
+        &self,
+        name: &'static str,
+        need: Need,
+        range: RangeInclusive<u32>,
+        findings: &mut Findings,
+    ) -> Option<Field<u32>> {
+        let value = self.value(name, need, findings)?;
         let DeValue::Integer(n) = value.get_ref() else {
             findings.push(self.wrong_type(name, value, "an integer"));
             return None;
@@ -235,6 +260,19 @@ impl<'a, 'i> Table<'a, 'i> {
         };
         Some(Field {
             value: n,
+            span: value.span(),
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, name: &'static str, findings: &mut Findings) -> Option<Field<bool>> {
+        let value = self.value(name, Need::Optional, findings)?;
+        let DeValue::Boolean(b) = value.get_ref() else {
+            findings.push(self.wrong_type(name, value, "a boolean"));
+            return None;
+        };
+        Some(Field {
+            value: *b,
             span: value.span(),
         })
     }

@@ -17,6 +17,7 @@ use evenkeel_core::wire::MacAddr;
 use toml::de::DeTable;
 
 use crate::WORKER_COUNT_MAX;
+use crate::cluster::{self, ClusterDraft};
 use crate::problem::{Code, Finding, Findings, Span, shown};
 use crate::read::{Field, Key, Need, Schema, Table, list, nearest};
 use crate::value::{self, Bad};
@@ -35,6 +36,7 @@ pub(crate) static ROOT: Schema = Schema {
         Key("rss", "[rss]"),
         Key("local_ports", "[local_ports]"),
         Key("timeouts", "[timeouts]"),
+        Key("cluster", "[cluster]"),
         Key("port", "[[port]]"),
         Key("route", "[[route]]"),
         Key("neighbour", "[[neighbour]]"),
@@ -126,7 +128,7 @@ static SERVER: Schema = Schema {
 };
 
 /// Every table of the language, for keys that stand in the wrong one.
-static ALL: &[&Schema] = &[
+pub(crate) static ALL: &[&Schema] = &[
     &ROOT,
     &TABLE,
     &RSS,
@@ -139,6 +141,10 @@ static ALL: &[&Schema] = &[
     &NEIGHBOUR,
     &SERVICE,
     &SERVER,
+    &cluster::CLUSTER,
+    &cluster::VRRP,
+    &cluster::NODE,
+    &cluster::NODE_PORT,
 ];
 
 /// The keys of `[timeouts.tcp]`.
@@ -174,6 +180,7 @@ pub(crate) struct Draft {
     pub(crate) buckets: Field<u16>,
     pub(crate) local_port_min: Field<u16>,
     pub(crate) spec: SnapshotSpec,
+    pub(crate) cluster: Option<ClusterDraft>,
     /// Index by index what `spec` holds.
     pub(crate) places: Places,
 }
@@ -184,6 +191,7 @@ pub(crate) struct Places {
     pub(crate) services: Vec<ServicePlace>,
     pub(crate) routes: Vec<RoutePlace>,
     pub(crate) neighbours: Vec<NeighbourPlace>,
+    pub(crate) peer_locals: Vec<Span>,
 }
 
 #[derive(Debug)]
@@ -220,6 +228,8 @@ pub(crate) struct ServicePlace {
     pub(crate) vip_unread: bool,
     /// There are local addresses that could not be read.
     pub(crate) locals_unread: bool,
+    /// The local addresses are those of the node's share.
+    pub(crate) from_share: bool,
     /// There are servers that could not be read.
     pub(crate) servers_unread: bool,
 }
@@ -230,8 +240,8 @@ pub(crate) struct ServerPlace {
     pub(crate) weight: Span,
 }
 
-/// Reads all sections.
-pub(crate) fn draft(tree: &DeTable<'_>, findings: &mut Findings) -> Draft {
+/// Reads all sections, for this `node` of the cluster.
+pub(crate) fn draft(tree: &DeTable<'_>, node: Option<&str>, findings: &mut Findings) -> Draft {
     let root = Table::new(&ROOT, ALL, 0..0, tree, findings);
     let sub = |name, schema, findings: &mut Findings| root.table(name, schema, ALL, findings);
 
@@ -285,11 +295,15 @@ pub(crate) fn draft(tree: &DeTable<'_>, findings: &mut Findings) -> Draft {
         buckets,
         local_port_min,
         spec: SnapshotSpec::default(),
+        cluster: cluster::read(&root, node, findings),
         places: Places::default(),
     };
     let ports = draft.ports(&root, findings);
     draft.routes(&root, &ports, findings);
     draft.neighbours(&root, &ports, findings);
+    if let Some(cluster) = &mut draft.cluster {
+        cluster.find_ports(&ports, findings);
+    }
     let (services, whole) = root.tables("service", &SERVICE, ALL, findings);
     if services.is_empty() && whole {
         let help = "add a `[[service]]` with `name`, `vip`, `protocol`, `local_addresses` and a `[[service.server]]`";
@@ -301,6 +315,7 @@ pub(crate) fn draft(tree: &DeTable<'_>, findings: &mut Findings) -> Draft {
     for service in &services {
         draft.service(service, base, &mut names, findings);
     }
+    draft.peers();
     draft
 }
 
@@ -312,10 +327,10 @@ fn narrow<T: TryFrom<u32>>(field: Option<Field<u32>>, default: T, span: Span) ->
 
 /// Names that were read, to find the second one.
 #[derive(Default)]
-struct Names(BTreeMap<String, Span>);
+pub(crate) struct Names(BTreeMap<String, Span>);
 
 impl Names {
-    fn read(&mut self, table: &Table<'_, '_>, findings: &mut Findings) -> Option<Field<String>> {
+    pub(crate) fn read(&mut self, table: &Table<'_, '_>, findings: &mut Findings) -> Option<Field<String>> {
         let name = table.parsed("name", Need::Required, name, findings)?;
         if let Some(first) = self.0.get(&name.value) {
             let message = format!("the name \"{}\" stands there twice", name.value);
@@ -337,7 +352,7 @@ impl Names {
     }
 }
 
-fn name(text: &str) -> Result<String, Bad> {
+pub(crate) fn name(text: &str) -> Result<String, Bad> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !text.is_empty() && text.len() <= NAME_LEN_MAX && text.chars().all(plain) {
         return Ok(text.to_owned());
@@ -400,8 +415,22 @@ impl Draft {
         };
         for (i, port) in ports.iter().enumerate() {
             let name = port.parsed("name", Need::Required, name, findings);
-            let mac = port.parsed("mac", Need::Required, value::mac, findings);
+            // What the node's own entry in the cluster says counts instead of what stands here.
+            let of_name = |c: &ClusterDraft| name.as_ref().map(|n| c.port(&n.value));
+            let own = self.cluster.as_ref().and_then(of_name).unwrap_or_default();
+            let need = if own.mac_elsewhere {
+                Need::Optional
+            } else {
+                Need::Required
+            };
+            let mac = port.parsed("mac", need, value::mac, findings);
             let (addresses, _) = port.list("addresses", value::prefix, findings);
+            let mac_place = own
+                .mac
+                .as_ref()
+                .map_or_else(|| port.span_of("mac"), |m| m.span.clone());
+            let mac = own.mac.or(mac);
+            let addresses = own.addresses.unwrap_or(addresses);
             let mtu = port.integer("mtu", MTU_MIN..=u32::from(u16::MAX), findings);
             match (&name, u16::try_from(i)) {
                 (Some(name), Ok(id)) => {
@@ -419,7 +448,7 @@ impl Draft {
             self.places.ports.push(PortPlace {
                 whole: port.span.clone(),
                 name: port.span_of("name"),
-                mac: port.span_of("mac"),
+                mac: mac_place,
                 mtu: port.span_of("mtu"),
                 addresses: addresses.into_iter().map(|a| a.span).collect(),
             });
@@ -527,6 +556,12 @@ impl Draft {
                 weight: weight.span,
             });
         }
+        let share = self.cluster.as_ref().filter(|_| !table.has("local_addresses"));
+        let from_share = share.is_some();
+        let locals = match share {
+            Some(cluster) => cluster.own_locals(servers.iter().map(|s: &ServerSpec| s.addr)),
+            None => locals,
+        };
         self.places.services.push(ServicePlace {
             whole: table.span.clone(),
             vip: table.span_of("vip"),
@@ -534,6 +569,7 @@ impl Draft {
             locals: locals.iter().map(|l| l.span.clone()).collect(),
             vip_unread: vip.is_none() || proto.is_none(),
             locals_unread: !locals_read,
+            from_share,
             servers_unread: !tables_read || servers.len() != tables.len(),
             servers: places,
         });
@@ -555,6 +591,17 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// The local addresses of the other nodes.
+    fn peers(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        for local in cluster.peer_locals() {
+            self.spec.peer_local_addrs.push(local.value);
+            self.places.peer_locals.push(local.span.clone());
+        }
+    }
+}
+
 /// A VIP for a service whose own could not be read, so that the rest of it can be checked: from the
 /// discard-only prefix 100::/64 (RFC 6666), which no VIP is in.
 pub(crate) fn stand_in(index: usize) -> SocketAddr {
@@ -565,7 +612,7 @@ pub(crate) fn stand_in(index: usize) -> SocketAddr {
 }
 
 /// The ports by name.
-struct PortNames {
+pub(crate) struct PortNames {
     ids: BTreeMap<String, PortId>,
     /// There are ports whose name could not be read: an unknown name may be theirs.
     unread: bool,
@@ -573,19 +620,26 @@ struct PortNames {
 
 fn read_port(table: &Table<'_, '_>, ports: &PortNames, findings: &mut Findings) -> Option<PortId> {
     let name = table.string("port", Need::Required, findings)?;
-    let id = ports.ids.get(name.value).copied();
-    if id.is_none() && !ports.unread {
-        let names = || ports.ids.keys().take(PORT_COUNT_MAX).map(String::as_str);
-        let known = list(names().map(|n| format!("\"{n}\"")), "and");
-        let help = match nearest(name.value, names()) {
-            Some(meant) => format!("did you mean \"{meant}\"? Ports are {known}"),
-            None if known.is_empty() => "add a `[[port]]` with this name".into(),
-            None => format!("add a `[[port]]` with this name; there are {known}"),
-        };
-        let message = format!("there is no port \"{}\"", shown(name.value));
-        findings.push(Finding::new(Code::UnknownPort, name.span, message, help).label("not a port"));
+    ports.find(name.value, name.span, findings)
+}
+
+impl PortNames {
+    /// The port `name`, which stands at `span`; or a finding.
+    pub(crate) fn find(&self, name: &str, span: Span, findings: &mut Findings) -> Option<PortId> {
+        let id = self.ids.get(name).copied();
+        if id.is_none() && !self.unread {
+            let names = || self.ids.keys().take(PORT_COUNT_MAX).map(String::as_str);
+            let known = list(names().map(|n| format!("\"{n}\"")), "and");
+            let help = match nearest(name, names()) {
+                Some(meant) => format!("did you mean \"{meant}\"? Ports are {known}"),
+                None if known.is_empty() => "add a `[[port]]` with this name".into(),
+                None => format!("add a `[[port]]` with this name; there are {known}"),
+            };
+            let message = format!("there is no port \"{}\"", shown(name));
+            findings.push(Finding::new(Code::UnknownPort, span, message, help).label("not a port"));
+        }
+        id
     }
-    id
 }
 
 #[cfg(test)]
