@@ -36,6 +36,12 @@ pub(crate) fn check(draft: &Draft, findings: &mut Findings) -> Option<Cluster> {
             for finding in view.findings(&error) {
                 findings.push_new(finding);
             }
+            // What no node takes is never accepted, place or no place.
+            if findings.is_empty() {
+                let help = "see `[cluster]` in docs/config.md";
+                let span = cluster.span.clone();
+                findings.push(Finding::new(Code::BadValue, span, error.to_string(), help));
+            }
         }
     }
     let node = |n: &NodeDraft| {
@@ -591,5 +597,97 @@ fn as_v6(addr: IpAddr) -> Option<Ipv6Addr> {
     match addr {
         IpAddr::V6(a) => Some(a),
         IpAddr::V4(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const TEXT: &str = include_str!("../../../examples/active-backup.toml");
+
+    /// Some of these cannot come from a text, because reading refuses it first.
+    #[test]
+    fn every_error_of_core_points_at_its_place_and_has_a_remedy() {
+        // The same numbers and addresses twice, a VIP and no host's address in a share, and too large a share.
+        let many: Vec<String> = (1..=65).map(|i| format!("\"10.1.0.{i}\"")).collect();
+        let text = TEXT
+            .replace(
+                "\"198.51.100.111\"",
+                "\"198.51.100.101\", \"192.0.2.80\", \"127.0.0.1\"",
+            )
+            .replace("203.0.113.3\"\n", "203.0.113.2\"\n")
+            .replace("\"198.51.100.102\"", &many.join(", "))
+            .replace("id = 2\n", "id = 1\n");
+        let mut read = Findings::default();
+        let tree = crate::syntax::tree(&crate::sections::ROOT, &text, &mut read).expect("TOML");
+        let draft = crate::sections::draft(&tree, None, &mut read);
+        assert!(read.is_empty(), "reading finds nothing yet");
+        let view = View {
+            draft: &draft,
+            cluster: draft.cluster.as_ref().expect("it has one"),
+        };
+        let addr = |a: &str| a.parse::<IpAddr>().expect("an address");
+        let (id, ms) = (NodeId(1), Duration::from_millis(1));
+        let cases = [
+            (Error::NotAMember(NodeId(9)), Code::UnknownNode, "\"lb1\""),
+            (Error::TooManyMembers(17), Code::TooMany, "[cluster]"),
+            (Error::SameId(id), Code::Duplicate, "1"),
+            (Error::Priority(id, 0), Code::OutOfRange, "200"),
+            (Error::TooManyLocalAddrs(id, 67), Code::TooMany, "\"10.1.0.64\""),
+            (
+                Error::SharedAddr(addr("198.51.100.101")),
+                Code::Duplicate,
+                "\"198.51.100.101\"",
+            ),
+            (
+                Error::NotUnicast(addr("127.0.0.1")),
+                Code::NotUnicast,
+                "\"127.0.0.1\"",
+            ),
+            (
+                Error::SharedVrrpSource(addr("203.0.113.2")),
+                Code::Duplicate,
+                "\"203.0.113.2\"",
+            ),
+            (Error::Heartbeat(ms), Code::OutOfRange, "\"100ms\""),
+            (Error::DownCount(1), Code::OutOfRange, "3"),
+            (Error::LeaseMargin(ms), Code::OutOfRange, "[cluster]"),
+            (Error::JoinTime(ms), Code::OutOfRange, "\"1s\""),
+            (Error::TooManyPorts(17), Code::TooMany, "[cluster]"),
+            (Error::ZeroVrid, Code::OutOfRange, "51"),
+            (Error::VrrpInterval(0), Code::OutOfRange, "\"100ms\""),
+            (Error::VrrpWithoutSource, Code::MissingKey, "[[cluster.node]]"),
+            (
+                Error::SharedVirtualAddr(addr("192.0.2.80")),
+                Code::AddressConflict,
+                "\"192.0.2.80\"",
+            ),
+            (Error::VrrpRefused, Code::BadValue, "[cluster.vrrp]"),
+            (Error::NoWorkers, Code::OutOfRange, "2"),
+            (Error::ZeroIncarnation, Code::OutOfRange, "2"),
+        ];
+        for (error, code, at) in cases {
+            let found = view.findings(&error);
+            let [finding] = &found[..] else {
+                panic!("{error}: {found:?}")
+            };
+            assert_eq!(
+                (finding.code, text.get(finding.span.clone())),
+                (code, Some(at)),
+                "{error}"
+            );
+            assert!(!finding.help.is_empty() && !finding.message.is_empty(), "{error}");
+        }
+        // There is nothing of the kind to point at.
+        for error in [
+            Error::ZeroId,
+            Error::Priority(NodeId(9), 0),
+            Error::VrrpAddrs,
+            Error::TooManySharedAddrs(65),
+        ] {
+            assert!(view.findings(&error).is_empty(), "{error}");
+        }
     }
 }

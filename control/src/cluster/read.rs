@@ -475,16 +475,28 @@ fn this_node(
     whole: bool,
     findings: &mut Findings,
 ) -> Option<usize> {
-    let need = if as_node.is_some() {
-        Need::Optional
-    } else {
-        Need::Required
+    let names = || {
+        let names = nodes.iter().filter_map(|n| n.name.as_ref());
+        names.map(|n| n.value.as_str())
     };
-    let written = table.string("this_node", need, findings);
+    let known = list(names().take(16).map(|n| format!("\"{n}\"")), "and");
+    let written = table.string("this_node", Need::Optional, findings);
     let wanted = match (as_node, &written) {
         (Some(node), _) => node,
         (None, Some(field)) => field.value,
-        (None, None) => return None,
+        (None, None) if table.has("this_node") => return None,
+        (None, None) => {
+            let help = match names().next() {
+                Some(name) => {
+                    format!("add `this_node = \"{name}\"`, or say it with `--node`; nodes are {known}")
+                }
+                None => "add `this_node = \"lb1\"`, or say it with `--node`".into(),
+            };
+            let message = "`this_node` is missing in [cluster]";
+            let finding = Finding::new(Code::MissingKey, table.span.clone(), message, help);
+            findings.push(finding.label("of this one"));
+            return None;
+        }
     };
     let is = |n: &NodeDraft| n.name.as_ref().is_some_and(|name| name.value == wanted);
     let by_name = nodes.iter().position(is);
@@ -498,13 +510,6 @@ fn this_node(
     if unread || !whole || nodes.is_empty() {
         return None;
     }
-    let names = || {
-        nodes
-            .iter()
-            .filter_map(|n| n.name.as_ref())
-            .map(|n| n.value.as_str())
-    };
-    let known = list(names().take(16).map(|n| format!("\"{n}\"")), "and");
     let help = match nearest(wanted, names()) {
         Some(meant) => format!("did you mean \"{meant}\"? Nodes are {known}"),
         None => format!("add a `[[cluster.node]]` with this name; there are {known}"),
