@@ -147,8 +147,10 @@ impl NodeCore {
     /// A node judges itself too.
     fn judge_itself(&mut self, now: Instant) {
         let before = self.readiness();
+        // Who tells this node that it is out of sync has waited long enough.
+        let told = self.peers.iter().any(|p| p.up && p.finds_me_late);
         for (wrong, alarm) in [
-            (self.is_behind(), Alarm::Lagging),
+            (told || self.is_behind(), Alarm::Lagging),
             (self.lacks(), Alarm::Incomplete),
         ] {
             let since = match alarm {
@@ -158,7 +160,7 @@ impl NodeCore {
             if !wrong {
                 *since = None;
                 self.clear(alarm);
-            } else if now >= *since.get_or_insert(now) + BEHIND_TIME {
+            } else if now >= *since.get_or_insert(now) + BEHIND_TIME || told && alarm == Alarm::Lagging {
                 self.raise(alarm);
             }
         }

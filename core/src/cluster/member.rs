@@ -29,6 +29,8 @@ pub(super) struct PeerState {
     /// Whom it hears itself.
     pub(super) hears: Vec<PeerId>,
     pub(super) hears_me: bool,
+    /// This node is too far behind for it to be waited for.
+    pub(super) finds_me_late: bool,
     /// Since when it is up and does not hear this node.
     pub(super) deaf_since: Option<Instant>,
     pub(super) out_of_sync: bool,
@@ -55,6 +57,7 @@ impl PeerState {
             claims: Vec::new(),
             hears: Vec::new(),
             hears_me: false,
+            finds_me_late: false,
             deaf_since: None,
             out_of_sync: false,
             refused_at: None,
@@ -106,6 +109,7 @@ impl PeerState {
         self.claims.clear();
         self.hears.clear();
         self.hears_me = false;
+        self.finds_me_late = false;
         self.deaf_since = None;
         self.out_of_sync = false;
         self.refused_at = None;

@@ -212,10 +212,17 @@ impl NodeCore {
                     draining,
                     claims,
                     hears,
+                    late,
                 } => {
                     let claims = claims.get(..super::GROUP_COUNT_MAX).unwrap_or(claims);
                     let leaves = *draining && *readiness == Readiness::Joining && claims.is_empty();
-                    self.heartbeat_heard(now, from, (*shares, *readiness, *draining), claims, hears);
+                    self.heartbeat_heard(
+                        now,
+                        from,
+                        (*shares, *readiness, *draining),
+                        claims,
+                        (hears, *late),
+                    );
                     if leaves {
                         self.peer_down(now, from.node);
                     }
@@ -517,6 +524,7 @@ impl NodeCore {
             draining: true,
             claims: Vec::new(),
             hears: Vec::new(),
+            late: 0,
         });
     }
 }

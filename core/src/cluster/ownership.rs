@@ -96,7 +96,7 @@ impl NodeCore {
         from: PeerId,
         (shares, readiness, draining): (u64, Readiness, bool),
         claims: &[GroupClaim],
-        hears: &[PeerId],
+        (hears, late): (&[PeerId], u16),
     ) {
         let (me, own_shares) = (self.me, self.shares);
         let Some(peer) = self.peers.iter_mut().find(|p| p.id == from.node) else {
@@ -111,6 +111,8 @@ impl NodeCore {
         peer.hears.extend(hears.iter().take(NODE_COUNT_MAX));
         let heard = core::mem::replace(&mut peer.hears_me, hears.contains(&me));
         let hears_me = peer.hears_me;
+        let place = hears.iter().take(NODE_COUNT_MAX).position(|p| *p == me);
+        peer.finds_me_late = place.is_some_and(|n| late >> n & 1 != 0);
         if hears_me {
             peer.deaf_since = None;
         } else {
@@ -244,6 +246,7 @@ impl NodeCore {
         peer.hears.clear();
         peer.unnamed_until = Some(now);
         peer.hears_me = false;
+        peer.finds_me_late = false;
         peer.deaf_since = None;
         peer.out_of_sync = false;
         peer.group_refused = false;

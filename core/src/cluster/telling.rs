@@ -117,12 +117,21 @@ impl NodeCore {
             epoch: g.epoch,
             role: g.claimed_role(self.workers),
         });
+        let heard = || {
+            self.peers
+                .iter()
+                .filter_map(|p| Some((p.heard(now)?, p.out_of_sync)))
+        };
+        let late = heard()
+            .zip(0..)
+            .fold(0, |late, ((_, is), n)| late | u16::from(is) << n);
         let heartbeat = NodeMessage::Heartbeat {
             shares: self.shares,
             readiness: self.readiness(),
             draining: self.leaving,
             claims: claims.collect(),
-            hears: self.peers.iter().filter_map(|p| p.heard(now)).collect(),
+            hears: heard().map(|(peer, _)| peer).collect(),
+            late,
         };
         self.out.heartbeat(heartbeat);
     }

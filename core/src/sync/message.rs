@@ -295,6 +295,8 @@ pub enum NodeMessage {
         /// The peers that it hears: each side knows whether the other one hears it. At most
         /// [`crate::cluster::NODE_COUNT_MAX`].
         hears: Vec<PeerId>,
+        /// Bit n: the n-th of these is out of sync, too far behind to be waited for.
+        late: u16,
     },
     /// FENCED: the receiver acts by an epoch of this group that is not the highest one.
     Fenced {

@@ -47,8 +47,9 @@ fn message() -> impl Strategy<Value = NodeMessage> {
         any::<bool>(),
         prop::collection::vec(claim(), 0..80),
         prop::collection::vec(who(), 0..20),
+        any::<u16>(),
     );
-    let heartbeat = heartbeat.prop_map(|(shares, readiness, draining, claims, hears)| {
+    let heartbeat = heartbeat.prop_map(|(shares, readiness, draining, claims, hears, late)| {
         let all = [Readiness::Joining, Readiness::Degraded, Readiness::Ready];
         NodeMessage::Heartbeat {
             shares,
@@ -56,6 +57,7 @@ fn message() -> impl Strategy<Value = NodeMessage> {
             draining,
             claims,
             hears,
+            late,
         }
     });
     let told = |c: GroupClaim| (c.group, c.epoch);

@@ -177,6 +177,7 @@ fn messages_of_strangers_and_of_lives_that_are_over_are_counted() {
         draining: false,
         claims: alloc::vec![GroupClaim { group, epoch, role }],
         hears: alloc::vec![],
+        late: 0,
     };
     let epoch = |term, holder| Epoch { term, holder };
     let before: alloc::vec::Vec<_> = net.core(1).groups().collect();
@@ -269,10 +270,18 @@ fn a_peer_that_does_not_hear_is_alarmed_and_a_slow_one_is_not_waited_for() {
     net.run(20);
     assert!(net.saw(1, NodeEvent::Alarm(Alarm::OutOfSync(slow))));
     assert!(net.nodes[&1].workers.iter().all(|w| !w.peers[0].in_sync));
+    // It is told, and knows that it is nobody to count on.
+    net.until(300, "told", |net| {
+        net.core(2).alarms().any(|a| a == Alarm::Lagging)
+    });
+    assert_eq!(net.core(2).readiness(), Readiness::Degraded);
     net.report(1, 0, |s| s.unacked = alloc::vec![(slow, 3)]);
     net.run(20);
     assert!(net.saw(1, NodeEvent::Cleared(Alarm::OutOfSync(slow))));
     assert!(net.nodes[&1].workers.iter().all(|w| w.peers[0].in_sync));
+    net.until(300, "told again", |net| {
+        net.core(2).readiness() == Readiness::Ready
+    });
 
     net.report(1, 0, |s| s.behind = alloc::vec![(slow, 1_000)]);
     net.run(1_500);
@@ -280,4 +289,33 @@ fn a_peer_that_does_not_hear_is_alarmed_and_a_slow_one_is_not_waited_for() {
     net.report(1, 0, |s| s.behind.clear());
     net.run(20);
     assert_eq!(net.core(1).readiness(), Readiness::Ready);
+
+    // Slots that do not come for want of room, and a peer that refuses.
+    let theirs = net.core(2).creating().expect("it serves");
+    net.report(1, 0, |s| s.lacking = alloc::vec![(theirs, 3)]);
+    net.run(500);
+    assert_eq!(net.core(1).readiness(), Readiness::Ready, "it may pass");
+    net.run(1_000);
+    assert_eq!(net.core(1).readiness(), Readiness::Degraded);
+    assert!(net.saw(1, NodeEvent::Alarm(Alarm::Incomplete)));
+    net.command(2, NodeCommand::Drain);
+    net.until(300, "no heir", |net| {
+        net.core(2).alarms().any(|a| a == Alarm::NoHeir)
+    });
+    net.report(1, 0, |s| s.lacking.clear());
+    net.until(3_000, "it leaves", |net| net.core(2).is_drained());
+
+    let now = net.now();
+    net.node(1)
+        .core
+        .handle_event(now, crate::port::WorkerId(0), SyncEvent::Refused(slow));
+    net.drain(1);
+    assert!(net.core(1).alarms().any(|a| a == Alarm::PeerFull(slow)));
+    net.run(1_000);
+    assert!(
+        net.core(1).alarms().any(|a| a == Alarm::PeerFull(slow)),
+        "not for a while yet"
+    );
+    net.run(2_000);
+    assert!(net.saw(1, NodeEvent::Cleared(Alarm::PeerFull(slow))));
 }

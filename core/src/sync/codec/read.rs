@@ -460,6 +460,10 @@ fn take_node(kind: u8, bytes: &mut Bytes<'_>) -> Got<NodeMessage> {
             }
             let claims = take_count(bytes, GROUP_COUNT_MAX)?;
             let hears = take_count(bytes, NODE_COUNT_MAX)?;
+            let late = bytes.u16()?;
+            if u32::from(late) >> hears != 0 {
+                return Err(FrameError::Bad(Field::Flags));
+            }
             NodeMessage::Heartbeat {
                 shares,
                 readiness,
@@ -472,6 +476,7 @@ fn take_node(kind: u8, bytes: &mut Bytes<'_>) -> Got<NodeMessage> {
                     })
                 })?,
                 hears: bytes.list(hears, PEER_LEN, take_peer)?,
+                late,
             }
         }
         kind::NODE_FENCED => NodeMessage::Fenced {

@@ -518,12 +518,14 @@ fn put_node(buf: &mut Vec<u8>, message: &NodeMessage) -> Put {
             draining,
             claims,
             hears,
+            late,
         } => {
             buf.extend(shares.to_le_bytes());
             // Readiness in the low two bits, then draining.
             buf.push(*readiness as u8 | u8::from(*draining) << 2);
             put_count(buf, claims, GROUP_COUNT_MAX)?;
             put_count(buf, hears, NODE_COUNT_MAX)?;
+            buf.extend(late.to_le_bytes());
             for claim in claims {
                 put_group(buf, claim.group);
                 put_epoch(buf, claim.epoch);

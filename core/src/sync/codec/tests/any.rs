@@ -245,13 +245,15 @@ fn any_node_message() -> impl Strategy<Value = NodeMessage> {
         any::<bool>(),
         prop::collection::vec(claim, 0..=GROUP_COUNT_MAX),
         prop::collection::vec(any_peer(), 0..=NODE_COUNT_MAX),
+        any::<u16>(),
     )
         .prop_map(
-            |(shares, readiness, draining, claims, hears)| NodeMessage::Heartbeat {
+            |(shares, readiness, draining, claims, hears, late)| NodeMessage::Heartbeat {
                 shares,
                 readiness,
                 draining,
                 claims,
+                late: late & ((1 << hears.len()) - 1) as u16,
                 hears,
             },
         );

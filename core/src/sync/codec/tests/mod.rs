@@ -251,6 +251,7 @@ fn examples() -> Vec<FrameItem> {
             draining: true,
             claims: vec![claim(Role::Draining), claim(Role::Replica)],
             hears: vec![HEADER.from],
+            late: 1,
         }),
         FrameItem::Node(NodeMessage::Fenced {
             group,
@@ -415,10 +416,11 @@ fn the_largest_node_message_fits() {
         draining: false,
         claims: vec![claim; claims],
         hears: vec![HEADER.from; NODE_COUNT_MAX],
+        late: 1,
     };
     let largest = FrameItem::Node(heartbeat(GROUP_COUNT_MAX));
     let len = encode(core::slice::from_ref(&largest), NODE_FRAME_LEN_MAX).len();
-    assert_eq!(len, 2065);
+    assert_eq!(len, 2067);
     assert!(len + 200 <= NODE_FRAME_LEN_MAX);
     let mut buf = Vec::new();
     let mut writer = FrameWriter::new(&mut buf, &HEADER, NODE_FRAME_LEN_MAX);
