@@ -14,6 +14,7 @@
 //! [`Streams`], keyed by who draws, for what and how often before: a draw more in one place changes nothing
 //! elsewhere. Same seed and same calls: same digest.
 
+mod account;
 mod flow;
 mod host;
 mod ids;
@@ -26,6 +27,7 @@ mod random;
 mod switch;
 mod world;
 
+pub use account::Account;
 pub use evenkeel_core::time::Instant;
 pub use flow::{BrokenWhy, FlowEnd, FlowRecord, FlowSpec, FlowState};
 pub use host::{HostCounters, HostSpec, ServerSpec};

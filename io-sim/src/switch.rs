@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::ids::{LinkId, Place};
 use crate::link::Side;
 use crate::random::nanos;
@@ -70,6 +71,20 @@ impl Switch {
     /// The port behind which an address is.
     pub(crate) fn port_of(&self, mac: [u8; 6]) -> Option<u16> {
         self.table.get(&mac).copied()
+    }
+
+    /// What became of the frames that it received.
+    pub(crate) fn account(&self) -> Account {
+        let c = &self.counters;
+        Account {
+            name: self.spec.name.clone(),
+            came: c.received,
+            became: vec![
+                ("forwarded", c.forwarded),
+                ("flooded", c.flooded),
+                ("filtered", c.filtered),
+            ],
+        }
     }
 
     pub(crate) fn receive(&mut self, net: &mut Net, at: Place, frame: Vec<u8>) {

@@ -105,6 +105,8 @@ pub struct LbSyncCounters {
     pub commands_peak: usize,
     /// The most that the queue of events held.
     pub events_peak: usize,
+    /// The most that the queue of punted frames held.
+    pub punted_peak: usize,
     /// The most that the sync ring held.
     pub ring_peak: usize,
 }

@@ -3,8 +3,13 @@
 //! Each oracle takes plain facts, so that a test can show it a world that never was and see it fire. It keeps the
 //! first violation, which is the one to look at, and counts the others.
 
+mod bounds;
 mod checksum;
+mod conserved;
+mod streams;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,38 +19,47 @@ use evenkeel_core::proto::ConnState;
 use evenkeel_core::tuple::Tuple;
 use serde::Serialize;
 
+pub(crate) use bounds::{Bounds, Level};
 pub(crate) use checksum::Checksums;
+pub(crate) use conserved::Conserved;
+pub(crate) use streams::ByteStreams;
 pub(crate) use tables::{Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, differences, key};
 
-/// Names of the oracles, with what each says.
-pub const NAMES: [(&str, &str); 8] = [
-    ("server-stays", "no established flow changes its real server"),
-    (
-        "outbound-unique",
-        "no two sessions of the cluster have the same outbound tuple, at any time",
-    ),
-    (
-        "checksums",
-        "every frame that leaves a node or a host has right checksums",
-    ),
-    (
-        "byte-streams",
-        "both ends of every flow read what the other one wrote, in order and whole",
-    ),
-    (
-        "conserved",
-        "every packet that was sent was received, dropped with a reason, or is on its way",
-    ),
-    (
-        "versions-grow",
-        "versions of sessions and epochs of groups never go back",
-    ),
-    ("bounds", "no queue, ring or table is longer than its bound"),
-    (
-        "tables-equal",
-        "after the quiet at the end all nodes that are ready have the same sessions",
-    ),
-];
+macro_rules! oracles {
+    ($($name:ident = $text:literal, $says:literal;)*) => {
+        /// All oracles. Whoever adds one is told by the compiler where it is to be judged and to be shown a world
+        /// that it must not let pass.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Oracle { $($name,)* }
+
+        impl Oracle {
+            pub(crate) const ALL: &'static [Oracle] = &[$(Oracle::$name,)*];
+
+            /// Its name, and what it says.
+            pub(crate) const fn says(self) -> (&'static str, &'static str) {
+                match self { $(Oracle::$name => ($text, $says),)* }
+            }
+        }
+
+        /// Names of the oracles, with what each says.
+        pub const NAMES: &[(&str, &str)] = &[$(Oracle::$name.says(),)*];
+    };
+}
+
+oracles! {
+    ServerStays = "server-stays", "no established flow changes its real server";
+    OutboundUnique = "outbound-unique",
+        "no two sessions of the cluster have the same outbound tuple, at any time";
+    Checksums = "checksums", "every frame that leaves a node or a host has right checksums";
+    ByteStreams = "byte-streams",
+        "both ends of every flow read what the other one wrote, in order and whole";
+    Conserved = "conserved",
+        "every packet that was sent was received, dropped with a reason, or is on its way";
+    VersionsGrow = "versions-grow", "versions of sessions and epochs of groups never go back";
+    Bounds = "bounds", "no queue, ring or table is longer than its bound";
+    TablesEqual = "tables-equal",
+        "after the quiet at the end all nodes that are ready have the same sessions";
+}
 
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -12,6 +12,7 @@ use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbSpec, LbState, World};
 
 use super::{RunError, build};
 use crate::mechanism::Switch;
+use crate::oracle::Level;
 use crate::plan::{self, net};
 use crate::scenario::{Node, Scenario};
 
@@ -138,33 +139,49 @@ pub(crate) fn queues(world: &mut World, lb: LbId, entries: Option<u32>) -> Resul
         .map_err(|e| RunError::World(e.to_string()))
 }
 
-/// Queues of a node that are or were longer than their bound.
-pub(crate) fn beyond_bounds(lb: LbRef<'_>) -> Vec<String> {
-    let Some(bounds) = lb.queues() else {
-        return Vec::new();
+/// How full the queues, rings and tables of a node are, or were at most. A bound that a fault has lowered counts as
+/// it was: what came before it stays.
+pub(crate) fn levels(lb: LbRef<'_>, scenario: &Scenario) -> Vec<Level> {
+    let mut levels = Vec::new();
+    let mut add = |what, held: usize, bound: usize| {
+        levels.push(Level {
+            node: lb.name().to_owned(),
+            what,
+            held: held as u64,
+            bound: bound as u64,
+        });
     };
-    let (peaks, default) = (lb.sync_counters(), LbQueues::default());
-    let queues = [
-        (
-            "messages",
+    let (counters, ring) = (lb.counters(), scenario.cluster.ring as usize);
+    add("receive ring", counters.rx_ring_peak, ring);
+    add("hand-off ring", counters.handoff_ring_peak, ring);
+    for worker in lb.workers() {
+        let (len, sizes) = (worker.table().len(), worker.table().sizes());
+        add("table", len, (sizes.conns_v4 + sizes.conns_v6) as usize);
+    }
+    if let Some(bounds) = lb.queues() {
+        let (peaks, most) = (lb.sync_counters(), LbQueues::default());
+        let queue = |now: usize, default: usize| now.max(default);
+        add(
+            "queue of messages",
             peaks.messages_peak,
-            bounds.messages.max(default.messages),
-        ),
-        (
-            "commands",
+            queue(bounds.messages, most.messages),
+        );
+        add(
+            "queue of commands",
             peaks.commands_peak,
-            bounds.commands.max(default.commands),
-        ),
-        ("events", peaks.events_peak, bounds.events.max(default.events)),
-        ("sync frames", peaks.ring_peak, bounds.sync_ring),
-    ];
-    let beyond = queues.iter().filter(|(_, peak, bound)| peak > bound);
-    beyond
-        .map(|(what, peak, bound)| {
-            format!(
-                "{}: a queue of {what} held {peak}, and {bound} is its bound",
-                lb.name()
-            )
-        })
-        .collect()
+            queue(bounds.commands, most.commands),
+        );
+        add(
+            "queue of events",
+            peaks.events_peak,
+            queue(bounds.events, most.events),
+        );
+        add(
+            "queue of punted frames",
+            peaks.punted_peak,
+            queue(bounds.punted, most.punted),
+        );
+        add("sync ring", peaks.ring_peak, bounds.sync_ring);
+    }
+    levels
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::Tuple;
-use evenkeel_io_sim::{BrokenWhy, FlowRecord, FlowState, LbRef, LbState, World};
+use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, World};
 
 use super::build::Built;
 use super::timeline::Timeline;
@@ -15,7 +15,8 @@ use super::watch::Watch;
 use super::{cluster, nanos, sync_frame};
 use crate::expect::{self, Failure, FlowFacts, Measures, Metric};
 use crate::oracle::{
-    self, Found, LiveFlow, NodeSample, OutboundUnique, Row, Sample, ServerStays, TablesEqual, VersionsGrow,
+    self, Bounds, ByteStreams, Conserved, Found, LiveFlow, NodeSample, Oracle, OutboundUnique, Row, Sample,
+    ServerStays, TablesEqual, VersionsGrow,
 };
 use crate::plan::Plan;
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
@@ -33,8 +34,9 @@ pub(crate) struct Judge<'s> {
     outbound_unique: OutboundUnique,
     versions_grow: VersionsGrow,
     tables_equal: TablesEqual,
-    bounds: Found,
-    conserved: Found,
+    bounds: Bounds,
+    conserved: Conserved,
+    streams: ByteStreams,
     /// Flows that were opened at the first fault and not over: their local end, and whether another node had their session.
     at_fault: BTreeMap<u32, (Option<SocketAddr>, bool)>,
     /// Since when tables have been equal.
@@ -48,7 +50,7 @@ pub(crate) struct Judge<'s> {
 }
 
 /// The tables of all running nodes.
-fn sample(world: &World, now: Duration) -> Sample {
+pub(crate) fn sample(world: &World, now: Duration) -> Sample {
     let nodes = world
         .lbs()
         .filter(|lb| lb.state() != LbState::Down)
@@ -89,7 +91,7 @@ fn tuple(flow: &FlowRecord) -> Tuple {
     }
 }
 
-fn live(world: &World) -> BTreeMap<oracle::Key, LiveFlow> {
+pub(crate) fn live(world: &World) -> BTreeMap<oracle::Key, LiveFlow> {
     let live = |(number, flow): (u32, &FlowRecord)| {
         let live = flow.established.is_some() && flow.ended.is_none() && flow.state == FlowState::Open;
         live.then(|| {
@@ -110,8 +112,9 @@ impl<'s> Judge<'s> {
             outbound_unique: OutboundUnique::default(),
             versions_grow: VersionsGrow::default(),
             tables_equal: TablesEqual::default(),
-            bounds: Found::default(),
-            conserved: Found::default(),
+            bounds: Bounds::default(),
+            conserved: Conserved::default(),
+            streams: ByteStreams::default(),
             at_fault: BTreeMap::new(),
             equal_since: None,
             degraded: BTreeSet::new(),
@@ -179,13 +182,7 @@ impl<'s> Judge<'s> {
             if cluster::is_degraded(lb) {
                 self.degraded.insert(lb.id().0);
             }
-            for beyond in cluster::beyond_bounds(lb)
-                .into_iter()
-                .chain(bounds(lb, self.scenario))
-            {
-                self.bounds.add(now, || beyond);
-            }
-            self.bounds.looked += 1;
+            self.bounds.sample(now, &cluster::levels(lb, self.scenario));
             if lb.state() == LbState::Down {
                 continue;
             }
@@ -198,10 +195,7 @@ impl<'s> Judge<'s> {
             lb.worker_counters().iter().for_each(|w| counters.add(&w.engine));
             self.ended.insert(life, counters);
         }
-        self.conserved.looked += world.counters().frames_sent;
-        if let Err(why) = world.check_conservation() {
-            self.conserved.add(now, || why);
-        }
+        self.conserved.sample(now, &world.accounts());
         self.last = sample;
     }
 
@@ -219,36 +213,26 @@ impl<'s> Judge<'s> {
         }
         let mut engine = Counters::default();
         self.ended.values().for_each(|c| engine.add(c));
-        let streams = streams(world, self.scenario);
+        for (number, flow) in (0..).zip(world.flows()) {
+            self.streams.flow(self.scenario.duration, number, flow);
+        }
         let measures = self.measures(built, watch, &engine);
         let mut failures = Vec::new();
         for expectation in &self.scenario.expects {
             failures.extend(expect::judge(expectation, &measures).result.err());
         }
-        let oracles: [(&str, &Found); 8] = [
-            ("server-stays", &self.server_stays.found),
-            ("outbound-unique", &self.outbound_unique.found),
-            ("checksums", &watch.checksums.found),
-            ("byte-streams", &streams),
-            ("conserved", &self.conserved),
-            ("versions-grow", &self.versions_grow.found),
-            ("bounds", &self.bounds),
-            ("tables-equal", &self.tables_equal.found),
-        ];
-        for (name, found) in oracles {
+        for &oracle in Oracle::ALL {
+            let found = self.found(watch, oracle);
             let Some(first) = &found.first else { continue };
             let more = if found.count > 1 {
                 format!("; and {} more", found.count - 1)
             } else {
                 String::new()
             };
+            let (name, says) = oracle.says();
             failures.push(Failure {
                 name: name.to_owned(),
-                expected: oracle::NAMES
-                    .iter()
-                    .find(|o| o.0 == name)
-                    .map_or("", |o| o.1)
-                    .to_owned(),
+                expected: says.to_owned(),
                 seen: format!("{}{more}", first.what),
                 at_ns: first.at_ns,
             });
@@ -279,6 +263,19 @@ impl<'s> Judge<'s> {
             ..Report::new(self.scenario, seed, &measures)
         }
         .judged()
+    }
+
+    fn found<'a>(&'a self, watch: &'a Watch, oracle: Oracle) -> &'a Found {
+        match oracle {
+            Oracle::ServerStays => &self.server_stays.found,
+            Oracle::OutboundUnique => &self.outbound_unique.found,
+            Oracle::Checksums => &watch.checksums.found,
+            Oracle::ByteStreams => &self.streams.found,
+            Oracle::Conserved => &self.conserved.found,
+            Oracle::VersionsGrow => &self.versions_grow.found,
+            Oracle::Bounds => &self.bounds.found,
+            Oracle::TablesEqual => &self.tables_equal.found,
+        }
     }
 
     fn measures(&self, built: &Built, watch: &Watch, engine: &Counters) -> Measures {
@@ -427,34 +424,6 @@ impl<'s> Judge<'s> {
     }
 }
 
-/// What of a node is longer than it may be.
-fn bounds(lb: LbRef<'_>, scenario: &Scenario) -> Vec<String> {
-    let counters = lb.counters();
-    let ring = scenario.cluster.ring as usize;
-    let mut beyond = Vec::new();
-    for (what, peak) in [
-        ("receive ring", counters.rx_ring_peak),
-        ("hand-off ring", counters.handoff_ring_peak),
-    ] {
-        if peak > ring {
-            beyond.push(format!(
-                "{}: a {what} held {peak} frames, and {ring} is its bound",
-                lb.name()
-            ));
-        }
-    }
-    for (worker, n) in lb.workers().zip(0..) {
-        let (len, sizes) = (worker.table().len(), worker.table().sizes());
-        if len > (sizes.conns_v4 + sizes.conns_v6) as usize {
-            beyond.push(format!(
-                "{}: worker {n} has {len} conns in a table of {sizes:?}",
-                lb.name()
-            ));
-        }
-    }
-    beyond
-}
-
 /// The first flows that broke.
 fn broken_flows(world: &World, end_ns: u64) -> Vec<BrokenFlow> {
     let broken = (0u32..).zip(world.flows()).filter_map(|(number, flow)| {
@@ -473,102 +442,21 @@ fn broken_flows(world: &World, end_ns: u64) -> Vec<BrokenFlow> {
     flows
 }
 
-/// `byte-streams`.
-pub(crate) fn streams(world: &World, scenario: &Scenario) -> Found {
-    let mut found = Found::default();
-    for (number, flow) in (0u32..).zip(world.flows()) {
-        check_stream(number, flow, scenario, &mut found);
-    }
-    found
-}
-
-fn check_stream(number: u32, flow: &FlowRecord, scenario: &Scenario, found: &mut Found) {
-    found.looked += flow.client_bytes + flow.server_bytes;
-    let at = Duration::from_nanos(flow.ended.map_or(nanos(scenario.duration), |t| t.as_nanos()));
-    match flow.broken {
-        Some(
-            why @ (BrokenWhy::WrongBytesAtClient | BrokenWhy::WrongBytesAtServer | BrokenWhy::OtherServer),
-        ) => {
-            found.add(at, || format!("flow {number} ({}): {}", tuple(flow), why.name()));
-        }
-        Some(_) => {}
-        None if flow.state == FlowState::Closed => {
-            let replied = u64::from(flow.replied);
-            let expected = (
-                replied * u64::from(flow.spec.request_len),
-                replied * u64::from(flow.spec.reply_len),
-            );
-            let seen = (flow.server_bytes, flow.client_bytes);
-            if seen.0 < expected.0 || seen.1 < expected.1 || flow.requested != flow.replied {
-                found.add(at, || {
-                    format!(
-                        "flow {number} ({}) is closed: {} requests, {} replies, {} and {} bytes of {} and {}",
-                        tuple(flow),
-                        flow.requested,
-                        flow.replied,
-                        seen.0,
-                        seen.1,
-                        expected.0,
-                        expected.1
-                    )
-                });
-            }
-        }
-        None => {}
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use evenkeel_core::time::Instant;
-    use evenkeel_io_sim::{FlowSpec, HostId};
-
-    #[test]
-    fn oracle_byte_streams_fires_on_wrong_and_on_missing_bytes() {
-        let scenario =
-            crate::language::parse("x", crate::run::tests::ONE_NODE, &|_| Err(String::new())).expect("good");
-        let spec = FlowSpec::tcp(
-            HostId(0),
-            "192.0.2.100".parse().expect("address"),
-            "192.0.2.1:80".parse().expect("end"),
-        );
-        let flow = FlowRecord {
-            spec,
-            state: FlowState::Closed,
-            opened: Some(Instant::ZERO),
-            established: Some(Instant::ZERO),
-            ended: Some(Instant::from_millis(7)),
-            broken: None,
-            server: Some(1),
-            requested: 1,
-            replied: 1,
-            client_bytes: 100,
-            server_bytes: 100,
-            longest_stall: Duration::ZERO,
-            longest_stall_from: Instant::ZERO,
-            awaiting_since: None,
-            udp_retries: 0,
+impl Judge<'_> {
+    /// How much an oracle has looked at; and lets it find something that is not there.
+    pub(crate) fn doctor(&mut self, watch: &mut Watch, oracle: Oracle) -> u64 {
+        let found = match oracle {
+            Oracle::ServerStays => &mut self.server_stays.found,
+            Oracle::OutboundUnique => &mut self.outbound_unique.found,
+            Oracle::Checksums => &mut watch.checksums.found,
+            Oracle::ByteStreams => &mut self.streams.found,
+            Oracle::Conserved => &mut self.conserved.found,
+            Oracle::VersionsGrow => &mut self.versions_grow.found,
+            Oracle::Bounds => &mut self.bounds.found,
+            Oracle::TablesEqual => &mut self.tables_equal.found,
         };
-        let check = |flow: &FlowRecord| {
-            let mut found = Found::default();
-            check_stream(3, flow, &scenario, &mut found);
-            found.first
-        };
-        assert_eq!(check(&flow), None);
-        let mut doctored = flow.clone();
-        doctored.server_bytes = 99;
-        assert_eq!(check(&doctored).expect("missing byte").at_ns, 7_000_000);
-        let mut doctored = flow.clone();
-        doctored.broken = Some(BrokenWhy::WrongBytesAtClient);
-        assert!(
-            check(&doctored)
-                .expect("wrong byte")
-                .what
-                .contains("wrong-bytes-at-client")
-        );
-        // A flow that broke for another reason is the expectations' business.
-        doctored.broken = Some(BrokenWhy::Reset);
-        assert_eq!(check(&doctored), None);
+        found.add(Duration::from_secs(1), || oracle.says().0.to_owned());
+        found.looked
     }
 }

@@ -222,6 +222,9 @@ fn nanos(span: Duration) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::oracle::Oracle;
+
+    pub(crate) use super::judge::{live, sample};
 
     /// A node alone, clients and servers of both families.
     pub(crate) const ONE_NODE: &str = r#"
@@ -270,6 +273,121 @@ that = "connections >= 150"
 [[expect]]
 that = "completed == connections"
 "#;
+
+    /// Two nodes that know of each other; some flows stay open.
+    pub(crate) const TWO_NODES: &str = r#"
+name = "two-nodes"
+description = "two nodes, nothing goes wrong"
+duration = "6s"
+quiet = "2s"
+
+[cluster]
+nodes = 2
+workers = 2
+
+[links.clients]
+delay = "20us..500us"
+
+[[service]]
+name = "v4"
+vip = "192.0.2.1:80"
+servers = 3
+
+[[service]]
+name = "v6"
+vip = "[2001:db8:2::1]:80"
+servers = 3
+
+[[load]]
+name = "long"
+flows = 20
+start = "2s..2500ms"
+every = "100ms..300ms"
+end = "stay"
+
+[[load]]
+name = "short"
+rate = 100
+start = "2s"
+requests = 2
+every = "10ms"
+
+[[expect]]
+that = "broken == 0"
+"#;
+
+    fn started(scenario: &Scenario, seed: u64) -> (Built, Plan) {
+        let mut built = build::world(scenario, seed).expect("a world");
+        let plan = Plan::new(scenario, built.world.streams());
+        for node in &scenario.cluster.nodes {
+            built.world.start(build::lb(node.id)).expect("it starts");
+        }
+        build::flows(&mut built.world, scenario, &plan).expect("flows");
+        (built, plan)
+    }
+
+    /// The world of a scenario without faults, at some time.
+    pub(crate) fn world_at(text: &str, seed: u64, at: Duration) -> World {
+        let (mut built, _) = started(&scenario(text), seed);
+        built.world.run_until(build::at(at));
+        built.world
+    }
+
+    /// Frames that its nodes and hosts have sent by then.
+    pub(crate) fn frames_of(text: &str, seed: u64, at: Duration) -> Vec<Vec<u8>> {
+        struct Sent(Rc<RefCell<Vec<Vec<u8>>>>);
+        impl evenkeel_io_sim::Tap for Sent {
+            fn frame(
+                &mut self,
+                _: evenkeel_core::time::Instant,
+                _: evenkeel_io_sim::Place,
+                direction: evenkeel_io_sim::Direction,
+                data: &[u8],
+            ) {
+                if direction == evenkeel_io_sim::Direction::Out {
+                    self.0.borrow_mut().push(data.to_vec());
+                }
+            }
+        }
+        let (mut built, _) = started(&scenario(text), seed);
+        let sent = Rc::default();
+        built.world.add_tap(Box::new(Sent(Rc::clone(&sent))));
+        built.world.run_until(build::at(at));
+        sent.take()
+    }
+
+    /// What its nodes hold.
+    pub(crate) fn levels(text: &str, world: &World) -> Vec<crate::oracle::Level> {
+        let scenario = scenario(text);
+        let levels = world.lbs().flat_map(|lb| cluster::levels(lb, &scenario));
+        levels.collect()
+    }
+
+    /// A scenario without faults, judged; some oracles find what is not there, and say their own names.
+    pub(crate) fn judged(text: &str, seed: u64, doctored: &[Oracle]) -> Report {
+        let scenario = scenario(text);
+        let (mut built, plan) = started(&scenario, seed);
+        let watch = Rc::new(RefCell::new(watch(&scenario, &built)));
+        built.world.add_tap(Box::new(WatchTap(watch.clone())));
+        let rules = Rc::new(RefCell::new(Rules::default()));
+        let timeline = Timeline::new(&scenario, &plan, watch.clone(), rules);
+        let mut judge = Judge::new(&scenario, &plan);
+        for n in 1.. {
+            let now = (SAMPLE_EVERY * n).min(scenario.duration);
+            built.world.run_until(build::at(now));
+            judge.sample(&built.world, now);
+            if now == scenario.duration {
+                break;
+            }
+        }
+        for &oracle in doctored {
+            let looked = judge.doctor(&mut watch.borrow_mut(), oracle);
+            let at_the_end = matches!(oracle, Oracle::ByteStreams | Oracle::TablesEqual);
+            assert!(at_the_end || looked > 0, "{oracle:?} was not asked");
+        }
+        let watch = watch.borrow();
+        judge.finish(&built, &watch, &timeline, seed)
+    }
 
     fn scenario(text: &str) -> Scenario {
         crate::language::parse("one-node.toml", text, &|_| Err("no base".into()))
