@@ -1,5 +1,5 @@
 //! Mechanisms that a counter-proof takes away. No code of the engine knows of it: what is off is off by the
-//! config, or because the network never carries the messages on which the mechanism lives.
+//! config, or because the network never carries the messages on which the mechanism lives, or not as they were sent.
 
 /// Kinds of messages between nodes, for suppressing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +50,12 @@ impl Kind {
 pub enum Switch {
     /// No service is replicated.
     ReplicateOff,
+    /// No service is replicated before its sessions are established.
+    ReplicateEstablished,
     /// A node waits for a peer for ever.
     JoinTimeEndless,
+    /// The VIPs are the first node's, whatever happens to it.
+    OneHolder,
     /// All nodes have the same LIPs.
     SharedLips,
     /// Every node has an RSS key of its own.
@@ -60,6 +64,8 @@ pub enum Switch {
     Suppress(&'static [Kind]),
     /// These messages never arrive at the node that the first fault met, from then on.
     Deafen(&'static [Kind]),
+    /// Frames between nodes get new numbers on their way, each its own: copies too.
+    Renumber,
     /// The faults of the timeline do not happen: shows that what counts them would notice.
     NoFaults,
 }
@@ -91,6 +97,10 @@ macro_rules! mechanisms {
 mechanisms! {
     /// Replication as a whole.
     Replication = "replication", Switch::ReplicateOff;
+    /// A session is told with its SYN-ACK, not only once it is established.
+    SynAck = "synack", Switch::ReplicateEstablished;
+    /// A backup answers for the VIPs once their master is silent.
+    Takeover = "takeover", Switch::OneHolder;
     /// A node that starts waits until it has what the others have.
     ReadinessGate = "readiness-gate", Switch::Deafen(&[Kind::Presence, Kind::Vrrp]);
     /// A node that finds no peer serves all the same, after the join time.
@@ -101,6 +111,8 @@ mechanisms! {
     CommonBuckets = "common-buckets", Switch::OwnRssKeys;
     /// A receiver asks for what it lacks.
     Nack = "nack", Switch::Suppress(&[Kind::Nack]);
+    /// A copy of a frame is known by its number, and dropped.
+    ReplayWindow = "replay-window", Switch::Renumber;
     /// The last number is repeated, so that a lost tail is seen.
     Heartbeat = "heartbeat", Switch::Suppress(&[Kind::Heartbeat]);
     /// Slots are pulled: bulk, and the repair of what is lost for good.

@@ -100,11 +100,20 @@ impl Plan {
 }
 
 impl Plan {
-    /// When a node crashes for the first time: what a scenario measures begins there, whatever was done before.
+    /// When a node crashes for the first time: what a scenario measures begins there, whatever was done before. That a
+    /// node is switched off which was asked to leave is no crash that anybody should notice.
     pub(crate) fn first_crash(&self, scenario: &Scenario) -> Option<Duration> {
+        let asked = |node: NodeRef, before: usize| {
+            let earlier = scenario.faults.iter().take(before);
+            matches!(node, NodeRef::Id(_)) && earlier.into_iter().any(|f| f.action == Action::Drain(node))
+        };
         let crashes = |s: &&Step| {
             let fault = scenario.faults.get(s.fault);
-            !s.undo && fault.is_some_and(|f| matches!(f.action, Action::Crash(_)))
+            !s.undo
+                && fault.is_some_and(|f| match f.action {
+                    Action::Crash(node) => !asked(node, s.fault),
+                    _ => false,
+                })
         };
         self.steps.iter().find(crashes).map(|s| s.at)
     }
@@ -279,4 +288,31 @@ pub(crate) fn node_name(node: NodeRef) -> String {
 /// How a scenario's mechanism is off, if one is.
 pub(crate) fn switch(scenario: &Scenario) -> Option<Switch> {
     scenario.off.as_ref().map(|o| Mechanism::switch(o.mechanism))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_io_sim::Streams;
+
+    #[test]
+    fn a_node_that_was_asked_to_leave_is_switched_off_and_not_crashed() {
+        let first_crash = |faults: &str| {
+            let text =
+                crate::run::tests::TWO_NODES.replacen("[[expect]]", &format!("{faults}\n[[expect]]"), 1);
+            let scenario = crate::language::parse("x", &text, &|_| Err(String::new())).expect("good");
+            Plan::new(&scenario, Streams::new(1)).first_crash(&scenario)
+        };
+        let fault = |action: &str, at: u32, node: &str| {
+            format!("[[fault]]\ndo = \"{action}\"\nat = \"{at}s\"\nnode = \"{node}\"\n")
+        };
+        let crash = fault("crash", 3, "1");
+        assert_eq!(first_crash(&crash), Some(Duration::from_secs(3)));
+        assert_eq!(first_crash(&(fault("drain", 2, "1") + &crash)), None);
+        let other = fault("drain", 2, "2") + &crash;
+        assert_eq!(first_crash(&other), Some(Duration::from_secs(3)));
+        // Who is the master then is not known here.
+        let master = fault("drain", 2, "master") + &fault("crash", 3, "master");
+        assert_eq!(first_crash(&master), Some(Duration::from_secs(3)));
+    }
 }

@@ -168,6 +168,8 @@ pub struct Report {
     pub probes: u64,
     /// Messages between nodes by kind, their frames and bytes.
     pub sync: BTreeMap<&'static str, u64>,
+    /// What nodes counted of replication.
+    pub counts: BTreeMap<&'static str, u64>,
     /// Frames between nodes of which something was kept back.
     pub kept_back: u64,
     /// Events that happened.
@@ -224,6 +226,7 @@ impl Report {
             drops: BTreeMap::new(),
             probes: count(Metric::Probes),
             sync: BTreeMap::new(),
+            counts: BTreeMap::new(),
             kept_back: 0,
             events: 0,
             duration_ns: measures.end_ns,

@@ -59,8 +59,6 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Whether they know of each other. A single node may do without.
     pub clustered: bool,
-    /// Conns of each family that the tables of a node have room for, over all its workers.
-    pub table: u32,
     /// LIPs of each node's share, per family.
     pub local_addresses: u32,
     /// The lowest port that is given on them.
@@ -88,6 +86,8 @@ pub struct Node {
     pub workers: u8,
     /// Priority in VRRP and among adopters.
     pub priority: u8,
+    /// Conns of each family that its tables have room for, over all workers.
+    pub table: u32,
     /// It is started by the timeline, not at the beginning.
     pub absent: bool,
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use evenkeel_sim_scenarios::{
-    EMBEDDED, Kind, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, embedded, explain, parse,
+    EMBEDDED, Kind, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, embedded, explain, node_counters,
+    parse,
 };
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
@@ -138,6 +139,15 @@ fn committed_scenarios_are_read_and_named_after_their_files() {
 }
 
 #[test]
+fn an_exception_of_a_node_is_that_nodes_only() {
+    let cluster = "[cluster]\nnodes = 3\ntable = 512\n[[cluster.node]]\nid = 2\ntable = 128\n[[service]]";
+    let text = GOOD.replacen("[[service]]", cluster, 1);
+    let scenario = parse("good.toml", &text, &base).expect("good");
+    let tables: Vec<_> = scenario.cluster.nodes.iter().map(|n| n.table).collect();
+    assert_eq!(tables, [512, 128, 512]);
+}
+
+#[test]
 fn the_main_scenario_is_what_the_project_promises() {
     let scenarios = committed();
     let find = |name: &str| &scenarios.iter().find(|s| s.1.name == name).expect(name).1;
@@ -194,7 +204,8 @@ fn docs_name_every_word_of_the_language() {
         .chain(ORACLES.iter().map(|o| o.0))
         .chain(Mechanism::ALL.iter().map(|m| m.0))
         .chain(Kind::ALL.iter().map(|k| k.0))
-        .chain(SYNC_COUNTERS);
+        .chain(SYNC_COUNTERS)
+        .chain(node_counters());
     let missing: Vec<_> = words.filter(|w| !DOCS.contains(&format!("`{w}`"))).collect();
     assert!(missing.is_empty(), "not in docs/scenarios.md: {missing:?}");
 }

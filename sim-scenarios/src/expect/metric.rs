@@ -31,9 +31,11 @@ macro_rules! metrics {
             Drop(u8),
             /// A counter of replication, of all nodes: its index in [`crate::run::SYNC_COUNTERS`].
             Sync(u8),
+            /// What the nodes themselves counted: its index in [`crate::run::node_counters`].
+            Count(u8),
         }
 
-        /// Names of metrics with what they mean, apart from `drops.REASON` and `sync.COUNTER`.
+        /// Names of metrics with what they mean, apart from `drops.REASON`, `sync.COUNTER` and `counts.COUNTER`.
         pub const METRICS: &[(&str, Metric, &str)] =
             &[$(($text, Metric::$name, concat!($($doc),+)),)*];
 
@@ -42,7 +44,7 @@ macro_rules! metrics {
             pub const fn unit(self) -> Unit {
                 match self {
                     $(Metric::$name => Unit::$unit,)*
-                    Metric::Drop(_) | Metric::Sync(_) => Unit::Count,
+                    Metric::Drop(_) | Metric::Sync(_) | Metric::Count(_) => Unit::Count,
                 }
             }
 
@@ -50,7 +52,7 @@ macro_rules! metrics {
             pub const fn per_flow(self) -> bool {
                 match self {
                     $(Metric::$name => $per_flow,)*
-                    Metric::Drop(_) | Metric::Sync(_) => false,
+                    Metric::Drop(_) | Metric::Sync(_) | Metric::Count(_) => false,
                 }
             }
         }
@@ -86,6 +88,18 @@ metrics! {
     Drops = "drops", Count, false;
     /// times that another node began to answer for the VIPs since the first fault
     Takeovers = "takeovers", Count, false;
+    /// times that a node became master for a family of VIPs since the first fault without having been ready in that life
+    EarlyMasters = "early_masters", Count, false;
+    /// groups whose holder was told since the first fault that another node has them
+    Fenced = "fenced", Count, false;
+    /// nodes that have handed over all that they held
+    Drained = "drained", Count, false;
+    /// alarms that nodes raised
+    Alarms = "alarms", Count, false;
+    /// of these: alarms of nodes that found nobody who serves
+    ColdAlarms = "cold_alarms", Count, false;
+    /// alarms that are not cleared at the end, of nodes that run
+    OpenAlarms = "open_alarms", Count, false;
     /// nodes that are ready at the end
     Ready = "ready", Count, false;
     /// nodes that ever said they serve without having asked anybody
@@ -125,6 +139,10 @@ impl Metric {
             let at = crate::run::SYNC_COUNTERS.iter().position(|c| *c == counter)?;
             return u8::try_from(at).ok().map(Metric::Sync);
         }
+        if let Some(counter) = name.strip_prefix("counts.") {
+            let at = crate::run::node_counters().position(|c| c == counter)?;
+            return u8::try_from(at).ok().map(Metric::Count);
+        }
         METRICS.iter().find(|m| m.0 == name).map(|m| m.1)
     }
 
@@ -139,6 +157,10 @@ impl Metric {
                 "sync.{}",
                 crate::run::SYNC_COUNTERS.get(usize::from(i)).unwrap_or(&"?")
             ),
+            Metric::Count(i) => format!(
+                "counts.{}",
+                crate::run::node_counters().nth(usize::from(i)).unwrap_or("?")
+            ),
             metric => METRICS
                 .iter()
                 .find(|m| m.1 == metric)
@@ -151,6 +173,8 @@ impl Metric {
     pub fn names() -> impl Iterator<Item = String> {
         let drops = DropReason::ALL.iter().map(|r| format!("drops.{}", r.name()));
         let sync = crate::run::SYNC_COUNTERS.iter().map(|c| format!("sync.{c}"));
-        METRICS.iter().map(|m| m.0.to_owned()).chain(drops).chain(sync)
+        let counts = crate::run::node_counters().map(|c| format!("counts.{c}"));
+        let plain = METRICS.iter().map(|m| m.0.to_owned());
+        plain.chain(drops).chain(sync).chain(counts)
     }
 }

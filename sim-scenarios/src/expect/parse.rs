@@ -138,7 +138,7 @@ fn atom(text: &str) -> Result<(Term, Unit), Bad> {
         None => {
             let known: Vec<_> = METRICS.iter().map(|m| m.0).collect();
             format!(
-                "what is measured: {}, drops.REASON, sync.COUNTER",
+                "what is measured: {}, drops.REASON, sync.COUNTER, counts.COUNTER",
                 known.join(", ")
             )
         }

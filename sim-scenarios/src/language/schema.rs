@@ -59,6 +59,7 @@ pub(crate) static NODE: Schema = Schema {
         Key("id", "2"),
         Key("workers", "12"),
         Key("priority", "200"),
+        Key("table", "1024"),
         Key("absent", "\"on\""),
     ],
 };

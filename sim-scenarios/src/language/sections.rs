@@ -300,11 +300,14 @@ pub(crate) fn counter_proof(
     Some(scenario)
 }
 
+/// Conns of each family that a node has room for, unless something else is said, and what may be said.
+const TABLE: u32 = 65_536;
+const TABLE_RANGE: std::ops::RangeInclusive<u32> = 64..=16_777_216;
+
 fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Findings) -> Cluster {
     let mut cluster = Cluster {
         nodes: Vec::new(),
         clustered: true,
-        table: 65_536,
         local_addresses: 2,
         local_port_min: 1024,
         heartbeat: Duration::from_millis(100),
@@ -314,25 +317,26 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
         lsn_ring: None,
         ring: 1024,
     };
-    let node = |id: u32, workers: u32| Node {
+    let node = |id: u32, workers: u32, table: u32| Node {
         id: id as u16,
         workers: workers as u8,
         // The first one is the master unless something else is said.
         priority: 200 - 10 * id as u8,
+        table,
         absent: false,
     };
     let Some(table) = table else {
         cluster.clustered = false;
-        cluster.nodes.push(node(1, 1));
+        cluster.nodes.push(node(1, 1, TABLE));
         return cluster;
     };
     places.nodes = table.span_of("nodes");
     let nodes = count(table, "nodes", 1..=NODE_COUNT_MAX, findings).unwrap_or(1);
     let workers = count(table, "workers", 1..=64, findings).unwrap_or(1);
-    cluster.nodes = (1..=nodes).map(|id| node(id, workers)).collect();
+    let conns = count(table, "table", TABLE_RANGE, findings).unwrap_or(TABLE);
+    cluster.nodes = (1..=nodes).map(|id| node(id, workers, conns)).collect();
     cluster.clustered = nodes > 1;
     let mut number = |key, range, to: &mut u32| *to = count(table, key, range, findings).unwrap_or(*to);
-    number("table", 64..=16_777_216, &mut cluster.table);
     number("local_addresses", 1..=32, &mut cluster.local_addresses);
     let mut port_min = u32::from(cluster.local_port_min);
     number("local_port_min", 1..=65_535, &mut port_min);
@@ -409,10 +413,12 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
         }
         let workers = count(exception, "workers", 1..=64, findings);
         let priority = count(exception, "priority", 1..=254, findings);
+        let conns = count(exception, "table", TABLE_RANGE, findings);
         let absent = exception.choice("absent", Need::Optional, &SWITCH, findings);
         if let Some(node) = cluster.nodes.get_mut(id.value as usize - 1) {
             node.workers = workers.map_or(node.workers, |w| w as u8);
             node.priority = priority.map_or(node.priority, |p| p as u8);
+            node.table = conns.unwrap_or(node.table);
             node.absent = absent.is_some_and(|a| a.value);
         }
     }

@@ -75,6 +75,9 @@ fn replicate(scenario: &Scenario, service: &Service) -> Replicate {
     match service.replicate {
         _ if plan::switch(scenario) == Some(Switch::ReplicateOff) => Replicate::Off,
         Mode::Off => Replicate::Off,
+        Mode::SynAck if plan::switch(scenario) == Some(Switch::ReplicateEstablished) => {
+            Replicate::Established
+        }
         Mode::Established => Replicate::Established,
         Mode::SynAck => Replicate::SynAck,
     }
@@ -246,7 +249,7 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
             config(scenario, node),
         );
         lb.workers = node.workers;
-        lb.sizes = sizes(scenario.cluster.table, node.workers);
+        lb.sizes = sizes(node.table, node.workers);
         lb.rx_ring = scenario.cluster.ring as usize;
         lb.local_port_min = scenario.cluster.local_port_min;
         lb.handoff_ring = scenario.cluster.ring as usize;

@@ -49,6 +49,19 @@ pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Re
         Some(Switch::JoinTimeEndless) => evenkeel_core::cluster::JOIN_TIME_MAX,
         _ => cluster.join_time,
     };
+    let vrrp = VrrpSettings {
+        vrid: VRID,
+        interval_cs: u16::try_from(cluster.advertisement.as_millis() / 10).unwrap_or(u16::MAX),
+        preempt: cluster.preempt,
+        port: PortId(0),
+        mac: net::node_mac(node.id, 0),
+        source_v4: (!virtual_v4.is_empty()).then_some(source_v4),
+        source_v6: (!virtual_v6.is_empty()).then_some(source_v6),
+        virtual_v4,
+        virtual_v6,
+    };
+    let one_holder = plan::switch(scenario) == Some(Switch::OneHolder);
+    let first = cluster.nodes.first().is_some_and(|n| n.id == node.id);
     let config = ClusterConfig {
         cluster: CLUSTER,
         id: NodeId(node.id),
@@ -58,18 +71,12 @@ pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Re
         lease_margin: cluster.heartbeat / 2,
         join_time,
         announce: vec![(PortId(1), net::node_mac(node.id, 1))],
-        vrrp: Some(VrrpSettings {
-            vrid: VRID,
-            interval_cs: u16::try_from(cluster.advertisement.as_millis() / 10).unwrap_or(u16::MAX),
-            preempt: cluster.preempt,
-            port: PortId(0),
-            mac: net::node_mac(node.id, 0),
-            source_v4: (!virtual_v4.is_empty()).then_some(source_v4),
-            source_v6: (!virtual_v6.is_empty()).then_some(source_v6),
-            virtual_v4,
-            virtual_v6,
-        }),
-        shared_addrs: Vec::new(),
+        vrrp: (!one_holder).then_some(vrrp),
+        shared_addrs: if one_holder && first {
+            build::vips(scenario)
+        } else {
+            Vec::new()
+        },
     };
     if let Err(errors) = config.check() {
         let all: Vec<_> = errors.iter().map(ToString::to_string).collect();

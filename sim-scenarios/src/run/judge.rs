@@ -10,6 +10,7 @@ use evenkeel_core::tuple::Tuple;
 use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, World};
 
 use super::build::Built;
+use super::counts::{NodeCounts, node_counters};
 use super::timeline::Timeline;
 use super::watch::Watch;
 use super::{cluster, nanos, sync_frame};
@@ -47,6 +48,7 @@ pub(crate) struct Judge<'s> {
     last: Sample,
     /// Counters of lives that have ended.
     ended: BTreeMap<(u16, u64), Counters>,
+    counts: NodeCounts,
 }
 
 /// The tables of all running nodes.
@@ -121,6 +123,7 @@ impl<'s> Judge<'s> {
             lives: BTreeMap::new(),
             last: Sample::default(),
             ended: BTreeMap::new(),
+            counts: NodeCounts::default(),
         }
     }
 
@@ -183,6 +186,7 @@ impl<'s> Judge<'s> {
                 self.degraded.insert(lb.id().0);
             }
             self.bounds.sample(now, &cluster::levels(lb, self.scenario));
+            self.counts.sample(lb);
             if lb.state() == LbState::Down {
                 continue;
             }
@@ -245,6 +249,8 @@ impl<'s> Judge<'s> {
             .zip(watch.sync_counts)
             .filter(|c| c.1 > 0)
             .collect();
+        let counts = node_counters().zip(self.counts.all(world));
+        let counts = counts.filter(|c| c.1 > 0).collect();
         Report {
             outcome: Outcome::of(self.scenario, &failures),
             failures,
@@ -260,6 +266,7 @@ impl<'s> Judge<'s> {
             broken_flows: broken_flows(&built.world, nanos(self.scenario.duration)),
             drops,
             sync,
+            counts,
             ..Report::new(self.scenario, seed, &measures)
         }
         .judged()
@@ -322,7 +329,11 @@ impl<'s> Judge<'s> {
                 broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
                 live_at_fault: at_fault.is_some() && connected && !over,
                 replicated: at_fault.is_some_and(|a| a.1),
-                opening_at_fault: at_fault.is_some() && flow.established.is_some() && !connected,
+                opening_at_fault: at_fault.is_some()
+                    && flow
+                        .established
+                        .zip(taken_at)
+                        .is_some_and(|(t, k)| t.as_nanos() > k),
                 later: flow
                     .opened
                     .is_some_and(|t| watch.fault_at.is_some_and(|f| t.as_nanos() > f)),
@@ -349,6 +360,16 @@ impl<'s> Judge<'s> {
         for (i, n) in (0..).zip(watch.sync_counts) {
             set(Metric::Sync(i), n);
         }
+        for (i, n) in (0..).zip(self.counts.all(&built.world)) {
+            set(Metric::Count(i), n);
+        }
+        let said = &watch.said;
+        set(Metric::EarlyMasters, said.early_masters);
+        set(Metric::Fenced, said.fenced);
+        set(Metric::Drained, said.drained);
+        set(Metric::Alarms, said.alarms);
+        set(Metric::ColdAlarms, said.cold_alarms);
+        set(Metric::OpenAlarms, said.open_alarms.len() as u64);
         set(Metric::Takeovers, watch.takeovers());
         set(
             Metric::Ready,

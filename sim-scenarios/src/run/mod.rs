@@ -2,6 +2,7 @@
 
 mod build;
 mod cluster;
+mod counts;
 mod judge;
 mod sync_frame;
 mod timeline;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use evenkeel_io_sim::{LbPort, LbState, PcapTap, TraceTap, World};
 
 pub(crate) use cluster::join_time_min;
+pub use counts::node_counters;
 pub use sync_frame::SYNC_COUNTERS;
 
 use self::build::Built;
@@ -96,7 +98,10 @@ pub fn run(
             .world
             .add_tap(Box::new(TraceTap::new(BufWriter::new(open()))));
     }
-    let rules = Rc::new(RefCell::new(Rules::default()));
+    let rules = Rc::new(RefCell::new(Rules {
+        renumber: plan::switch(scenario) == Some(Switch::Renumber),
+        ..Rules::default()
+    }));
     let off = |kinds: &[Kind], to: Option<u16>| {
         rules.borrow_mut().rules.push(Rule {
             fault: None,

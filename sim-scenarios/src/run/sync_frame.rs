@@ -1,17 +1,19 @@
 //! Frames between nodes, for counting what they say and for keeping some of it from arriving.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use evenkeel_core::cluster::NodeId;
-use evenkeel_core::sync::codec::{FrameItem, FrameWriter, decode};
+use evenkeel_core::cluster::{NodeId, PeerId};
+use evenkeel_core::sync::codec::{FrameHeader, FrameItem, FrameWriter, decode};
 use evenkeel_core::sync::{LiveRecord, NodeMessage, SyncBody};
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Filter, Owner, Place};
 
 use crate::mechanism::Kind;
 
-/// What is counted of the traffic between nodes: messages of each [`Kind`], then frames and their bytes.
+/// What is counted of the traffic between nodes: messages of each [`Kind`], then frames and their bytes, then records
+/// that an ACK says were refused for want of room.
 pub const SYNC_COUNTERS: [&str; COUNTER_COUNT] = [
     "live",
     "close",
@@ -31,12 +33,16 @@ pub const SYNC_COUNTERS: [&str; COUNTER_COUNT] = [
     "vrrp",
     "frames",
     "bytes",
+    "refused",
 ];
 
 /// Where nodes listen for each other.
 const SYNC_UDP_PORT: u16 = 5679;
 
-pub(crate) const COUNTER_COUNT: usize = Kind::ALL.len() + 2;
+pub(crate) const COUNTER_COUNT: usize = Kind::ALL.len() + 3;
+const FRAMES: usize = Kind::ALL.len();
+const BYTES: usize = FRAMES + 1;
+const REFUSED: usize = FRAMES + 2;
 
 fn kind(item: &FrameItem) -> Kind {
     match item {
@@ -97,13 +103,19 @@ fn payload(frame: &[u8]) -> Option<&[u8]> {
 /// Counts what a frame says.
 pub(crate) fn count(frame: &[u8], counts: &mut [u64; COUNTER_COUNT]) {
     let Some(payload) = payload(frame) else { return };
-    counts[COUNTER_COUNT - 2] += 1;
-    counts[COUNTER_COUNT - 1] += frame.len() as u64;
+    counts[FRAMES] += 1;
+    counts[BYTES] += frame.len() as u64;
     let Ok(decoded) = decode(payload) else { return };
     for item in &decoded.items {
         let kind = kind(item);
         if let Some(at) = Kind::ALL.iter().position(|k| k.1 == kind) {
             counts[at] += 1;
+        }
+        if let FrameItem::Sync(message) = item
+            && let SyncBody::Ack { refused, .. } = &message.body
+        {
+            let records = refused.iter().map(|r| r.last.saturating_sub(r.first) + 1);
+            counts[REFUSED] += records.sum::<u64>();
         }
     }
 }
@@ -132,6 +144,24 @@ pub(crate) struct Rule {
 pub(crate) struct Rules {
     pub(crate) rules: Vec<Rule>,
     pub(crate) touched: u64,
+    /// Frames get new numbers as they arrive: a copy looks like another frame.
+    pub(crate) renumber: bool,
+    /// The numbers that were given last, by receiver, sender and stream.
+    pub(crate) numbers: BTreeMap<(u16, PeerId, u16), u64>,
+}
+
+impl Rules {
+    /// The number that a frame arrives with.
+    fn number(&mut self, to: u16, header: &FrameHeader) -> u64 {
+        if !self.renumber {
+            return header.packet_number;
+        }
+        let next = self
+            .numbers
+            .entry((to, header.from, header.stream))
+            .and_modify(|n| *n += 1);
+        *next.or_insert(header.packet_number)
+    }
 }
 
 /// Takes out of frames what must not arrive.
@@ -141,7 +171,7 @@ impl Filter for Suppressor {
     fn keep(&mut self, _now: Instant, at: Place, frame: &mut Vec<u8>) -> bool {
         let mut rules = self.0.borrow_mut();
         let Owner::Lb(lb) = at.owner else { return true };
-        if rules.rules.is_empty() {
+        if rules.rules.is_empty() && !rules.renumber {
             return true;
         }
         if is_vrrp(frame) {
@@ -152,11 +182,13 @@ impl Filter for Suppressor {
             rules.touched += u64::from(kept);
             return !kept;
         }
-        let Some(decoded) = payload(frame).and_then(|p| decode(p).ok()) else {
+        let Some(mut decoded) = payload(frame).and_then(|p| decode(p).ok()) else {
             return true;
         };
         let NodeId(from) = decoded.header.from.node;
-        let Rules { rules, touched } = &mut *rules;
+        let number = rules.number(lb.0, &decoded.header);
+        let renumbered = std::mem::replace(&mut decoded.header.packet_number, number) != number;
+        let Rules { rules, touched, .. } = &mut *rules;
         let mut items = decoded.items;
         let before = items.len();
         for rule in rules.iter_mut() {
@@ -175,10 +207,11 @@ impl Filter for Suppressor {
                 *frames -= 1;
             }
         }
-        if items.len() == before {
+        let all = items.len() == before;
+        if all && !renumbered {
             return true;
         }
-        *touched += 1;
+        *touched += u64::from(!all);
         if items.is_empty() {
             return false;
         }
@@ -241,4 +274,109 @@ fn checksum(data: &[u8], more: u64) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_core::cluster::Incarnation;
+    use evenkeel_core::sync::LsnRange;
+    use evenkeel_io_sim::LbId;
+
+    fn peer(node: u16) -> PeerId {
+        PeerId {
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+        }
+    }
+
+    /// Node 2 acknowledges what it has applied, and what it had no room for.
+    fn ack(packet_number: u64) -> Vec<u8> {
+        let mut frame = vec![0; 42];
+        frame[12..14].copy_from_slice(&[0x08, 0x00]);
+        frame[14] = 0x45;
+        frame[23] = 17;
+        frame[36..38].copy_from_slice(&SYNC_UDP_PORT.to_be_bytes());
+        let header = FrameHeader {
+            cluster: 1,
+            from: peer(2),
+            stream: 0,
+            packet_number,
+        };
+        let body = SyncBody::Ack {
+            of: peer(1),
+            contiguous: 9,
+            applied: Vec::new(),
+            refused: vec![LsnRange { first: 3, last: 5 }, LsnRange { first: 8, last: 8 }],
+        };
+        let mut payload = Vec::new();
+        let mut writer = FrameWriter::new(&mut payload, &header, 1400);
+        writer.push(0, false, &body).expect("it fits");
+        writer.finish();
+        replace_payload(&mut frame, &payload).expect("a datagram");
+        frame
+    }
+
+    fn arrives(filter: &mut Suppressor, frame: &[u8]) -> Option<u64> {
+        let at = Place {
+            owner: Owner::Lb(LbId(0)),
+            port: 2,
+        };
+        let mut frame = frame.to_vec();
+        let kept = filter.keep(Instant::ZERO, at, &mut frame);
+        let decoded = decode(payload(&frame)?).expect("it stays a frame");
+        assert_eq!(decoded.items.len(), 1);
+        kept.then_some(decoded.header.packet_number)
+    }
+
+    #[test]
+    fn records_that_an_ack_refuses_are_counted_one_by_one() {
+        let mut counts = [0; COUNTER_COUNT];
+        count(&ack(7), &mut counts);
+        let named = |name: &str| {
+            let at = SYNC_COUNTERS.iter().position(|c| *c == name);
+            counts[at.expect(name)]
+        };
+        assert_eq!((named("ack"), named("frames"), named("refused")), (1, 1, 4));
+        assert_eq!(named("bytes"), ack(7).len() as u64);
+        assert_eq!(counts.iter().filter(|n| **n > 0).count(), 4);
+    }
+
+    #[test]
+    fn a_copy_keeps_its_number_unless_the_window_is_taken_away() {
+        let numbers = [7, 7, 7, 8, 8];
+        for (renumber, seen) in [(false, [7, 7, 7, 8, 8]), (true, [7, 8, 9, 10, 11])] {
+            let rules = Rules {
+                renumber,
+                ..Rules::default()
+            };
+            let mut filter = Suppressor(Rc::new(RefCell::new(rules)));
+            let arrived = numbers.map(|n| arrives(&mut filter, &ack(n)).expect("it arrives"));
+            assert_eq!(arrived, seen);
+            assert_eq!(filter.0.borrow().touched, 0, "nothing was kept back");
+        }
+    }
+
+    #[test]
+    fn suppressed_kinds_do_not_arrive_and_others_do() {
+        let rule = |kind| Rule {
+            fault: None,
+            from: Some(2),
+            to: None,
+            kinds: vec![kind],
+            frames: Some(1),
+        };
+        let rules = Rules {
+            rules: vec![rule(Kind::Nack), rule(Kind::Ack)],
+            ..Rules::default()
+        };
+        let mut filter = Suppressor(Rc::new(RefCell::new(rules)));
+        assert_eq!(arrives(&mut filter, &ack(7)), None);
+        assert_eq!(filter.0.borrow().touched, 1);
+        assert_eq!(
+            arrives(&mut filter, &ack(8)),
+            Some(8),
+            "one frame was to be kept back"
+        );
+    }
 }

@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use evenkeel_core::cluster::{Alarm, NodeEvent};
 use evenkeel_core::time::Instant;
-use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap};
+use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap, Trace};
 
 use super::sync_frame;
 use crate::oracle::Checksums;
@@ -45,8 +46,56 @@ pub(crate) struct Watch {
     pub(crate) all_taken_at: Option<u64>,
     /// First segment after the last take-over was known: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
+    /// What nodes said of themselves.
+    pub(crate) said: Said,
     /// Messages between nodes by kind, then frames, then bytes.
     pub(crate) sync_counts: [u64; sync_frame::COUNTER_COUNT],
+}
+
+/// What nodes said of themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// Nodes that are ready.
+    ready: BTreeSet<LbId>,
+    /// See [`Metric::EarlyMasters`](crate::expect::Metric::EarlyMasters), and the others.
+    pub(crate) early_masters: u64,
+    pub(crate) fenced: u64,
+    pub(crate) drained: u64,
+    pub(crate) alarms: u64,
+    pub(crate) cold_alarms: u64,
+    pub(crate) open_alarms: BTreeSet<(LbId, Alarm)>,
+}
+
+impl Said {
+    /// `measured`: since the first fault.
+    fn hear(&mut self, lb: LbId, event: NodeEvent, measured: bool) {
+        match event {
+            NodeEvent::Ready => {
+                self.ready.insert(lb);
+            }
+            NodeEvent::Degraded => {
+                self.ready.remove(&lb);
+            }
+            NodeEvent::BecameMaster(_) if measured && !self.ready.contains(&lb) => self.early_masters += 1,
+            NodeEvent::Fenced(..) if measured => self.fenced += 1,
+            NodeEvent::Drained => self.drained += 1,
+            NodeEvent::Alarm(alarm) => {
+                self.alarms += 1;
+                self.cold_alarms += u64::from(alarm == Alarm::Cold);
+                self.open_alarms.insert((lb, alarm));
+            }
+            NodeEvent::Cleared(alarm) => {
+                self.open_alarms.remove(&(lb, alarm));
+            }
+            _ => {}
+        }
+    }
+
+    /// A life is over, or begins.
+    fn forget(&mut self, lb: LbId) {
+        self.ready.remove(&lb);
+        self.open_alarms.retain(|(of, _)| *of != lb);
+    }
 }
 
 /// The tap itself.
@@ -56,6 +105,16 @@ impl Tap for WatchTap {
     fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
         if direction == Direction::Out {
             self.0.borrow_mut().sent(now.as_nanos(), at, data);
+        }
+    }
+
+    fn trace(&mut self, now: Instant, what: &Trace) {
+        let mut watch = self.0.borrow_mut();
+        let measured = watch.fault_at.is_some_and(|at| at <= now.as_nanos());
+        match *what {
+            Trace::Node(lb, event) => watch.said.hear(lb, event, measured),
+            Trace::LbStarted(lb, _) | Trace::LbCrashed(lb) => watch.said.forget(lb),
+            _ => {}
         }
     }
 }
@@ -168,4 +227,54 @@ fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     }
     let port = |at: usize| Some(u16::from_be_bytes(*l4.get(at..)?.first_chunk()?));
     Some((SocketAddr::new(src, port(0)?), SocketAddr::new(dst, port(2)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_core::cluster::{Epoch, GroupId, NodeId};
+    use evenkeel_core::tuple::Family;
+
+    #[test]
+    fn what_nodes_say_is_counted_from_the_first_fault_on() {
+        let (lb, group) = (LbId(0), GroupId::default());
+        let mut tap = WatchTap(Rc::default());
+        let said = |tap: &mut WatchTap, second: u64, event| {
+            tap.trace(Instant::from_millis(second * 1000), &Trace::Node(lb, event));
+        };
+        // A cold start: nobody is there to be asked.
+        for event in [
+            NodeEvent::Alarm(Alarm::Cold),
+            NodeEvent::Degraded,
+            NodeEvent::BecameMaster(Family::V4),
+            NodeEvent::Fenced(group, Epoch::default()),
+            NodeEvent::Ready,
+            NodeEvent::Cleared(Alarm::Cold),
+        ] {
+            said(&mut tap, 1, event);
+        }
+        let counted = |tap: &WatchTap| {
+            let watch = tap.0.borrow();
+            let s = &watch.said;
+            (
+                s.early_masters,
+                s.fenced,
+                s.alarms,
+                s.cold_alarms,
+                s.open_alarms.len(),
+            )
+        };
+        assert_eq!(counted(&tap), (0, 0, 1, 1, 0));
+        tap.0.borrow_mut().fault(2_000_000_000);
+        said(&mut tap, 2, NodeEvent::BecameMaster(Family::V4));
+        said(&mut tap, 2, NodeEvent::Fenced(group, Epoch::default()));
+        said(&mut tap, 2, NodeEvent::Alarm(Alarm::OneWay(NodeId(2))));
+        assert_eq!(counted(&tap), (0, 1, 2, 1, 1));
+        // Another life: it has to become ready anew.
+        tap.trace(Instant::from_millis(3000), &Trace::LbCrashed(lb));
+        said(&mut tap, 4, NodeEvent::BecameMaster(Family::V6));
+        said(&mut tap, 4, NodeEvent::Drained);
+        assert_eq!(counted(&tap), (1, 1, 2, 1, 0));
+        assert_eq!(tap.0.borrow().said.drained, 1);
+    }
 }
