@@ -376,7 +376,17 @@ impl World {
     /// It is not there, or does not run.
     pub fn pause(&mut self, lb: LbId) -> Result<(), WorldError> {
         let (net, lb) = self.lb_parts(lb)?;
-        lb.pause(net)
+        lb.pause(net, true)
+    }
+
+    /// Stops a load balancer's threads and its clock, as a hypervisor does: afterwards it does not know of it.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or does not run.
+    pub fn pause_with_clock(&mut self, lb: LbId) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.pause(net, false)
     }
 
     /// Lets a paused load balancer go on.

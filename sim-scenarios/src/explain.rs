@@ -45,7 +45,8 @@ fn action(action: &Action) -> String {
     match action {
         Action::Crash(n) => format!("{} crashes", node_name(*n)),
         Action::Start(n) => format!("{} starts", node_name(*n)),
-        Action::Pause(n) => format!("{} stands still", node_name(*n)),
+        Action::Pause(n, true) => format!("{} stands still", node_name(*n)),
+        Action::Pause(n, false) => format!("{} stands still, and its clock", node_name(*n)),
         Action::Resume(n) => format!("{} goes on", node_name(*n)),
         Action::Drain(n) => format!("{} is asked to leave", node_name(*n)),
         Action::Cut(n, network, w) => format!("{} is cut from {}{}", node_name(*n), on(network), way(w)),

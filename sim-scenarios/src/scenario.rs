@@ -249,8 +249,8 @@ pub enum Action {
     Crash(NodeRef),
     /// The node starts, with nothing.
     Start(NodeRef),
-    /// The node does nothing; its clock goes on.
-    Pause(NodeRef),
+    /// The node does nothing; whether its clock goes on.
+    Pause(NodeRef, bool),
     /// It goes on.
     Resume(NodeRef),
     /// The node is asked to leave.

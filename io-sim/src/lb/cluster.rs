@@ -259,17 +259,17 @@ impl Control {
         })
     }
 
-    /// When it has something to do; the ring has its own way.
-    pub(super) fn next_at(&self, now: u64) -> Option<u64> {
-        let timer = self.core.poll_timeout().map(|at| at.as_nanos().max(now));
+    /// When it has something to do; the ring has its own way. Its clock has missed so much.
+    pub(super) fn next_at(&self, now: u64, missed: u64) -> Option<u64> {
+        let timer = self.core.poll_timeout();
+        let timer = timer.map(|at| at.as_nanos().saturating_add(missed).max(now));
         let ring = (!self.ring.is_empty()).then_some(now);
         let times = [timer, ring, self.events.next_at(), self.punted.next_at()];
         times.into_iter().flatten().min()
     }
 
-    /// Takes in what waits, and does what is due. The frames that it took from the ring are counted.
-    pub(super) fn run(&mut self, now: u64, out: &mut Outgoing) -> u64 {
-        let at = Instant::from_nanos(now);
+    /// Takes in what waits, and does what is due by its clock, `at`. The frames that it took from the ring are counted.
+    pub(super) fn run(&mut self, now: u64, at: Instant, out: &mut Outgoing) -> u64 {
         // First of all it finds out that it stood still.
         if self.core.poll_timeout().is_some_and(|due| due <= at) {
             self.core.handle_timeout(at);
@@ -308,8 +308,7 @@ impl Control {
     }
 
     /// What an operator wants.
-    pub(super) fn command(&mut self, now: u64, command: NodeCommand, out: &mut Outgoing) {
-        let at = Instant::from_nanos(now);
+    pub(super) fn command(&mut self, at: Instant, command: NodeCommand, out: &mut Outgoing) {
         self.core.handle_command(at, command);
         self.poll(at, out);
     }

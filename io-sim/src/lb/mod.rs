@@ -58,6 +58,17 @@ struct Life {
     buffers: StepBuffers<HeapFrame>,
     control: Option<Control>,
     paused: bool,
+    /// Since when its clock stands still, if it does.
+    clock_stopped: Option<u64>,
+    /// So much time its clock has missed.
+    missed: u64,
+}
+
+impl Life {
+    /// Its clock.
+    fn clock(&self, now: u64) -> Instant {
+        Instant::from_nanos(now - self.missed)
+    }
 }
 
 /// See the module.
@@ -225,6 +236,8 @@ impl Lb {
             buffers: StepBuffers::default(),
             control,
             paused: false,
+            clock_stopped: None,
+            missed: 0,
         });
         net.trace(Trace::LbStarted(self.id, incarnation));
         self.plan_node(net, net.now);
@@ -252,10 +265,11 @@ impl Lb {
         net.trace(Trace::LbCrashed(self.id));
     }
 
-    pub(crate) fn pause(&mut self, net: &mut Net) -> Result<(), WorldError> {
+    pub(crate) fn pause(&mut self, net: &mut Net, clock: bool) -> Result<(), WorldError> {
         self.is_in(LbState::Running)?;
         if let Some(life) = &mut self.life {
             life.paused = true;
+            life.clock_stopped = (!clock).then_some(net.now);
             life.workers.iter_mut().for_each(|w| w.planned = None);
             life.control.iter_mut().for_each(|c| c.planned = None);
         }
@@ -267,6 +281,8 @@ impl Lb {
         self.is_in(LbState::Paused)?;
         if let Some(life) = &mut self.life {
             life.paused = false;
+            let stopped = life.clock_stopped.take();
+            life.missed += stopped.map_or(0, |since| net.now - since);
         }
         net.trace(Trace::LbResumed(self.id));
         self.plan_node(net, net.now);
@@ -354,6 +370,7 @@ impl Lb {
     /// A worker's turn.
     pub(crate) fn worker_due(&mut self, net: &mut Net, worker: u16, turn: u64) {
         let Some(life) = &mut self.life else { return };
+        let (now, missed) = (life.clock(net.now), life.missed);
         let Life {
             workers,
             buffers,
@@ -367,7 +384,6 @@ impl Lb {
             return;
         }
         slot.turns += 1;
-        let now = Instant::from_nanos(net.now);
         let mut messages = 0;
         let mut answering = None;
         if let Some(inbox) = &mut slot.inbox {
@@ -423,7 +439,8 @@ impl Lb {
         let next = if slot.port.waiting() > 0 {
             Some(slot.busy_until)
         } else {
-            slot.worker.poll_timeout().map(Instant::as_nanos)
+            let due = slot.worker.poll_timeout();
+            due.map(|at| at.as_nanos().saturating_add(missed))
         };
         let next = next
             .into_iter()
@@ -588,18 +605,19 @@ impl Lb {
 
     /// The control side's turn.
     pub(crate) fn node_due(&mut self, net: &mut Net, turn: u64) {
-        let control = self.life.as_mut().and_then(|life| life.control.as_mut());
-        let Some(control) = control.filter(|c| c.turn == turn) else {
+        let Some(life) = &mut self.life else { return };
+        let (clock, missed) = (life.clock(net.now), life.missed);
+        let Some(control) = life.control.as_mut().filter(|c| c.turn == turn) else {
             return;
         };
         if control.planned.take().is_none() {
             return;
         }
         let mut out = Outgoing::default();
-        self.sync_counters.handled += control.run(net.now, &mut out);
+        self.sync_counters.handled += control.run(net.now, clock, &mut out);
         self.give(net, out);
         let control = self.life.as_ref().and_then(|life| life.control.as_ref());
-        if let Some(next) = control.and_then(|c| c.next_at(net.now)) {
+        if let Some(next) = control.and_then(|c| c.next_at(net.now, missed)) {
             self.plan_node(
                 net,
                 if next > net.now {
@@ -614,12 +632,13 @@ impl Lb {
     /// Tells the control side what an operator wants.
     pub(crate) fn command(&mut self, net: &mut Net, command: NodeCommand) -> Result<(), WorldError> {
         self.is_in(LbState::Running)?;
+        let clock = self.life.as_ref().map(|life| life.clock(net.now));
         let control = self.life.as_mut().and_then(|life| life.control.as_mut());
-        let Some(control) = control else {
+        let Some((control, clock)) = control.zip(clock) else {
             return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
         };
         let mut out = Outgoing::default();
-        control.command(net.now, command, &mut out);
+        control.command(clock, command, &mut out);
         self.give(net, out);
         self.plan_node(net, net.now);
         Ok(())

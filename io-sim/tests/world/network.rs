@@ -105,6 +105,38 @@ fn full_rings_drop_and_count() {
     check(&site.world);
 }
 
+#[test]
+fn a_clock_that_stands_still_with_its_node_misses_the_time() {
+    for (clock, left) in [(true, 0), (false, 5)] {
+        let mut site = Site::new(1, lb_spec(), LinkSpec::default());
+        for _ in 0..5 {
+            let mut flow = site.flow(VIPS[0]);
+            (flow.requests, flow.gap) = (1, Duration::ZERO);
+            site.world.open(flow).expect("right");
+        }
+        let conns = |s: &Site| {
+            let lb = s.world.lb(s.lb).expect("it is there");
+            lb.workers().map(|w| w.table().len()).sum::<usize>()
+        };
+        site.world.run_until(Instant::from_millis(1_000));
+        assert!(site.world.flows().iter().all(|f| f.state == FlowState::Closed));
+        assert_eq!(conns(&site), 5, "closed conns wait for their timeout");
+        let pause = if clock {
+            World::pause
+        } else {
+            World::pause_with_clock
+        };
+        pause(&mut site.world, site.lb).expect("it runs");
+        site.world.run_until(Instant::from_millis(201_000));
+        site.world.resume(site.lb).expect("it is paused");
+        site.world.run_until(Instant::from_millis(201_100));
+        assert_eq!(conns(&site), left);
+        site.world.run_until(Instant::from_millis(400_000));
+        assert_eq!(conns(&site), 0);
+        check(&site.world);
+    }
+}
+
 /// Counts what is dropped, and remembers who received what.
 #[derive(Clone, Default)]
 struct Log(Rc<RefCell<(Vec<Received>, u64)>>);

@@ -123,6 +123,7 @@ pub(crate) static FAULT: Schema = Schema {
         Key("after", "\"crash\""),
         Key("for", "\"500ms\""),
         Key("node", "\"master\""),
+        Key("clock", "\"off\""),
         Key("network", "\"sync\""),
         Key("way", "\"both\""),
         Key("loss", "\"100%\""),

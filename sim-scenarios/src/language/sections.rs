@@ -623,7 +623,8 @@ const ACTIONS: [(&str, Do); 11] = [
 /// Keys that each action takes, beside `name`, `do`, `at` and `after`.
 fn takes(action: Do) -> &'static [&'static str] {
     match action {
-        Do::Crash | Do::Pause => &["node", "for"],
+        Do::Crash => &["node", "for"],
+        Do::Pause => &["node", "for", "clock"],
         Do::Start | Do::Resume | Do::Drain => &["node"],
         Do::Cut => &["node", "for", "network", "way"],
         Do::Heal => &["node", "network"],
@@ -762,7 +763,10 @@ fn read_action(
     Some(match action {
         Do::Crash => Action::Crash(node?.value),
         Do::Start => Action::Start(node?.value),
-        Do::Pause => Action::Pause(node?.value),
+        Do::Pause => {
+            let clock = table.choice("clock", Need::Optional, &SWITCH, findings);
+            Action::Pause(node?.value, clock.is_none_or(|c| c.value))
+        }
         Do::Resume => Action::Resume(node?.value),
         Do::Drain => Action::Drain(node?.value),
         Do::Cut => {

@@ -95,9 +95,11 @@ impl<'s> Timeline<'s> {
             return Ok(());
         };
         let node = match &fault.action {
-            Action::Crash(n) | Action::Start(n) | Action::Pause(n) | Action::Resume(n) | Action::Drain(n) => {
-                Some(*n)
-            }
+            Action::Crash(n)
+            | Action::Start(n)
+            | Action::Pause(n, _)
+            | Action::Resume(n)
+            | Action::Drain(n) => Some(*n),
             Action::Cut(n, ..) | Action::Heal(n, _) | Action::Disturb(n, ..) | Action::Queues(n, _) => {
                 Some(*n)
             }
@@ -147,11 +149,12 @@ impl<'s> Timeline<'s> {
                 Some(LbState::Down) => world.start(lb).map_err(refused),
                 _ => Ok(()),
             },
-            (Action::Pause(_), false, Some(lb)) => match state {
-                Some(LbState::Running) => world.pause(lb).map_err(refused),
+            (Action::Pause(_, clock), false, Some(lb)) => match state {
+                Some(LbState::Running) if *clock => world.pause(lb).map_err(refused),
+                Some(LbState::Running) => world.pause_with_clock(lb).map_err(refused),
                 _ => Ok(()),
             },
-            (Action::Pause(_), true, Some(lb)) | (Action::Resume(_), _, Some(lb)) => match state {
+            (Action::Pause(..), true, Some(lb)) | (Action::Resume(_), _, Some(lb)) => match state {
                 Some(LbState::Paused) => world.resume(lb).map_err(refused),
                 _ => Ok(()),
             },
