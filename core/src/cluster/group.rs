@@ -25,6 +25,8 @@ impl WorkerSet {
 /// The initial copy of a group, by slots, from another node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pull {
+    /// Its number, by which workers tell it from the one before; 0: it was not asked for yet.
+    pub(super) number: u32,
     /// From whom it was asked, and when last.
     pub(super) source: Option<PeerId>,
     pub(super) asked_at: Option<Instant>,

@@ -28,16 +28,18 @@ impl NodeCore {
             if g.pull.asked_at.is_none() || g.pull.ended.contains(worker) {
                 continue;
             }
-            let outstanding = status.outstanding.iter().find(|(group, _)| group == id);
-            let begun = g.pull.begun.contains(worker);
-            match outstanding {
-                Some((_, n)) if *n > 0 => {
-                    g.pull.begun.insert(worker);
+            let number = g.pull.number;
+            let is_outstanding = |(group, n): &&(GroupId, u32)| group == id && *n > 0;
+            if status.pulled.iter().any(|(group, n)| group == id && *n == number) {
+                g.pull.ended.insert(worker);
+            } else if let Some(left) = status.outstanding.iter().find(is_outstanding) {
+                let before = self.status.get(usize::from(worker.0)).and_then(Option::as_ref);
+                let stands = before.is_some_and(|s| s.outstanding.contains(left));
+                // Told again, it has not moved.
+                if !stands || !g.pull.begun.contains(worker) {
                     g.pull.moved_at = Some(now);
                 }
-                // A report from before the pull came through says none too: only one that had begun has ended.
-                _ if begun => g.pull.ended.insert(worker),
-                _ => {}
+                g.pull.begun.insert(worker);
             }
             if g.pull.ended.len() == u32::from(self.workers) {
                 g.completed();
@@ -247,8 +249,13 @@ impl NodeCore {
                 g.pull = Pull {
                     source: Some(source),
                     ended: g.pull.ended,
+                    number: g.pull.number,
                     ..Pull::default()
                 };
+            }
+            if g.pull.number == 0 {
+                self.last_pull = self.last_pull.wrapping_add(1).max(1);
+                g.pull.number = self.last_pull;
             }
             let moved = g.pull.moved_at.max(g.pull.asked_at);
             let first = g.pull.asked_at.is_none();
@@ -268,6 +275,7 @@ impl NodeCore {
                             group: id,
                             source,
                             mode,
+                            number: g.pull.number,
                         },
                     );
                 }

@@ -59,6 +59,8 @@ pub struct NodeCore {
     pub(super) own: Option<GroupId>,
     /// The highest generation that this life has opened.
     pub(super) last_generation: u64,
+    /// Number of the last pull that was asked of workers.
+    pub(super) last_pull: u32,
     /// Whether new sessions were let into a group of this life.
     pub(super) has_created: bool,
     pub(super) status: Vec<Option<SyncStatus>>,
@@ -150,6 +152,7 @@ impl NodeCore {
             forgotten: Vec::new(),
             own: None,
             last_generation: 0,
+            last_pull: 0,
             has_created: false,
             status: alloc::vec![None; usize::from(workers)],
             readiness: Readiness::Joining,

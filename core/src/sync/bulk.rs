@@ -114,45 +114,63 @@ pub(super) type Pulled = (GroupId, u16, u32);
 
 impl Sync {
     /// The node has all slots of a group pulled.
-    pub(super) fn pull_all(&mut self, ctx: &mut Ctx<'_>, group: GroupId, source: PeerId, mode: PullMode) {
-        if source == self.id || self.group(group).is_none() {
+    pub(super) fn pull_all(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        group: GroupId,
+        source: PeerId,
+        mode: PullMode,
+        number: u32,
+    ) {
+        let own = self.id;
+        let Some(g) = self
+            .group_mut(group)
+            .filter(|g| source != own && g.pulled != number)
+        else {
             return;
+        };
+        if g.pulling == number {
+            return self.pull_elsewhere(ctx, group, source, mode);
         }
-        let is_it = |j: &Job| j.group == group && j.purpose == Purpose::Join;
-        let begun = self.jobs.iter().any(is_it)
-            || self
-                .flights
-                .iter()
-                .any(|f| f.group == group && f.purpose == Purpose::Join);
-        if begun {
-            // It goes on elsewhere with what has not ended.
-            for job in self.jobs.iter_mut().filter(|j| is_it(j)) {
-                (job.source, job.mode) = (source, mode);
-            }
-            let stalled: Vec<u16> = self
-                .flights
-                .iter()
-                .filter(|f| f.group == group && f.purpose == Purpose::Join && f.source != source)
-                .map(|f| f.slot)
-                .collect();
-            self.flights
-                .retain(|f| !(f.group == group && f.purpose == Purpose::Join && f.source != source));
-            for slot in stalled {
-                self.pull(ctx, group, source, Purpose::Join, mode, slot, ctx.now);
-            }
-            return;
-        }
-        if let Some(g) = self.group_mut(group) {
-            g.complete = false;
-        }
+        g.pulling = number;
+        g.complete = false;
+        self.jobs
+            .retain(|j| j.group != group || j.purpose != Purpose::Join);
+        self.flights
+            .retain(|f| f.group != group || f.purpose != Purpose::Join);
         let all: Vec<u16> = self.buckets.iter().flat_map(|b| self.slots_of(*b)).collect();
         for slot in all {
             self.pull(ctx, group, source, Purpose::Join, mode, slot, ctx.now);
         }
-        if self.buckets.is_empty()
-            && let Some(g) = self.group_mut(group)
-        {
+        if self.buckets.is_empty() {
+            self.pull_ended(group);
+        }
+    }
+
+    /// What has not ended of a pull of all slots goes on with another source.
+    fn pull_elsewhere(&mut self, ctx: &mut Ctx<'_>, group: GroupId, source: PeerId, mode: PullMode) {
+        let is_it = |j: &Job| j.group == group && j.purpose == Purpose::Join;
+        for job in self.jobs.iter_mut().filter(|j| is_it(j)) {
+            (job.source, job.mode) = (source, mode);
+        }
+        let stalls = |f: &Flight| f.group == group && f.purpose == Purpose::Join && f.source != source;
+        let stalled: Vec<u16> = self
+            .flights
+            .iter()
+            .filter(|f| stalls(f))
+            .map(|f| f.slot)
+            .collect();
+        self.flights.retain(|f| !stalls(f));
+        for slot in stalled {
+            self.pull(ctx, group, source, Purpose::Join, mode, slot, ctx.now);
+        }
+    }
+
+    /// All slots of a group are here.
+    fn pull_ended(&mut self, group: GroupId) {
+        if let Some(g) = self.group_mut(group) {
             g.complete = true;
+            g.pulled = g.pulling;
         }
     }
 
@@ -649,10 +667,8 @@ impl Sync {
         let Some(place) = self.place(bucket) else { return };
         match f.purpose {
             Purpose::Join => {
-                if !self.is_pulling(group, Purpose::Join, None)
-                    && let Some(g) = self.group_mut(group)
-                {
-                    g.complete = true;
+                if !self.is_pulling(group, Purpose::Join, None) {
+                    self.pull_ended(group);
                 }
             }
             Purpose::Repair => {}

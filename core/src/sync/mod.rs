@@ -54,8 +54,9 @@ pub enum SyncCommand {
     /// Until when the leases of all groups that this node holds are certain: sessions are deleted and expired
     /// before it only.
     LeaseUntil(Instant),
-    /// Pull all slots of a group from a peer. What was asked of another source and has not ended goes there too.
-    /// [`SyncEvent::Status`] says how many slots are outstanding.
+    /// Pull all slots of a group from a peer. Said again with the same number: what has not ended is asked of this
+    /// source, and what has is not pulled again. [`SyncEvent::Status`] says how many slots are outstanding, and the number
+    /// once none is.
     Pull {
         /// Of which group.
         group: GroupId,
@@ -63,6 +64,8 @@ pub enum SyncCommand {
         source: PeerId,
         /// What for.
         mode: PullMode,
+        /// Above 0; another one for each pull of a group.
+        number: u32,
     },
     /// Which of the owned addresses this node answers for (ARP, neighbour discovery, echo).
     Answer(Arc<Answering>),
@@ -126,6 +129,8 @@ pub enum SyncEvent {
 pub struct SyncStatus {
     /// By group: slots that are asked for and have not ended.
     pub outstanding: Vec<(GroupId, u32)>,
+    /// By group: number of the last [`SyncCommand::Pull`] of which all slots have ended, or 0.
+    pub pulled: Vec<(GroupId, u32)>,
     /// By group: slots of which something is missing here, lost for good or refused for want of room.
     pub lacking: Vec<(GroupId, u32)>,
     /// By group: sessions, closed ones excluded.

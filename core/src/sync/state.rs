@@ -78,6 +78,8 @@ pub enum SyncOutcome {
     NoCluster,
 }
 
+/// The status is told again after so long.
+const STATUS_AGAIN: Duration = Duration::from_millis(500);
 /// Events that wait to be polled, at most; of those that are told again by themselves half as many.
 pub(super) const EVENT_COUNT_MAX: usize = 4 * GROUP_COUNT_MAX;
 
@@ -159,6 +161,9 @@ pub(super) struct Group {
     pub(super) resync: BucketBits,
     /// A pull of all its slots has ended, or it began here.
     pub(super) complete: bool,
+    /// Number of the pull of all its slots that goes on or has ended last, and of the last that has ended.
+    pub(super) pulling: u32,
+    pub(super) pulled: u32,
     /// Slots of which something is missing here that the watermark has passed: lost for good, or refused for want
     /// of room. They are pulled again.
     pub(super) lacks: Box<SlotBits>,
@@ -211,6 +216,8 @@ pub(crate) struct Sync {
     pub(super) status: SyncStatus,
     pub(super) status_told: bool,
     pub(super) status_at: Instant,
+    /// When it is told though nothing changed.
+    status_again: Instant,
     /// When [`Sync::sweep`] has something to do, at the earliest.
     pub(super) wake: Instant,
     /// When conns marked dirty are to be told.
@@ -269,6 +276,7 @@ impl Sync {
             status: SyncStatus::default(),
             status_told: false,
             status_at: Instant::ZERO,
+            status_again: Instant::ZERO,
             wake: Instant::ZERO,
             flush_at: None,
             dirty: 0,
@@ -401,6 +409,8 @@ impl Sync {
                 base: alloc::vec![(Version { epoch, lsn: 0 }, true); count],
                 resync: BucketBits::EMPTY,
                 complete: role.is_holder(),
+                pulling: 0,
+                pulled: 0,
                 lacks: Box::new(SlotBits::EMPTY),
                 adoption: None,
                 offers: Vec::new(),
@@ -423,7 +433,12 @@ impl Sync {
                 });
             }
             SyncCommand::LeaseUntil(until) => self.lease_until = until,
-            SyncCommand::Pull { group, source, mode } => self.pull_all(ctx, group, source, mode),
+            SyncCommand::Pull {
+                group,
+                source,
+                mode,
+                number,
+            } => self.pull_all(ctx, group, source, mode, number),
             SyncCommand::Answer(_) => {}
         }
         self.wake = self.wake.min(ctx.now);
@@ -626,6 +641,7 @@ impl Sync {
         };
         SyncStatus {
             outstanding: self.groups.iter().map(|g| (g.id, outstanding(g.id))).collect(),
+            pulled: self.groups.iter().map(|g| (g.id, g.pulled)).collect(),
             lacking: self.groups.iter().map(|g| (g.id, g.lacks.count())).collect(),
             sessions: self
                 .groups
@@ -652,9 +668,11 @@ impl Sync {
         }
         self.status_at = now + Duration::from_millis(10);
         let status = self.measure();
-        if status != self.status {
+        // The last telling may have been lost on its way.
+        if status != self.status || now >= self.status_again {
             self.status = status;
             self.status_told = false;
+            self.status_again = now + STATUS_AGAIN;
         }
     }
 

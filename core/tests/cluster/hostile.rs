@@ -239,7 +239,12 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => any_group().prop_map(SyncCommand::Forget),
         1 => option::of(any_group()).prop_map(SyncCommand::Create),
         1 => (any_group(), any_peer(), select(vec![PullMode::Replace, PullMode::Merge]))
-            .prop_map(|(group, source, mode)| SyncCommand::Pull { group, source, mode }),
+            .prop_map(|(group, source, mode)| SyncCommand::Pull {
+                group,
+                source,
+                mode,
+                number: 1 + u32::from(mode == PullMode::Merge),
+            }),
     ];
     let flags = select(vec![SYN, SYN | ACK, ACK, FIN | ACK, RST]);
     let bucket = option::weighted(0.05, any::<u16>());

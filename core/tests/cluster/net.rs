@@ -75,6 +75,8 @@ pub(crate) struct Net {
     spec: SnapshotSpec,
     on_its_way: BTreeMap<(Instant, u64), (usize, SyncMessage)>,
     sequence: u64,
+    /// Numbers of pulls.
+    pulls: u32,
     runs: u32,
     /// Pairs that hear nothing of each other.
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -254,6 +256,7 @@ impl Net {
             on_its_way: BTreeMap::new(),
             sequence: 0,
             runs: 0,
+            pulls: 0,
             cut: BTreeSet::new(),
             frames: seed.is_multiple_of(2),
             sent: 0,
@@ -341,7 +344,17 @@ impl Net {
     pub(crate) fn pull(&mut self, n: usize, group: GroupId, source: usize) {
         let source = self.nodes[source].id;
         let mode = PullMode::Replace;
-        self.command(n, &SyncCommand::Pull { group, source, mode });
+        self.pulls += 1;
+        let number = self.pulls;
+        self.command(
+            n,
+            &SyncCommand::Pull {
+                group,
+                source,
+                mode,
+                number,
+            },
+        );
     }
 
     pub(crate) fn authority(&mut self, n: usize, group: GroupId, epoch: Epoch, role: Role) {

@@ -71,10 +71,11 @@ fn message() -> impl Strategy<Value = NodeMessage> {
 fn event() -> impl Strategy<Value = SyncEvent> {
     let counts = || prop::collection::vec((claim().prop_map(|c| c.group), any::<u32>()), 0..5);
     let peers = || prop::collection::vec((who(), number()), 0..5);
-    let status = (counts(), counts(), counts(), peers(), peers()).prop_map(
-        |(outstanding, lacking, sessions, behind, unacked)| {
+    let status = (counts(), counts(), counts(), counts(), peers(), peers()).prop_map(
+        |(outstanding, pulled, lacking, sessions, behind, unacked)| {
             SyncEvent::Status(SyncStatus {
                 outstanding,
+                pulled,
                 lacking,
                 sessions,
                 behind,

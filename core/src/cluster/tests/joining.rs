@@ -263,6 +263,8 @@ fn a_peer_that_does_not_hear_is_alarmed_and_a_slow_one_is_not_waited_for() {
     net.assert_settled();
 
     let slow = net.core(2).id();
+    net.report(1, 0, |s| s.unacked = alloc::vec![(slow, 10_000)]);
+    net.run(20);
     let now = net.now();
     let core = &mut net.node(1).core;
     core.handle_event(now, crate::port::WorkerId(0), SyncEvent::OutOfSync(slow));

@@ -65,6 +65,13 @@ pub(super) fn config(node: u16, nodes: u16) -> ClusterConfig {
     }
 }
 
+/// Slots of a group, asked for.
+struct Pulled {
+    number: u32,
+    left: u32,
+    source: PeerId,
+}
+
 /// A worker that does as it is told, late.
 #[derive(Default)]
 pub(super) struct Worker {
@@ -76,8 +83,7 @@ pub(super) struct Worker {
     merged: BTreeSet<(GroupId, Epoch)>,
     offered: BTreeSet<(GroupId, Epoch)>,
     pub(super) status: SyncStatus,
-    /// Slots that are outstanding, of whom.
-    pulls: BTreeMap<GroupId, (u32, PeerId)>,
+    pulls: BTreeMap<GroupId, Pulled>,
     pub(super) pulled: Vec<(GroupId, PeerId)>,
     commands: VecDeque<(u64, SyncCommand)>,
     events: VecDeque<(u64, SyncEvent)>,
@@ -117,11 +123,22 @@ impl Worker {
                 self.create = id.filter(|id| role(*id) == Some(Role::Owned));
             }
             SyncCommand::LeaseUntil(at) => self.lease = Some(at),
-            SyncCommand::Pull { group, source, mode } => {
+            SyncCommand::Pull {
+                group,
+                source,
+                mode,
+                number,
+            } => {
                 assert_eq!(mode, PullMode::Replace);
                 assert!(self.groups.contains_key(&group), "a pull of an unknown group");
                 self.pulled.push((group, source));
-                self.pulls.insert(group, (SLOTS, source));
+                match self.pulls.get_mut(&group) {
+                    Some(pull) if pull.number == number => pull.source = source,
+                    _ => {
+                        let left = SLOTS;
+                        self.pulls.insert(group, Pulled { number, left, source });
+                    }
+                }
                 self.report(out);
             }
             SyncCommand::Answer(a) => self.answering = a.addrs.iter().map(|a| a.0).collect(),
@@ -129,7 +146,9 @@ impl Worker {
     }
 
     fn report(&mut self, out: &mut Vec<SyncEvent>) {
-        let left = |id| self.pulls.get(id).map_or(0, |p| p.0);
+        let left = |id| self.pulls.get(id).map_or(0, |p| p.left);
+        let ended = |id| self.pulls.get(id).filter(|p| p.left == 0).map_or(0, |p| p.number);
+        self.status.pulled = self.groups.keys().map(|id| (*id, ended(id))).collect();
         self.status.outstanding = self.groups.keys().map(|id| (*id, left(id))).collect();
         out.push(SyncEvent::Status(self.status.clone()));
     }
@@ -386,13 +405,15 @@ impl Net {
             let mute = self.mute.clone();
             let worker = &mut self.node(n).workers[w];
             let mut moved = false;
-            for (left, source) in worker.pulls.values_mut() {
-                if *left > 0 && live.contains(source) && !mute.contains(&source.node.0) {
-                    *left -= 1;
+            for pull in worker.pulls.values_mut() {
+                let answers = live.contains(&pull.source) && !mute.contains(&pull.source.node.0);
+                if pull.left > 0 && answers {
+                    pull.left -= 1;
                     moved = true;
                 }
             }
-            if moved {
+            // As workers do, now and then though nothing has changed.
+            if moved || ms.is_multiple_of(500) {
                 worker.report(&mut out);
             }
             while worker.commands.front().is_some_and(|(at, _)| *at <= ms) {
