@@ -155,7 +155,9 @@ pub struct Report {
     pub broken: u64,
     /// Flows that broke before they were connected.
     pub failed: u64,
-    /// Of both the first [`BROKEN_FLOWS_MAX`], in the order of their ends.
+    /// Flows that wait at the end for what they asked for before the quiet.
+    pub hanging: u64,
+    /// Of the broken and the failed ones the first [`BROKEN_FLOWS_MAX`], in the order of their ends.
     pub broken_flows: Vec<BrokenFlow>,
     /// Stalls; `None`: no flow was connected.
     pub stall_ms: Option<Stall>,
@@ -218,6 +220,7 @@ impl Report {
             replicated: count(Metric::Replicated),
             broken: count(Metric::Broken),
             failed: count(Metric::Failed),
+            hanging: count(Metric::Hanging),
             broken_flows: Vec::new(),
             stall_ms: (!stalls.is_empty()).then_some(Stall { ns: stall }),
             detection_ns: measures
@@ -306,6 +309,9 @@ impl fmt::Display for Text<'_> {
                 "failed",
                 format_args!("{} before they were established", r.failed),
             )?;
+        }
+        if r.hanging > 0 {
+            line(f, "hanging", format_args!("{} wait for an answer", r.hanging))?;
         }
         for flow in &r.broken_flows {
             line(f, "", flow)?;

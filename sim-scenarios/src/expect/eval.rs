@@ -21,6 +21,8 @@ pub struct FlowFacts {
     pub completed: bool,
     /// It broke, at this time.
     pub broken_at_ns: Option<u64>,
+    /// At the end it waits for what it asked for before the quiet began.
+    pub hanging: bool,
     /// It was connected when the first fault began, and not over.
     pub live_at_fault: bool,
     /// Another node than its own had its session then.
@@ -95,6 +97,7 @@ impl Measures {
             Metric::Completed => self.count(of, |f| f.completed),
             Metric::Broken => self.count(of, |f| broken(f) && f.established),
             Metric::Failed => self.count(of, |f| broken(f) && !f.established),
+            Metric::Hanging => self.count(of, |f| f.hanging),
             Metric::LiveAtFault => self.count(of, |f| f.live_at_fault),
             Metric::BrokenLive => self.count(of, |f| f.live_at_fault && broken(f)),
             Metric::Replicated => self.count(of, |f| f.live_at_fault && f.replicated),

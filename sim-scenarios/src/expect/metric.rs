@@ -70,6 +70,8 @@ metrics! {
     Broken = "broken", Count, false;
     /// flows that broke before they were connected
     Failed = "failed", Count, false;
+    /// flows that were opened and still wait at the end for what they asked for before the quiet, or to be closed
+    Hanging = "hanging", Count, false;
     /// flows that were opened when the first fault began, connected before it or by a SYN-ACK that was on its way, and not over, nor by what was on its way
     LiveAtFault = "live_at_fault", Count, false;
     /// of these: those that broke

@@ -24,6 +24,26 @@ pub struct Expectation {
     pub of: Option<usize>,
 }
 
+/// What is expected of every scenario that does not say otherwise: a flow that hangs neither breaks nor fails before
+/// its client gives up, which may be after the end.
+pub const NO_HANGING: &str = "hanging == 0";
+
+/// [`NO_HANGING`], unless something else is said of it.
+pub(crate) fn implied(expects: &[Expectation]) -> Option<Expectation> {
+    let mut metrics = expects.iter().flat_map(|e| {
+        let Comparison { left, right, .. } = &e.comparison;
+        left.metrics().chain(right.metrics())
+    });
+    let said = metrics.any(|m| m == Metric::Hanging);
+    let comparison = parse(NO_HANGING).ok().filter(|_| !said)?;
+    Some(Expectation {
+        name: NO_HANGING.to_owned(),
+        text: NO_HANGING.to_owned(),
+        comparison,
+        of: None,
+    })
+}
+
 /// `left op right`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {

@@ -11,6 +11,7 @@ pub(crate) static ROOT: Schema = Schema {
         Key("waits_for", "\"digests\""),
         Key("duration", "\"60s\""),
         Key("quiet", "\"5s\""),
+        Key("may_hang", "\"on\""),
         Key("base", "\"active-backup-crash.toml\""),
         Key("cluster", "[cluster]"),
         Key("links", "[links]"),

@@ -167,7 +167,8 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let (loads, load_names) = loads(&root, &services, &service_names, &mut places, findings);
     let faults = faults(&root, &mut places, findings);
     let expects = expects(&root, &load_names, &mut places, findings);
-    let scenario = Scenario {
+    let may_hang = root.choice("may_hang", Need::Optional, &SWITCH, findings);
+    let mut scenario = Scenario {
         name: name?.value,
         number,
         description,
@@ -183,6 +184,9 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         off: None,
     };
     check::scenario(&scenario, &places, findings);
+    if !may_hang.is_some_and(|m| m.value) {
+        scenario.expects.extend(expect::implied(&scenario.expects));
+    }
     Some(scenario)
 }
 

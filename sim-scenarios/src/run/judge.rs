@@ -327,6 +327,7 @@ impl<'s> Judge<'s> {
                 established: flow.established.is_some(),
                 completed: flow.state == FlowState::Closed,
                 broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
+                hanging: self.hangs(flow),
                 live_at_fault: at_fault.is_some() && connected && !over,
                 replicated: at_fault.is_some_and(|a| a.1),
                 opening_at_fault: at_fault.is_some()
@@ -400,6 +401,14 @@ impl<'s> Judge<'s> {
             entry.1 = at;
         }
         measures
+    }
+
+    /// Whether at the end a flow waits for what it asked for before the quiet began: a connection, a reply, its close.
+    /// That is as long as anything may take which comes to rest at all.
+    fn hangs(&self, flow: &FlowRecord) -> bool {
+        let quiet_from = nanos(self.scenario.duration.saturating_sub(self.scenario.quiet));
+        let waits = flow.awaiting_since.is_some_and(|t| t.as_nanos() <= quiet_from);
+        flow.opened.is_some() && flow.ended.is_none() && (waits || flow.state == FlowState::Closing)
     }
 
     /// Sessions in tables whose flows ended so long before the fault that their holder had told it.

@@ -448,6 +448,20 @@ that = "broken == 0"
     }
 
     #[test]
+    fn what_hangs_at_the_end_is_no_success() {
+        let cut = "[[fault]]\ndo = \"cut\"\nat = \"2s\"\nnode = \"1\"\nnetwork = \"servers\"\n\n[[expect]]\nthat = \"broken";
+        let cut = ONE_NODE.replace("[[expect]]\nthat = \"broken", cut);
+        let report = run_it(&cut, 3);
+        assert_eq!((report.broken, report.failed), (0, 0), "nobody gives up so soon");
+        let seen = |r: &Report| r.failures.iter().any(|f| f.name == crate::expect::NO_HANGING);
+        assert!(report.hanging > 20 && seen(&report), "{}", report.text("x"));
+        let may = cut.replacen("quiet =", "may_hang = \"on\"\nquiet =", 1);
+        assert!(!seen(&run_it(&may, 3)));
+        let said = cut.replacen("broken == 0", "hanging >= 20", 1);
+        assert!(!seen(&run_it(&said, 3)), "what is said of it counts");
+    }
+
+    #[test]
     fn a_run_stops_when_it_is_told_to() {
         let mut left = 5;
         let stopped = run(&scenario(ONE_NODE), 1, &Options::default(), &mut || {
