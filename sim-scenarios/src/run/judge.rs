@@ -162,6 +162,12 @@ impl<'s> Judge<'s> {
         }
     }
 
+    /// When the last fault has ended, as far as is known now.
+    pub(crate) fn faults_over(&mut self, at: Duration) {
+        self.last_fault = at;
+        self.equal_since = self.equal_since.filter(|since| *since >= at);
+    }
+
     /// Whether the tables have been equal since the last look.
     pub(crate) fn has_converged(&self) -> bool {
         self.equal_since.is_some()

@@ -178,14 +178,14 @@ pub fn run(
                 continue;
             }
         }
+        let last_fault = timeline.last_fault();
+        judge.faults_over(last_fault);
         judge.sample(&built.world, now);
         if now >= end {
             break;
         }
-        let settling = settles
-            && now >= plan.last_fault
-            && now < plan.last_fault + CONVERGENCE_FOR
-            && !judge.has_converged();
+        let fresh = now >= last_fault && now < last_fault + CONVERGENCE_FOR;
+        let settling = settles && (timeline.may_end() || fresh && !judge.has_converged());
         next_sample = now + if settling { CONVERGENCE_EVERY } else { SAMPLE_EVERY };
     }
     built.world.finish_taps().map_err(RunError::Write)?;

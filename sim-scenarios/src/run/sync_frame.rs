@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use evenkeel_core::cluster::{NodeId, PeerId};
 use evenkeel_core::sync::codec::{FrameHeader, FrameItem, FrameWriter, decode};
@@ -11,6 +13,8 @@ use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Filter, Owner, Place};
 
 use crate::mechanism::Kind;
+use crate::plan::net;
+use crate::scenario::NODE_COUNT_MAX;
 
 /// What is counted of the traffic between nodes: messages of each [`Kind`], then frames and their bytes, then records
 /// that an ACK says were refused for want of room.
@@ -90,6 +94,19 @@ fn is_vrrp(frame: &[u8]) -> bool {
     }
 }
 
+/// The node that sent an advertisement, by its source address.
+fn vrrp_sender(frame: &[u8]) -> Option<u16> {
+    let source: IpAddr = match frame.get(12..14)? {
+        [0x08, 0x00] => <[u8; 4]>::try_from(frame.get(26..30)?).ok()?.into(),
+        _ => <[u8; 16]>::try_from(frame.get(22..38)?).ok()?.into(),
+    };
+    let mut nodes = (1..).take(NODE_COUNT_MAX as usize);
+    nodes.find(|&node| {
+        let (v4, v6) = net::vrrp_source(node);
+        source == v4 || source == v6
+    })
+}
+
 /// The datagram's payload, if it is between nodes.
 fn payload(frame: &[u8]) -> Option<&[u8]> {
     let udp = udp_at(frame)?;
@@ -139,11 +156,29 @@ pub(crate) struct Rule {
     pub(crate) frames: Option<u32>,
 }
 
+impl Rule {
+    /// Whether it is in force for what `from`, the number of a node, sends to the load balancer `to`.
+    fn applies(&self, from: Option<u16>, to: u16) -> bool {
+        self.frames != Some(0) && self.from.is_none_or(|f| from == Some(f)) && self.to.is_none_or(|t| t == to)
+    }
+
+    /// It touches a frame. The last one that it may touch is its fault's end.
+    fn touch(&mut self, now: Instant, spent: &mut BTreeMap<usize, Duration>) {
+        let Some(frames) = &mut self.frames else { return };
+        *frames -= 1;
+        if let Some(fault) = self.fault.filter(|_| *frames == 0) {
+            spent.insert(fault, Duration::from_nanos(now.as_nanos()));
+        }
+    }
+}
+
 /// Rules in force, and the frames that they touched.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) rules: Vec<Rule>,
     pub(crate) touched: u64,
+    /// Faults that have touched all frames that they may, and when they touched the last one.
+    pub(crate) spent: BTreeMap<usize, Duration>,
     /// Frames get new numbers as they arrive: a copy looks like another frame.
     pub(crate) renumber: bool,
     /// The numbers that were given last, by receiver, sender and stream.
@@ -168,19 +203,27 @@ impl Rules {
 pub(crate) struct Suppressor(pub(crate) Rc<RefCell<Rules>>);
 
 impl Filter for Suppressor {
-    fn keep(&mut self, _now: Instant, at: Place, frame: &mut Vec<u8>) -> bool {
+    fn keep(&mut self, now: Instant, at: Place, frame: &mut Vec<u8>) -> bool {
         let mut rules = self.0.borrow_mut();
         let Owner::Lb(lb) = at.owner else { return true };
         if rules.rules.is_empty() && !rules.renumber {
             return true;
         }
         if is_vrrp(frame) {
-            let kept = rules
-                .rules
-                .iter()
-                .any(|r| r.kinds.contains(&Kind::Vrrp) && r.from.is_none() && r.to.is_none_or(|t| t == lb.0));
-            rules.touched += u64::from(kept);
-            return !kept;
+            let from = vrrp_sender(frame);
+            let Rules {
+                rules,
+                touched,
+                spent,
+                ..
+            } = &mut *rules;
+            let mut met = rules.iter_mut().filter(|r| r.kinds.contains(&Kind::Vrrp));
+            let Some(rule) = met.find(|r| r.applies(from, lb.0)) else {
+                return true;
+            };
+            rule.touch(now, spent);
+            *touched += 1;
+            return false;
         }
         let Some(mut decoded) = payload(frame).and_then(|p| decode(p).ok()) else {
             return true;
@@ -188,23 +231,20 @@ impl Filter for Suppressor {
         let NodeId(from) = decoded.header.from.node;
         let number = rules.number(lb.0, &decoded.header);
         let renumbered = std::mem::replace(&mut decoded.header.packet_number, number) != number;
-        let Rules { rules, touched, .. } = &mut *rules;
+        let Rules {
+            rules,
+            touched,
+            spent,
+            ..
+        } = &mut *rules;
         let mut items = decoded.items;
         let before = items.len();
-        for rule in rules.iter_mut() {
-            let applies = rule.from.is_none_or(|f| f == from)
-                && rule.to.is_none_or(|t| t == lb.0)
-                && rule.frames != Some(0);
-            if !applies {
-                continue;
-            }
+        for rule in rules.iter_mut().filter(|r| r.applies(Some(from), lb.0)) {
             let had = items.len();
             // A section with a close goes as a whole: its records have consecutive numbers.
             items.retain(|item| !rule.kinds.contains(&kind(item)));
-            if items.len() != had
-                && let Some(frames) = &mut rule.frames
-            {
-                *frames -= 1;
+            if items.len() != had {
+                rule.touch(now, spent);
             }
         }
         let all = items.len() == before;
@@ -378,5 +418,51 @@ mod tests {
             Some(8),
             "one frame was to be kept back"
         );
+    }
+
+    fn advertisement(node: u16, v4: bool) -> Vec<u8> {
+        let (v4_source, v6_source) = net::vrrp_source(node);
+        let mut frame = vec![0; 60];
+        if v4 {
+            frame[12] = 0x08;
+            frame[23] = 112;
+            frame[26..30].copy_from_slice(&v4_source.octets());
+        } else {
+            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            frame[20] = 112;
+            frame[22..38].copy_from_slice(&v6_source.octets());
+        }
+        frame
+    }
+
+    #[test]
+    fn advertisements_of_one_node_are_kept_back_so_many_of_them() {
+        let rule = Rule {
+            fault: Some(3),
+            from: Some(1),
+            to: Some(1),
+            kinds: vec![Kind::Vrrp],
+            frames: Some(2),
+        };
+        let rules = Rc::new(RefCell::new(Rules {
+            rules: vec![rule],
+            ..Rules::default()
+        }));
+        let mut filter = Suppressor(rules.clone());
+        let mut arrives = |ms, node, v4, to| {
+            let at = Place {
+                owner: Owner::Lb(LbId(to)),
+                port: 0,
+            };
+            filter.keep(Instant::from_millis(ms), at, &mut advertisement(node, v4))
+        };
+        assert!(arrives(1, 2, true, 1), "of another node");
+        assert!(arrives(1, 1, true, 2), "to another node");
+        assert!(!arrives(2, 1, true, 1));
+        assert!(!arrives(3, 1, false, 1));
+        assert!(arrives(4, 1, true, 1), "two frames, no more");
+        let rules = rules.borrow();
+        assert_eq!(rules.touched, 2);
+        assert_eq!(rules.spent, BTreeMap::from([(3, Duration::from_millis(3))]));
     }
 }

@@ -68,6 +68,27 @@ impl<'s> Timeline<'s> {
         self.rules.borrow().touched
     }
 
+    /// When the last fault has ended, as far as is known. One that touches so many frames ends with the last of them.
+    pub(crate) fn last_fault(&self) -> Duration {
+        let spent = &self.rules.borrow().spent;
+        let begins = self.steps.iter().filter(|s| !s.undo).map(|s| s.at);
+        let ends = self.steps.iter().filter(|s| s.undo);
+        let ends = ends.map(|s| spent.get(&s.fault).copied().unwrap_or(s.at));
+        begins
+            .chain(ends)
+            .chain(spent.values().copied())
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Whether a fault is in force that may end with any frame.
+    pub(crate) fn may_end(&self) -> bool {
+        let rules = &self.rules.borrow().rules;
+        rules
+            .iter()
+            .any(|r| r.fault.is_some() && r.frames.is_some_and(|n| n > 0))
+    }
+
     /// Whom a scenario means now.
     fn node(&self, world: &World, node: NodeRef) -> Option<LbId> {
         let master = || {
