@@ -40,7 +40,7 @@ impl Outcome {
             .map(|f| f.at_ns)
             .min();
         let follows = |f: &Failure| off.follows.contains(&f.name) && began.is_some_and(|at| at <= f.at_ns);
-        let declared = |f: &Failure| off.fails.contains(&f.name) || follows(f);
+        let declared = |f: &Failure| off.fails.contains(&f.name) || follows(f) || f.unmeasured;
         if off.fails.iter().all(failed) && failures.iter().all(declared) {
             Outcome::FailedAsDeclared
         } else {
@@ -396,6 +396,7 @@ mod tests {
             expected: String::new(),
             seen: String::new(),
             at_ns: 0,
+            unmeasured: false,
         };
         assert_eq!(
             Outcome::of(&scenario, &[failure("broken == 0")]),
@@ -407,6 +408,16 @@ mod tests {
             Outcome::NoProof
         );
         assert_eq!(Outcome::of(&scenario, &[failure("checksums")]), Outcome::NoProof);
+        // What could not be looked at without the mechanism follows from that, and proves nothing by itself.
+        let blind = Failure {
+            unmeasured: true,
+            ..failure("tables-equal")
+        };
+        assert_eq!(
+            Outcome::of(&scenario, &[failure("broken == 0"), blind.clone()]),
+            Outcome::FailedAsDeclared
+        );
+        assert_eq!(Outcome::of(&scenario, &[blind]), Outcome::NoProof);
         // What may follow does so later, and proves nothing by itself.
         let text = text.replace("fails =", "follows = [\"checksums\"]\nfails =");
         let scenario = crate::language::parse("x.off", &text, &|_| Ok(base.to_owned())).expect("good");

@@ -61,6 +61,10 @@ pub struct Failure {
     pub seen: String,
     /// When, in simulated time.
     pub at_ns: u64,
+    /// The tables of the nodes, or what an oracle looks at, were not there to be looked at. A counter-proof needs not
+    /// declare it: that follows from what is off.
+    #[serde(skip)]
+    pub unmeasured: bool,
 }
 
 /// An expectation and what came of it.
@@ -187,15 +191,17 @@ pub(crate) fn judge(expectation: &Expectation, measures: &Measures) -> Judged {
         expected: expectation.text.clone(),
         seen,
         at_ns: at_ns.min(measures.end_ns),
+        unmeasured: false,
     };
     let compare = |flow: Option<&FlowFacts>| -> Result<String, Failure> {
         let both = side(left, measures, expectation.of, flow)
             .and_then(|l| Ok((l, side(right, measures, expectation.of, flow)?)));
         let ((l, at, left_parts), (r, right_at, right_parts)) = both.map_err(|metric| {
-            failure(
-                format!("{} could not be measured: it did not happen", metric.name()),
-                measures.end_ns,
-            )
+            let seen = format!("{} could not be measured: it did not happen", metric.name());
+            Failure {
+                unmeasured: metric == Metric::Unequal,
+                ..failure(seen, measures.end_ns)
+            }
         })?;
         let parts: Vec<_> = [left_parts, right_parts]
             .into_iter()

@@ -21,7 +21,13 @@ fn outbound(row: &Row) -> Key {
     (row.inbound.proto == L4Proto::Udp, row.server, row.local)
 }
 
-/// Whether a session is on its way out: its tuple may be used again (RFC 9293, TIME-WAIT).
+/// Whether a session carries nothing any more: its tuple may be used again (RFC 9293, TIME-WAIT). What only one side has
+/// closed still carries data.
+fn is_over(state: ConnState) -> bool {
+    matches!(state, ConnState::TimeWait | ConnState::Close | ConnState::LastAck)
+}
+
+/// Whether a session is on its way out.
 fn is_closing(state: ConnState) -> bool {
     matches!(
         state,
@@ -92,9 +98,9 @@ impl OutboundUnique {
                         if first == inbound {
                             continue;
                         }
-                        if is_closing(state) {
+                        if is_over(state) {
                             entry.insert((node.node, inbound, row.state));
-                        } else if !is_closing(row.state) {
+                        } else if !is_over(row.state) {
                             self.found.add(sample.at, || {
                                 format!(
                                     "{} > {} belongs to {} > {} on node {other} and to {} > {} on node {}",
@@ -180,7 +186,8 @@ fn is_half_open(row: &Row) -> bool {
 /// closed and another one has not yet expired counts only while it is not closing.
 pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
     type Forwarding = (SocketAddr, SocketAddr);
-    let mut all: BTreeMap<Key, Vec<(u16, Forwarding, ConnState)>> = BTreeMap::new();
+    type Version = Option<(GroupId, Epoch, u64)>;
+    let mut all: BTreeMap<Key, Vec<(u16, Forwarding, ConnState, Version)>> = BTreeMap::new();
     for node in nodes {
         for row in node
             .rows
@@ -188,12 +195,14 @@ pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
             .filter(|r| r.version.is_some() && !is_half_open(r) || nodes.len() == 1)
         {
             let of = all.entry(key(&row.inbound)).or_default();
-            of.push((node.node, (row.local, row.server), row.state));
+            // Who was told nothing has no version.
+            let version = row.version.filter(|v| v.2 != 0);
+            of.push((node.node, (row.local, row.server), row.state, version));
         }
     }
     let mut differences = Vec::new();
     for ((_, client, vip), of) in &all {
-        if of.iter().all(|(_, _, state)| is_closing(*state)) {
+        if of.iter().all(|(_, _, state, _)| is_closing(*state)) {
             continue;
         }
         let Some((first, rest)) = of.split_first() else {
@@ -202,7 +211,7 @@ pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
         if of.len() != nodes.len() {
             let has: Vec<_> = of
                 .iter()
-                .map(|(node, _, state)| format!("node {node} ({})", state.name()))
+                .map(|(node, _, state, _)| format!("node {node} ({})", state.name()))
                 .collect();
             differences.push(format!("{client} > {vip} is only on {}", has.join(", ")));
         } else if let Some(other) = rest.iter().find(|o| o.1 != first.1) {
@@ -218,19 +227,34 @@ pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
                 other.2.name(),
                 other.0
             ));
+        } else if let Some((one, other)) = told_otherwise(of.iter().map(|o| (o.0, o.3))) {
+            differences.push(format!(
+                "{client} > {vip} is of version {:?} on node {} and {:?} on node {}",
+                one.1, one.0, other.1, other.0
+            ));
         }
     }
     differences
+}
+
+/// Two nodes that have been told of one session, and of different versions of it.
+fn told_otherwise<V: PartialEq + Copy>(
+    of: impl Iterator<Item = (u16, Option<V>)>,
+) -> Option<((u16, V), (u16, V))> {
+    let mut told = of.filter_map(|(node, version)| Some((node, version?)));
+    let first = told.next()?;
+    Some((first, told.find(|(_, version)| *version != first.1)?))
 }
 
 impl TablesEqual {
     /// At the end, after the quiet.
     pub(crate) fn end(&mut self, sample: &Sample) {
         let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
-        self.found.looked += ready.iter().map(|n| n.rows.len() as u64).sum::<u64>();
+        // One alone is equal to nobody: nothing was looked at.
         if ready.len() < 2 {
             return;
         }
+        self.found.looked += ready.iter().map(|n| 1 + n.rows.len() as u64).sum::<u64>();
         for difference in differences(&ready) {
             self.found.add(sample.at, || difference);
         }
@@ -324,6 +348,11 @@ mod tests {
         assert_eq!(oracle.found.count, 0, "TIME-WAIT may be reused");
         oracle.sample(&at(4, vec![node(1, vec![a()]), node(2, vec![b])]));
         assert_eq!(oracle.found.count, 1);
+        for (n, state) in (2..).zip([ConnState::FinWait, ConnState::CloseWait]) {
+            let half = Row { state, ..b };
+            oracle.sample(&at(5, vec![node(1, vec![half]), node(2, vec![a()])]));
+            assert_eq!(oracle.found.count, n, "{state:?} carries data");
+        }
     }
 
     #[test]
@@ -376,6 +405,11 @@ mod tests {
             0,
             "who is not ready is not compared"
         );
+        let mut alone = TablesEqual::default();
+        let mut second = node(2, vec![a()]);
+        second.ready = false;
+        alone.end(&at(9, vec![node(1, vec![a()]), second]));
+        assert_eq!(alone.found.looked, 0, "one alone is not compared with anybody");
         let moved = row(A.0, "198.18.1.1:6000", A.2);
         assert_eq!(fires(vec![a()], vec![moved], true), 1);
         let closed = Row {
@@ -396,6 +430,16 @@ mod tests {
             1,
             "it should have been told"
         );
+        let later = Row {
+            version: Some((GroupId::default(), Epoch::default(), 6)),
+            ..a()
+        };
+        assert_eq!(fires(vec![a()], vec![later], true), 1, "an older version");
+        let untold = Row {
+            version: Some((GroupId::default(), Epoch::default(), 0)),
+            ..a()
+        };
+        assert_eq!(fires(vec![a()], vec![untold], true), 0, "it was told nothing");
         half_open.state = ConnState::SynRecv;
         half_open.version = a().version;
         assert_eq!(fires(vec![half_open], vec![], true), 1, "it was told");

@@ -15,13 +15,14 @@ use super::timeline::Timeline;
 use super::watch::Watch;
 use super::{cluster, nanos, sync_frame};
 use crate::expect::{self, Failure, FlowFacts, Measures, Metric};
+use crate::mechanism::Switch;
 use crate::oracle::{
     self, Bounds, ByteStreams, Conserved, Found, LiveFlow, NodeSample, Oracle, OutboundUnique, Row, Sample,
     ServerStays, TablesEqual, VersionsGrow,
 };
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{Replicate, Scenario};
 
 /// What a client's last segment changed has reached all that hear the holder after so long.
 const TOLD_WITHIN: Duration = Duration::from_millis(20);
@@ -233,18 +234,28 @@ impl<'s> Judge<'s> {
         }
         for &oracle in Oracle::ALL {
             let found = self.found(watch, oracle);
+            let (name, says) = oracle.says();
+            if found.first.is_none() && found.looked == 0 && self.applies(oracle) {
+                failures.push(Failure {
+                    name: name.to_owned(),
+                    expected: says.to_owned(),
+                    seen: "could not be measured: there was nothing to look at".to_owned(),
+                    at_ns: measures.end_ns,
+                    unmeasured: true,
+                });
+            }
             let Some(first) = &found.first else { continue };
             let more = if found.count > 1 {
                 format!("; and {} more", found.count - 1)
             } else {
                 String::new()
             };
-            let (name, says) = oracle.says();
             failures.push(Failure {
                 name: name.to_owned(),
                 expected: says.to_owned(),
                 seen: format!("{}{more}", first.what),
                 at_ns: first.at_ns,
+                unmeasured: false,
             });
         }
         let drops = DropReason::ALL.iter().zip(&engine.drops).filter(|d| *d.1 > 0);
@@ -276,6 +287,20 @@ impl<'s> Judge<'s> {
             ..Report::new(self.scenario, seed, &measures)
         }
         .judged()
+    }
+
+    /// Whether an oracle has something to look at if all goes well.
+    fn applies(&self, oracle: Oracle) -> bool {
+        let off = plan::switch(self.scenario) == Some(Switch::ReplicateOff);
+        let services = &self.scenario.services;
+        let replicates =
+            self.scenario.cluster.clustered && !off && services.iter().any(|s| s.replicate != Replicate::Off);
+        match oracle {
+            Oracle::VersionsGrow => replicates,
+            // Who runs alone at the end is compared with nobody.
+            Oracle::TablesEqual => replicates && self.last.nodes.len() > 1,
+            _ => true,
+        }
     }
 
     fn found<'a>(&'a self, watch: &'a Watch, oracle: Oracle) -> &'a Found {
@@ -387,7 +412,9 @@ impl<'s> Judge<'s> {
             Metric::Sessions,
             self.last.nodes.iter().map(|n| n.rows.len() as u64).sum(),
         );
-        set(Metric::Unequal, self.tables_equal.found.count);
+        if self.last.nodes.iter().filter(|n| n.ready).count() > 1 {
+            set(Metric::Unequal, self.tables_equal.found.count);
+        }
         if let Some(fault_at) = watch.fault_at {
             set(Metric::Resurrected, self.resurrected(&built.world, fault_at));
         }
