@@ -78,6 +78,16 @@ fn sim_run_that_fails_names_the_command_that_replays_it() {
         out.contains(&format!("replay: evenkeel sim run {} --seed 0", text(&path))),
         "{out}"
     );
+    let run = evenkeel(&["sim", "run", text(&path), "--seed", "5", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&run)).expect("JSON");
+    let replay = format!("evenkeel sim run {} --seed 5", text(&path));
+    assert_eq!(json["replay"], replay.as_str());
+    let good = example("sim_run_fails_not", |t| t);
+    let run = evenkeel(&["sim", "run", text(&good), "--json"]);
+    assert!(!stdout(&run).contains("\"replay\""), "nothing failed");
+    let summary = stdout(&evenkeel(&["sim", "run", text(&path), "--seeds", "0..2"]));
+    assert!(summary.contains("  replicated:   0 of "), "{summary}");
+    assert!(summary.contains("  detection:    none\n"), "{summary}");
 }
 
 #[test]

@@ -27,6 +27,6 @@ pub use explain::explain;
 pub use language::{TEXT_LEN_MAX, parse};
 pub use mechanism::{Kind, Mechanism};
 pub use oracle::{NAMES as ORACLES, Violation};
-pub use report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report, Stall, seeds_from};
+pub use report::{BROKEN_FLOWS_MAX, BrokenFlow, COMMIT_LEN_MIN, Outcome, Report, Stall, seeds_from};
 pub use run::{Options, RunError, SYNC_COUNTERS, node_counters, run};
 pub use scenario::Scenario;

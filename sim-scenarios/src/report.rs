@@ -166,6 +166,8 @@ pub struct Report {
     pub detection_ns: Option<u64>,
     /// Packets that the engine dropped, by reason.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Frames and messages that links, rings and queues lost, by reason: these the engine never saw.
+    pub lost: BTreeMap<&'static str, u64>,
     /// Local ports that were probed and found in use.
     pub probes: u64,
     /// Messages between nodes by kind, their frames and bytes.
@@ -227,6 +229,7 @@ impl Report {
                 .value(Metric::Detection)
                 .and_then(|v| u64::try_from(v).ok()),
             drops: BTreeMap::new(),
+            lost: BTreeMap::new(),
             probes: count(Metric::Probes),
             sync: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -242,6 +245,15 @@ impl Report {
     pub(crate) fn judged(mut self) -> Report {
         self.pass = self.outcome.is_good();
         self
+    }
+
+    /// The command that replays it; `file` is how the scenario was named.
+    pub fn replay(&self, file: &str) -> String {
+        let again = match file {
+            "-" => " (with the same text on standard input)",
+            _ => "",
+        };
+        format!("evenkeel sim run {file} --seed {}{again}", self.seed)
     }
 
     /// The text of the report; `file` is how the scenario was named, for the command that replays it.
@@ -332,6 +344,7 @@ impl fmt::Display for Text<'_> {
             line(f, "detection", format_args!("{} ms", ms(detection)))?;
         }
         line(f, "drops", listed(&r.drops))?;
+        line(f, "lost", listed(&r.lost))?;
         line(f, "port probes", format_args!("{} found in use", r.probes))?;
         if !r.sync.is_empty() {
             line(f, "sync", listed(&r.sync))?;
@@ -360,14 +373,19 @@ impl fmt::Display for Text<'_> {
             writeln!(f, "  nothing failed, though the mechanism is off")?;
         }
         if !r.pass {
-            writeln!(f, "  replay: evenkeel sim run {} --seed {}", self.file, r.seed)?;
+            writeln!(f, "  replay: {}", r.replay(self.file))?;
         }
         Ok(())
     }
 }
 
-/// `n` seeds drawn from the hash of a commit: the same for the same hash, others for another one.
+/// Digits of a commit's hash from which seeds are drawn: those of its shortest form.
+pub const COMMIT_LEN_MIN: usize = 7;
+
+/// `n` seeds drawn from the first [`COMMIT_LEN_MIN`] digits of the hash of a commit: the same however much of it is
+/// given, others for another one.
 pub fn seeds_from(commit: &str, n: u32) -> Vec<u64> {
+    let commit = commit.get(..COMMIT_LEN_MIN).unwrap_or(commit);
     (0..u64::from(n))
         .map(|i| xxh3_64_with_seed(commit.as_bytes(), i))
         .collect()
@@ -382,6 +400,8 @@ mod tests {
         let a = seeds_from("0123abc", 50);
         assert_eq!(a, seeds_from("0123abc", 50));
         assert_eq!(a[..10], seeds_from("0123abc", 10));
+        let full = "0123abcdef0123abcdef0123abcdef0123abcdef";
+        assert_eq!(a, seeds_from(full, 50), "a prefix names the same commit");
         let b = seeds_from("0123abd", 50);
         assert!(a.iter().all(|s| !b.contains(s)));
     }

@@ -5,11 +5,13 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use evenkeel_sim_scenarios::{Options, Report, RunError, Scenario, run as run_scenario, seeds_from};
+use evenkeel_sim_scenarios::{
+    COMMIT_LEN_MIN, Options, Report, RunError, Scenario, run as run_scenario, seeds_from,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -42,7 +44,7 @@ pub(super) struct Args {
     /// Seeds from A to B, B excluded
     #[arg(long, value_name = "A..B", group = "which")]
     seeds: Option<Range>,
-    /// N seeds drawn from the hash of a commit
+    /// N seeds drawn from the first 7 digits of the hash of a commit
     #[arg(long, value_name = "COMMIT:N", group = "which")]
     seeds_from: Option<FromCommit>,
     /// Print one JSON object a run, each on a line
@@ -91,7 +93,7 @@ impl FromStr for FromCommit {
         let Some((commit, n)) = parts else {
             return Err("write the hash of a commit and a number, such as 0123abc:50".into());
         };
-        if !(7..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if !(COMMIT_LEN_MIN..=64).contains(&commit.len()) || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err("a commit is named by 7 to 64 hexadecimal digits".into());
         }
         if n == 0 || u64::from(n) > SEED_COUNT_MAX {
@@ -107,6 +109,16 @@ struct Task<'s> {
     scenario: &'s Scenario,
     seed: u64,
     options: Options,
+}
+
+/// A run in JSON.
+#[derive(Serialize)]
+struct Told<'r> {
+    #[serde(flatten)]
+    report: &'r Report,
+    /// The command that replays it, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<String>,
 }
 
 /// A scenario that was not run, in JSON.
@@ -182,23 +194,86 @@ fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
 
 /// Runs all tasks; results are shown in their order.
 fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) -> Result<(), Complaint> {
+    let run = |at: usize| {
+        let task = tasks.get(at)?;
+        let mut go_on = || signals.received().is_none();
+        let result = match go_on() {
+            true => run_scenario(task.scenario, task.seed, &task.options, &mut go_on),
+            false => Err(RunError::Stopped),
+        };
+        Some((task, result))
+    };
+    in_order(tasks.len(), jobs.into(), run, |result| match result {
+        Some((task, result)) => shown.result(task, result),
+        None => Ok(()),
+    })
+}
+
+/// Results that wait for an earlier one, for each job at most.
+const WAITING_PER_JOB: usize = 16;
+
+/// How many results have been shown; whoever is too far ahead waits for it to grow.
+#[derive(Default)]
+struct Progress {
+    shown: Mutex<usize>,
+    moved: Condvar,
+}
+
+impl Progress {
+    /// No more: nobody waits.
+    const OVER: usize = usize::MAX;
+
+    fn set(&self, shown: usize) {
+        let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != Progress::OVER {
+            *known = shown;
+        }
+        drop(known);
+        self.moved.notify_all();
+    }
+
+    /// Waits until the `at`th may be begun; `false`: no more.
+    fn wait(&self, at: usize, window: usize) -> bool {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let ahead = |shown: &mut usize| at.saturating_sub(*shown) >= window;
+        let shown = self.moved.wait_while(shown, ahead);
+        *shown.unwrap_or_else(PoisonError::into_inner) != Progress::OVER
+    }
+}
+
+/// A job that ends by a panic lets the others end too.
+struct Job<'p>(&'p Progress);
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.set(Progress::OVER);
+        }
+    }
+}
+
+/// Calls `run` with 0 to `count - 1` on so many threads, and `show` with the results, in their order, until one cannot be
+/// shown. Nothing is begun that is further ahead of what was shown than [`WAITING_PER_JOB`] for each job: a slow one
+/// holds the others up, and not their results.
+fn in_order<R: Send, E>(
+    count: usize,
+    jobs: usize,
+    run: impl Fn(usize) -> R + Sync,
+    mut show: impl FnMut(R) -> Result<(), E>,
+) -> Result<(), E> {
     let next = AtomicUsize::new(0);
-    // Results that wait for an earlier one: no more than there are jobs and places in the channel.
-    let (results, received) = mpsc::sync_channel(usize::from(jobs));
+    let progress = Progress::default();
+    let window = jobs * WAITING_PER_JOB;
+    let (results, received) = mpsc::sync_channel(jobs);
     thread::scope(|scope| {
-        for _ in 0..usize::from(jobs).min(tasks.len()) {
-            let (next, results, signals) = (&next, results.clone(), signals.clone());
+        for _ in 0..jobs.min(count) {
+            let (next, progress, run, results) = (&next, &progress, &run, results.clone());
             scope.spawn(move || {
+                let _job = Job(progress);
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(task) = tasks.get(at) else { break };
-                    let mut go_on = || signals.received().is_none();
-                    let result = match go_on() {
-                        true => run_scenario(task.scenario, task.seed, &task.options, &mut go_on),
-                        false => Err(RunError::Stopped),
-                    };
                     // Nobody listens once something could not be shown.
-                    if results.send((at, result)).is_err() {
+                    if at >= count || !progress.wait(at, window) || results.send((at, run(at))).is_err() {
                         break;
                     }
                 }
@@ -211,14 +286,12 @@ fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'
         for (at, result) in received {
             early.insert(at, result);
             while let Some(result) = early.remove(&due) {
-                if let (Some(task), Ok(())) = (tasks.get(due), &shown_all) {
-                    shown_all = shown.result(task, result);
-                    if shown_all.is_err() {
-                        // No more tasks; those that run end by themselves.
-                        next.store(tasks.len(), Ordering::Relaxed);
-                    }
-                }
                 due += 1;
+                if shown_all.is_ok() {
+                    shown_all = show(result);
+                    // After a failure no more begin; those that run end by themselves.
+                    progress.set(if shown_all.is_ok() { due } else { Progress::OVER });
+                }
             }
         }
         shown_all
@@ -232,8 +305,10 @@ struct Totals {
     passed: u64,
     connections: u64,
     broken: u64,
-    stall_max_ns: u64,
-    detection_max_ns: u64,
+    live_at_fault: u64,
+    replicated: u64,
+    stall_max_ns: Option<u64>,
+    detection_max_ns: Option<u64>,
     digests: BTreeSet<u128>,
 }
 
@@ -292,13 +367,20 @@ impl<'a> Shown<'a> {
         totals.passed += u64::from(report.pass);
         totals.connections += report.connections;
         totals.broken += report.broken;
-        totals.stall_max_ns = totals.stall_max_ns.max(report.stall_ms.map_or(0, |s| s.ns[4]));
-        totals.detection_max_ns = totals.detection_max_ns.max(report.detection_ns.unwrap_or(0));
+        totals.live_at_fault += report.live_at_fault;
+        totals.replicated += report.replicated;
+        totals.stall_max_ns = totals.stall_max_ns.max(report.stall_ms.map(|s| s.ns[4]));
+        totals.detection_max_ns = totals.detection_max_ns.max(report.detection_ns);
         totals.digests.insert(report.digest);
         self.bar.inc(1);
         self.bar.set_message(format!("{} failed", self.failed));
         if self.args.json {
-            self.bar.suspend(|| print_json(&report))
+            let replay = (!report.pass).then(|| report.replay(task.file));
+            let told = Told {
+                report: &report,
+                replay,
+            };
+            self.bar.suspend(|| print_json(&told))
         } else if self.many && report.pass {
             // Of many seeds only what failed is told at length.
             Ok(())
@@ -311,7 +393,10 @@ impl<'a> Shown<'a> {
         if self.args.json || (!self.many && !self.stopped) {
             return Ok(());
         }
-        let ms = |ns: u64| format!("{}.{:03} ms", ns / 1_000_000, ns % 1_000_000 / 1_000);
+        let max = |ns: Option<u64>| match ns {
+            Some(ns) => format!("{}.{:03} ms max", ns / 1_000_000, ns % 1_000_000 / 1_000),
+            None => "none".to_owned(),
+        };
         let mut seen = BTreeSet::new();
         for (_, scenario) in scenarios.iter().filter(|(_, s)| seen.insert(s.name.clone())) {
             let Some(t) = self.totals.get(&scenario.name) else {
@@ -321,16 +406,23 @@ impl<'a> Shown<'a> {
                 n if n == t.runs => "all different".to_owned(),
                 n => format!("{n} different"),
             };
+            let replicated = match t.live_at_fault {
+                0 => String::new(),
+                live => format!(
+                    "  replicated:   {} of {live} that were live at the first fault\n",
+                    t.replicated
+                ),
+            };
             print(&format!(
-                "{}: {} seeds, {} passed, {} failed\n  connections:  {}\n  broken: {}\n  stall:        {} max\n  detection:    {} max\n  digests:      {digests}\n",
+                "{}: {} seeds, {} passed, {} failed\n  connections:  {}\n{replicated}  broken:       {}\n  stall:        {}\n  detection:    {}\n  digests:      {digests}\n",
                 scenario.name,
                 t.runs,
                 t.passed,
                 t.runs - t.passed,
                 t.connections,
                 t.broken,
-                ms(t.stall_max_ns),
-                ms(t.detection_max_ns),
+                max(t.stall_max_ns),
+                max(t.detection_max_ns),
             ))?;
         }
         if self.stopped {
@@ -343,6 +435,47 @@ impl<'a> Shown<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_are_shown_in_order_and_few_wait_for_a_slow_one() {
+        let (jobs, count) = (4, 1_000);
+        let window = jobs * WAITING_PER_JOB;
+        let first = Progress::default();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let run = |at: usize| {
+            if at == 0 {
+                // Until as many have been begun as may be.
+                let begun = first.shown.lock().expect("no panic");
+                let begun = first.moved.wait_while(begun, |n| *n < window - 1);
+                drop(begun.expect("no panic"));
+                is_over.store(true, Ordering::SeqCst);
+            } else if !is_over.load(Ordering::SeqCst) {
+                assert!(at < window, "{at} was begun, and 0 is not over");
+                *first.shown.lock().expect("no panic") += 1;
+                first.moved.notify_all();
+            }
+            at
+        };
+        let mut shown = Vec::new();
+        let result: Result<(), ()> = in_order(count, jobs, run, |at| {
+            shown.push(at);
+            Ok(())
+        });
+        assert_eq!(result, Ok(()));
+        assert_eq!(shown, (0..count).collect::<Vec<_>>());
+        // What cannot be shown ends it.
+        let mut shown = 0;
+        let result = in_order(
+            count,
+            jobs,
+            |at| at,
+            |at| {
+                shown += 1;
+                if at == 20 { Err(at) } else { Ok(()) }
+            },
+        );
+        assert_eq!((result, shown), (Err(20), 21));
+    }
 
     #[test]
     fn seeds_are_read() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::Tuple;
-use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, World};
+use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, World};
 
 use super::build::Built;
 use super::counts::{NodeCounts, node_counters};
@@ -282,6 +282,7 @@ impl<'s> Judge<'s> {
             kept_back: timeline.touched(),
             broken_flows: broken_flows(&built.world, nanos(self.scenario.duration)),
             drops,
+            lost: lost(world),
             sync,
             counts,
             ..Report::new(self.scenario, seed, &measures)
@@ -485,6 +486,34 @@ impl<'s> Judge<'s> {
             .unwrap_or(0);
         3 * interval + (256 - u64::from(lowest)) * interval / 256
     }
+}
+
+/// What links, rings and queues lost, by reason.
+fn lost(world: &World) -> BTreeMap<&'static str, u64> {
+    let mut lost = BTreeMap::new();
+    let mut add = |why, n: u64| {
+        if n > 0 {
+            *lost.entry(why).or_default() += n;
+        }
+    };
+    for way in (0..).map_while(|id| world.link_counters(LinkId(id))).flatten() {
+        add("link-cut", way.cut);
+        add("link-queue-full", way.queue_full);
+        add("link-loss", way.lost);
+    }
+    for lb in world.lbs() {
+        let (data, sync) = (lb.counters(), lb.sync_counters());
+        add("node-down", data.down + sync.down);
+        add("lost-in-crash", data.lost_in_crash + sync.lost_in_crash);
+        add("rx-ring-full", data.rx_ring_full);
+        add("handoff-ring-full", data.handoff_ring_full);
+        add("sync-ring-full", sync.ring_full);
+        add("messages-full", sync.messages_full);
+        add("commands-full", sync.commands_full);
+        add("events-full", sync.events_full);
+        add("punted-full", sync.punted_full);
+    }
+    lost
 }
 
 /// The first flows that broke.
