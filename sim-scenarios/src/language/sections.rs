@@ -801,6 +801,13 @@ fn read_action(
                     help,
                 ));
             }
+            let cuts = loss_ppm == 1_000_000 && duplicate_ppm + reorder_ppm == 0;
+            if way != Way::Both && !cuts {
+                let help =
+                    "leave `way` out, or write `loss = \"100%\"` alone: other disturbances meet both ways";
+                let message = "a disturbance of one `way` only";
+                findings.push(Finding::new(Code::NoEffect, table.span_of("way"), message, help));
+            }
             let disturbance = Disturbance {
                 loss_ppm,
                 duplicate_ppm,
