@@ -654,8 +654,8 @@ impl World {
         self.net.observer.digest()
     }
 
-    /// What became of every frame that was given to a link, in each direction, and of every frame that a switch or a
-    /// load balancer received.
+    /// What became of every frame that was given to a link, in each direction, of every frame that a switch, a host or a
+    /// load balancer received, and of every frame that an engine let go.
     pub fn accounts(&self) -> Vec<Account> {
         let mut on_their_way = vec![[0u64; 2]; self.net.links.len()];
         for event in self.net.queue.iter() {
@@ -683,12 +683,13 @@ impl World {
             }
         }
         accounts.extend(self.switches.iter().map(Switch::account));
+        accounts.extend(self.hosts.iter().map(|host| host.account(&self.net)));
         accounts.extend(self.lbs.iter().flat_map(Lb::accounts));
         accounts
     }
 
     /// Whether every frame that was sent arrived, was dropped with a reason or is on its way, and every frame that a
-    /// switch or a load balancer received left it, was dropped or waits in it.
+    /// switch, a host or a load balancer received left it, was taken or dropped, or waits in it.
     ///
     /// # Errors
     ///

@@ -25,6 +25,7 @@ use self::neighbours::Neighbours;
 use self::stack::Stack;
 use self::udp::UdpClient;
 use self::wire::{Arp, ETHERNET_LEN, Ndp, Packet, be16};
+use crate::account::Account;
 use crate::flow::{BrokenWhy, FlowRecord, FlowState};
 use crate::ids::{FlowId, HostId, Owner, Place};
 use crate::observe::Trace;
@@ -338,15 +339,40 @@ impl Host {
     pub(crate) fn receive(&mut self, net: &mut Net, flows: &mut [FlowRecord], frame: Vec<u8>) {
         self.counters.received += 1;
         let len = frame.len();
-        if let Err(why) = self.take_frame(net, flows, frame) {
-            match why {
-                "host-not-mine" => self.counters.not_mine += 1,
-                "host-bad-checksum" => self.counters.bad_checksum += 1,
-                "host-conns-full" => self.counters.conns_full += 1,
-                "host-bad-datagram" => self.counters.bad_datagrams += 1,
-                _ => self.counters.malformed += 1,
+        match self.take_frame(net, flows, frame) {
+            Ok(()) => self.counters.taken += 1,
+            Err(why) => {
+                match why {
+                    "host-not-mine" => self.counters.not_mine += 1,
+                    "host-bad-checksum" => self.counters.bad_checksum += 1,
+                    "host-conns-full" => self.counters.conns_full += 1,
+                    "host-bad-datagram" => self.counters.bad_datagrams += 1,
+                    _ => self.counters.malformed += 1,
+                }
+                net.dropped(self.place(), why, len);
             }
-            net.dropped(self.place(), why, len);
+        }
+    }
+
+    /// What became of the frames that its link delivered to it.
+    pub(crate) fn account(&self, net: &Net) -> Account {
+        let link = self
+            .link
+            .and_then(|(id, side)| Some((net.links.get(usize::from(id.0))?, side)));
+        let c = &self.counters;
+        Account {
+            name: self.spec.name.clone(),
+            came: link.map_or(0, |(link, side)| {
+                link.ways[side.other() as usize].counters.delivered
+            }),
+            became: vec![
+                ("taken", c.taken),
+                ("not-mine", c.not_mine),
+                ("malformed", c.malformed),
+                ("bad-checksum", c.bad_checksum),
+                ("conns-full", c.conns_full),
+                ("bad-datagrams", c.bad_datagrams),
+            ],
         }
     }
 

@@ -69,6 +69,8 @@ pub struct ServerSpec {
 pub struct HostCounters {
     /// Frames received.
     pub received: u64,
+    /// Of these: taken, whatever it made of them.
+    pub taken: u64,
     /// Frames sent.
     pub sent: u64,
     /// Frames for others (flooded), and packets for addresses that are not its own.

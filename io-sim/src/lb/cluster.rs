@@ -99,13 +99,13 @@ pub struct LbSyncCounters {
     pub events_full: u64,
     /// Punted frames that found the queue full.
     pub punted_full: u64,
-    /// The most that a worker's queue of messages held.
+    /// The most that a worker's queue of messages held, since its bound was set.
     pub messages_peak: usize,
-    /// The most that a worker's queue of commands held.
+    /// The most that a worker's queue of commands held, since its bound was set.
     pub commands_peak: usize,
-    /// The most that the queue of events held.
+    /// The most that the queue of events held, since its bound was set.
     pub events_peak: usize,
-    /// The most that the queue of punted frames held.
+    /// The most that the queue of punted frames held, since its bound was set.
     pub punted_peak: usize,
     /// The most that the sync ring held.
     pub ring_peak: usize,

@@ -87,6 +87,8 @@ pub(crate) struct Lb {
     /// Turns planned so far; never starts anew, so that a turn of an earlier life is stale.
     turns: u64,
     counters: LbCounters,
+    /// What earlier lives had done: the engine's counters begin anew with each.
+    done_before: u64,
     sync_counters: LbSyncCounters,
 }
 
@@ -119,6 +121,7 @@ impl Lb {
             incarnation: 0,
             turns: 0,
             counters: LbCounters::default(),
+            done_before: 0,
             sync_counters: LbSyncCounters::default(),
             spec,
         })
@@ -231,6 +234,7 @@ impl Lb {
             None => None,
         };
         self.incarnation = incarnation;
+        self.done_before = self.counters.done;
         self.life = Some(Life {
             workers,
             buffers: StepBuffers::default(),
@@ -526,6 +530,9 @@ impl Lb {
             return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
         };
         cluster.queues = queues;
+        // What waits keeps its place. Peaks are those of what found room since.
+        let c = &mut self.sync_counters;
+        (c.messages_peak, c.commands_peak, c.events_peak, c.punted_peak) = (0, 0, 0, 0);
         let Some(life) = &mut self.life else { return Ok(()) };
         for inbox in life.workers.iter_mut().filter_map(|w| w.inbox.as_mut()) {
             inbox.messages.set_max(queues.messages);
@@ -585,19 +592,23 @@ impl Lb {
         let mut first = None;
         for event in events {
             match control.events.push(&net.streams, net.now, &cluster.queues, event) {
-                Some(due) => first = Some(first.unwrap_or(due).min(due)),
+                Some(due) => {
+                    first = Some(first.unwrap_or(due).min(due));
+                    c.events_peak = c.events_peak.max(control.events.len());
+                }
                 None => c.events_full += 1,
             }
         }
-        c.events_peak = c.events_peak.max(control.events.len());
         for frame in punted {
             let item = (frame.ingress(), frame.data().to_vec());
             match control.punted.push(&net.streams, net.now, &cluster.queues, item) {
-                Some(due) => first = Some(first.unwrap_or(due).min(due)),
+                Some(due) => {
+                    first = Some(first.unwrap_or(due).min(due));
+                    c.punted_peak = c.punted_peak.max(control.punted.len());
+                }
                 None => c.punted_full += 1,
             }
         }
-        c.punted_peak = c.punted_peak.max(control.punted.len());
         if let Some(at) = first {
             self.plan_node(net, at);
         }
@@ -672,10 +683,12 @@ impl Lb {
                     continue;
                 };
                 match inbox.commands.push(&net.streams, net.now, queues, command) {
-                    Some(due) => wake.push((worker.0.into(), due)),
+                    Some(due) => {
+                        wake.push((worker.0.into(), due));
+                        c.commands_peak = c.commands_peak.max(inbox.commands.len());
+                    }
                     None => c.commands_full += 1,
                 }
-                c.commands_peak = c.commands_peak.max(inbox.commands.len());
             }
             for message in out.messages {
                 let worker = self.buckets.worker(message.bucket);
@@ -684,10 +697,12 @@ impl Lb {
                     continue;
                 };
                 match inbox.messages.push(&net.streams, net.now, queues, message) {
-                    Some(due) => wake.push((worker.0.into(), due)),
+                    Some(due) => {
+                        wake.push((worker.0.into(), due));
+                        c.messages_peak = c.messages_peak.max(inbox.messages.len());
+                    }
                     None => c.messages_full += 1,
                 }
-                c.messages_peak = c.messages_peak.max(inbox.messages.len());
             }
         }
         for (worker, at) in wake {
@@ -695,8 +710,8 @@ impl Lb {
         }
     }
 
-    /// Frames of its data ports, and those of its sync port.
-    pub(crate) fn accounts(&self) -> [Account; 2] {
+    /// Frames of its data ports, those that its engine let go in this life, and those of its sync port.
+    pub(crate) fn accounts(&self) -> Vec<Account> {
         let life = self.life.as_ref();
         let waiting = life.into_iter().flat_map(|l| &l.workers);
         let waiting = waiting.map(|slot| slot.port.waiting() as u64).sum();
@@ -716,6 +731,17 @@ impl Lb {
                 ("waiting", waiting),
             ],
         };
+        let engine = life.map(|life| {
+            let counters = || life.workers.iter().map(|slot| slot.worker.counters());
+            Account {
+                name: format!("{}-engine", self.spec.name),
+                came: c.done - self.done_before,
+                became: vec![
+                    ("dropped", counters().map(|c| c.dropped()).sum()),
+                    ("answered", counters().map(|c| c.answered).sum()),
+                ],
+            }
+        });
         let ring = life.and_then(|l| l.control.as_ref());
         let s = &self.sync_counters;
         let sync = Account {
@@ -730,7 +756,7 @@ impl Lb {
                 ("waiting", ring.map_or(0, |c| c.ring.len() as u64)),
             ],
         };
-        [data, sync]
+        [data, sync].into_iter().chain(engine).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use evenkeel_core::conn::ConnView;
 use evenkeel_core::port::PortId;
 use evenkeel_core::sync::{ClusterSizes, Readiness};
 use evenkeel_core::worker::Worker;
-use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbSpec, LbState, World};
+use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbSpec, LbState, LinkId, World};
 
 use super::{RunError, build};
 use crate::mechanism::Switch;
@@ -146,8 +146,8 @@ pub(crate) fn queues(world: &mut World, lb: LbId, entries: Option<u32>) -> Resul
         .map_err(|e| RunError::World(e.to_string()))
 }
 
-/// How full the queues, rings and tables of a node are, or were at most. A bound that a fault has lowered counts as
-/// it was: what came before it stays.
+/// How full the queues, rings and tables of a node are, or were at most. Of a queue whose bound a fault has changed what
+/// found room since counts.
 pub(crate) fn levels(lb: LbRef<'_>, scenario: &Scenario) -> Vec<Level> {
     let mut levels = Vec::new();
     let mut add = |what, held: usize, bound: usize| {
@@ -166,29 +166,27 @@ pub(crate) fn levels(lb: LbRef<'_>, scenario: &Scenario) -> Vec<Level> {
         add("table", len, (sizes.conns_v4 + sizes.conns_v6) as usize);
     }
     if let Some(bounds) = lb.queues() {
-        let (peaks, most) = (lb.sync_counters(), LbQueues::default());
-        let queue = |now: usize, default: usize| now.max(default);
-        add(
-            "queue of messages",
-            peaks.messages_peak,
-            queue(bounds.messages, most.messages),
-        );
-        add(
-            "queue of commands",
-            peaks.commands_peak,
-            queue(bounds.commands, most.commands),
-        );
-        add(
-            "queue of events",
-            peaks.events_peak,
-            queue(bounds.events, most.events),
-        );
-        add(
-            "queue of punted frames",
-            peaks.punted_peak,
-            queue(bounds.punted, most.punted),
-        );
+        let peaks = lb.sync_counters();
+        add("queue of messages", peaks.messages_peak, bounds.messages);
+        add("queue of commands", peaks.commands_peak, bounds.commands);
+        add("queue of events", peaks.events_peak, bounds.events);
+        add("queue of punted frames", peaks.punted_peak, bounds.punted);
         add("sync ring", peaks.ring_peak, bounds.sync_ring);
     }
     levels
+}
+
+/// How full the queues of all links were at most, in bytes; those of a link without a bandwidth are endless and empty.
+pub(crate) fn link_levels(world: &World) -> Vec<Level> {
+    let links = (0..).map(LinkId);
+    let links = links.map_while(|id| Some((id, world.link(id).ok()?, world.link_counters(id)?)));
+    let levels = links.flat_map(|(id, link, ways)| {
+        ways.map(|way| Level {
+            node: id.to_string(),
+            what: "queue of bytes",
+            held: way.queue_bytes_peak,
+            bound: link.queue_bytes,
+        })
+    });
+    levels.collect()
 }

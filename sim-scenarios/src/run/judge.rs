@@ -174,6 +174,14 @@ impl<'s> Judge<'s> {
         self.equal_since.is_some()
     }
 
+    /// Looks at all that has a bound; also before a fault changes bounds.
+    pub(crate) fn levels(&mut self, world: &World, now: Duration) {
+        for lb in world.lbs() {
+            self.bounds.sample(now, &cluster::levels(lb, self.scenario));
+        }
+        self.bounds.sample(now, &cluster::link_levels(world));
+    }
+
     /// Looks at all tables.
     pub(crate) fn sample(&mut self, world: &World, now: Duration) {
         let sample = sample(world, now);
@@ -188,11 +196,11 @@ impl<'s> Judge<'s> {
                 self.equal_since = None;
             }
         }
+        self.levels(world, now);
         for lb in world.lbs() {
             if cluster::is_degraded(lb) {
                 self.degraded.insert(lb.id().0);
             }
-            self.bounds.sample(now, &cluster::levels(lb, self.scenario));
             self.counts.sample(lb);
             if lb.state() == LbState::Down {
                 continue;

@@ -155,6 +155,7 @@ pub fn run(
             {
                 off(kinds, None);
             }
+            judge.levels(&built.world, now);
             timeline.happen(&mut built, now)?;
             if Some(now) == plan.first_fault
                 && let Some(Switch::Deafen(kinds)) = plan::switch(scenario)
@@ -459,6 +460,85 @@ that = "broken == 0"
         assert!(!seen(&run_it(&may, 3)));
         let said = cut.replacen("broken == 0", "hanging >= 20", 1);
         assert!(!seen(&run_it(&said, 3)), "what is said of it counts");
+    }
+
+    #[test]
+    fn what_there_was_nothing_to_look_at_fails() {
+        let never = TWO_NODES.replace("workers = 2", "workers = 2\njoin_time = \"10s\"");
+        let never = never.replace("broken == 0", "unequal == 0");
+        let report = run_it(&never, 4);
+        let unmeasured = report.failures.iter().filter(|f| f.unmeasured);
+        let names: Vec<_> = unmeasured.map(|f| f.name.as_str()).collect();
+        let expected = [
+            "unequal == 0",
+            "server-stays",
+            "outbound-unique",
+            "byte-streams",
+            "versions-grow",
+            "tables-equal",
+        ];
+        assert_eq!(names, expected, "{}", report.text("x"));
+        assert!(!report.pass);
+        // In a node alone there is nothing to compare, and no version.
+        assert!(run_it(ONE_NODE, 4).pass);
+    }
+
+    #[test]
+    fn a_fault_that_touches_so_many_frames_ends_with_the_last_one() {
+        let fault = "[[fault]]\ndo = \"suppress\"\nat = \"3s\"\nfor = \"2s\"\nnode = \"1\"\nto = \"2\"\nkinds = [\"live\"]\nframes = 3\n\n[[expect]]\nthat = \"broken";
+        let lost = TWO_NODES.replacen("[[expect]]\nthat = \"broken", fault, 1);
+        let lost = lost + "\n[[expect]]\nthat = \"converged > 0ms\"\n";
+        let report = run_it(&lost, 4);
+        assert!(report.pass, "{}", report.text("x"));
+        assert_eq!(report.kept_back, 3);
+    }
+
+    #[test]
+    fn bounds_are_those_that_a_fault_has_set() {
+        let mut world = world_at(TWO_NODES, 4, Duration::from_secs(3));
+        let messages = |world: &World| {
+            let mut levels = levels(TWO_NODES, world).into_iter();
+            let level = levels.find(|l| l.node == "node2" && l.what == "queue of messages");
+            level.map(|l| (l.held, l.bound)).expect("it has one")
+        };
+        let (before, default) = messages(&world);
+        assert!(before > 2 && default > 1_000, "{before} of {default}");
+        cluster::queues(&mut world, build::lb(2), Some(2)).expect("a node");
+        assert_eq!(messages(&world), (0, 2));
+        world.run_until(build::at(Duration::from_secs(5)));
+        assert_eq!(messages(&world), (2, 2), "it was full");
+        let links = cluster::link_levels(&world);
+        assert!(links.iter().any(|l| l.held > 0) && links.iter().all(|l| l.held <= l.bound && l.bound > 0));
+    }
+
+    #[test]
+    fn no_work_is_done_for_idle_flows() {
+        let work = |nodes: u32, flows: u32, seconds: u32| {
+            let text = ONE_NODE.split("[[load]]").next().expect("a head");
+            let text = text.replace("duration = \"6s\"", &format!("duration = \"{seconds}s\""));
+            let text = text.replace("nodes = 1", &format!("nodes = {nodes}"));
+            let load = format!(
+                "[[load]]\nname = \"idle\"\nflows = {flows}\nstart = \"2s..3s\"\nrequests = 1\nend = \"stay\"\n\n[[expect]]\nthat = \"established == {flows}\"\n"
+            );
+            let report = run_it(&(text + &load), 5);
+            assert!(report.pass, "{}", report.text("x"));
+            report
+        };
+        // From 4.1 s on, before which no load ends, no flow does anything.
+        let more = |nodes, flows| {
+            let (short, long) = (work(nodes, flows, 7), work(nodes, flows, 11));
+            let sync: Vec<_> = long.sync.into_iter().collect();
+            let sync = sync.into_iter().map(|(kind, n)| (kind, n - short.sync[kind]));
+            (long.events - short.events, sync.collect::<Vec<_>>())
+        };
+        assert_eq!(more(1, 10), more(1, 2_000), "what 4 s more cost one node");
+        // How many turns of a node the same messages cost depends on how they meet: not on the flows.
+        let ((few, few_said), (many, many_said)) = (more(2, 10), more(2, 2_000));
+        assert_eq!(few_said, many_said, "what 4 s more make two nodes say");
+        assert!(
+            few > 1_000 && few.abs_diff(many) * 10 <= few,
+            "{few} and {many} events"
+        );
     }
 
     #[test]
