@@ -122,6 +122,8 @@ metrics! {
     NextRto = "next_rto", Span, true;
     /// from the first fault until another node answers for the VIPs
     Detection = "detection", Span, false;
+    /// from the first fault until the last address of nodes that are down was taken over
+    AllTaken = "all_taken", Span, false;
     /// the longest time in which VRRP must see that the master is gone: three intervals and the skew
     MasterDown = "master_down", Span, false;
     /// from the end of the last fault until the tables of all nodes are equal, and stay it

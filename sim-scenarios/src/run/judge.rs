@@ -431,6 +431,11 @@ impl<'s> Judge<'s> {
         if let Some(detection) = watch.detection() {
             set(Metric::Detection, detection);
         }
+        if let Some(taken) =
+            watch.all_taken(|lb| built.world.lb(lb).is_some_and(|lb| lb.state() == LbState::Down))
+        {
+            set(Metric::AllTaken, taken);
+        }
         if let Some(since) = self.equal_since {
             set(Metric::Converged, nanos(since.saturating_sub(self.last_fault)));
         }

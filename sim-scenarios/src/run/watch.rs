@@ -144,6 +144,15 @@ impl Watch {
         Some(self.vip_taken_at?.saturating_sub(self.fault_at?))
     }
 
+    /// From the first fault until the last of the addresses was taken over; `None`: some are still those of a node that
+    /// is down, or nothing was taken over.
+    pub(crate) fn all_taken(&self, is_down: impl Fn(LbId) -> bool) -> Option<u64> {
+        if self.owners.values().any(|&lb| is_down(lb)) {
+            return None;
+        }
+        Some(self.all_taken_at?.saturating_sub(self.fault_at?))
+    }
+
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
         let name = self.names.get(&at).map_or("?", String::as_str);
         self.checksums.frame(Duration::from_nanos(now), name, data);
@@ -276,5 +285,25 @@ mod tests {
         said(&mut tap, 4, NodeEvent::Drained);
         assert_eq!(counted(&tap), (1, 1, 2, 1, 0));
         assert_eq!(tap.0.borrow().said.drained, 1);
+    }
+
+    #[test]
+    fn all_is_taken_when_the_last_address_of_the_dead_node_is() {
+        let addr = |n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
+        let mut watch = Watch {
+            vips: BTreeSet::from([addr(1)]),
+            ..Watch::default()
+        };
+        for n in 1..=3 {
+            watch.taken(10, LbId(0), addr(n));
+        }
+        watch.fault(1_000);
+        let dead = |lb| lb == LbId(0);
+        watch.taken(1_300, LbId(1), addr(1));
+        watch.taken(1_310, LbId(1), addr(2));
+        assert_eq!(watch.detection(), Some(300));
+        assert_eq!(watch.all_taken(dead), None, "one is still the dead node's");
+        watch.taken(1_900, LbId(1), addr(3));
+        assert_eq!(watch.all_taken(dead), Some(900));
     }
 }
