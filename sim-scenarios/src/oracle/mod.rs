@@ -6,6 +6,7 @@
 mod bounds;
 mod checksum;
 mod conserved;
+mod reuse;
 mod streams;
 mod tables;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use serde::Serialize;
 pub(crate) use bounds::{Bounds, Level};
 pub(crate) use checksum::Checksums;
 pub(crate) use conserved::Conserved;
+pub(crate) use reuse::Reuse;
 pub(crate) use streams::ByteStreams;
 pub(crate) use tables::{Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, differences, key};
 
@@ -88,6 +90,16 @@ impl Found {
             at_ns: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
             what: what(),
         });
+    }
+}
+
+impl Found {
+    /// What another look at the same thing has found.
+    pub(crate) fn join(&mut self, other: &Found) {
+        self.count += other.count;
+        self.looked += other.looked;
+        let first = self.first.take().into_iter().chain(other.first.clone());
+        self.first = first.min_by_key(|v| v.at_ns);
     }
 }
 

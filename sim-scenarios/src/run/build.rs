@@ -27,7 +27,7 @@ use crate::scenario::{Link, LoadEnd, Network, Node, Replicate as Mode, Scenario,
 
 /// The ports of every node.
 const CLIENTS: PortId = PortId(0);
-const SERVERS: PortId = PortId(1);
+pub(crate) const SERVERS: PortId = PortId(1);
 
 /// A world and what is where in it.
 pub(crate) struct Built {

@@ -230,6 +230,7 @@ impl<'s> Judge<'s> {
         if self.scenario.cluster.clustered {
             self.tables_equal.end(&self.last);
         }
+        self.outbound_unique.found.join(&watch.reuse.found);
         let mut engine = Counters::default();
         self.ended.values().for_each(|c| engine.add(c));
         for (number, flow) in (0..).zip(world.flows()) {

@@ -11,8 +11,9 @@ use evenkeel_core::cluster::{Alarm, NodeEvent};
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap, Trace};
 
+use super::build::SERVERS;
 use super::sync_frame;
-use crate::oracle::Checksums;
+use crate::oracle::{Checksums, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -21,6 +22,7 @@ pub(crate) type Shared = Rc<RefCell<Watch>>;
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     pub(crate) checksums: Checksums,
+    pub(crate) reuse: Reuse,
     /// Names of places, for messages.
     pub(crate) names: BTreeMap<Place, String>,
     /// Sync ports.
@@ -156,6 +158,15 @@ impl Watch {
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
         let name = self.names.get(&at).map_or("?", String::as_str);
         self.checksums.frame(Duration::from_nanos(now), name, data);
+        match at.owner {
+            Owner::Host(host) if host.0 >= self.client_count => {
+                self.reuse.frame(Duration::from_nanos(now), name, data, true);
+            }
+            Owner::Lb(_) if at.port == SERVERS.0 => {
+                self.reuse.frame(Duration::from_nanos(now), name, data, false);
+            }
+            _ => {}
+        }
         match at.owner {
             Owner::Host(host) if self.all_taken_at.is_some_and(|t| now >= t + self.settle) => {
                 if let Some((src, dst)) = ends(data) {
