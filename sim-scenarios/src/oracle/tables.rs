@@ -82,24 +82,30 @@ pub(crate) struct OutboundUnique {
     pub(crate) found: Found,
 }
 
+/// Whether two sessions of one tuple are of one group: its creator gave the port again when the first was over, of which the
+/// other node has not heard (for as long as a partition lasts). That the first is over, the frames tell.
+fn is_one_after_the_other(a: &Row, b: &Row) -> bool {
+    a.version.zip(b.version).is_some_and(|(a, b)| a.0 == b.0)
+}
+
 impl OutboundUnique {
     pub(crate) fn sample(&mut self, sample: &Sample) {
-        let mut seen: BTreeMap<Key, (u16, Key, ConnState)> = BTreeMap::new();
+        let mut seen: BTreeMap<Key, (u16, Key, &Row)> = BTreeMap::new();
         for node in &sample.nodes {
             for row in &node.rows {
                 self.found.looked += 1;
                 let inbound = key(&row.inbound);
                 match seen.entry(outbound(row)) {
                     Entry::Vacant(entry) => {
-                        entry.insert((node.node, inbound, row.state));
+                        entry.insert((node.node, inbound, row));
                     }
                     Entry::Occupied(mut entry) => {
-                        let (other, first, state) = *entry.get();
-                        if first == inbound {
+                        let (other, first, before) = *entry.get();
+                        if first == inbound || is_one_after_the_other(before, row) {
                             continue;
                         }
-                        if is_over(state) {
-                            entry.insert((node.node, inbound, row.state));
+                        if is_over(before.state) {
+                            entry.insert((node.node, inbound, row));
                         } else if !is_over(row.state) {
                             self.found.add(sample.at, || {
                                 format!(
