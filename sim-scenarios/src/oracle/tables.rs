@@ -101,10 +101,9 @@ impl OutboundUnique {
                     }
                     Entry::Occupied(mut entry) => {
                         let (other, first, before) = *entry.get();
-                        if first == inbound || is_one_after_the_other(before, row) {
-                            continue;
-                        }
-                        if is_over(before.state) {
+                        let elsewhere = other != node.node;
+                        let is_same = first == inbound || elsewhere && is_one_after_the_other(before, row);
+                        if is_same || is_over(before.state) {
                             entry.insert((node.node, inbound, row));
                         } else if !is_over(row.state) {
                             self.found.add(sample.at, || {
@@ -341,8 +340,15 @@ mod tests {
 
     #[test]
     fn oracle_outbound_unique_fires_on_two_sessions_with_one_local_port() {
-        let b = row("192.0.2.101:1000", A.1, A.2);
+        let mut b = row("192.0.2.101:1000", A.1, A.2);
         let mut oracle = OutboundUnique::default();
+        oracle.sample(&at(0, vec![node(1, vec![a()]), node(2, vec![b])]));
+        assert_eq!(oracle.found.count, 0, "its creator gave the port again");
+        let other = GroupId {
+            node: evenkeel_core::cluster::NodeId(2),
+            ..GroupId::default()
+        };
+        b.version = b.version.map(|(_, epoch, lsn)| (other, epoch, lsn));
         oracle.sample(&at(1, vec![node(1, vec![a()]), node(2, vec![a()])]));
         assert_eq!(oracle.found.count, 0);
         let closing = Row {
