@@ -1,6 +1,6 @@
 //! Windows for benches and fuzz targets into what a worker does on its way. Not part of the API.
 
-use crate::conn::{Candidates, ConnId, ConnRef, ConnTable};
+use crate::conn::{Candidates, ConnId, ConnRef, ConnTable, Hint};
 use crate::parse;
 use crate::port::{BURST, RxChecksum};
 use crate::stats::DropReason;
@@ -31,7 +31,7 @@ impl Probe {
 #[inline]
 pub fn lookup(table: &ConnTable, probes: &[Probe], found: &mut [Option<ConnId>]) {
     let mut at = [Candidates::default(); BURST];
-    let mut hints: [Option<ConnRef>; BURST] = [None; BURST];
+    let mut hints = [Hint::NONE; BURST];
     for (probe, at) in probes.iter().zip(&mut at) {
         *at = table.candidates(table.hash(&probe.0.key));
         table.prefetch_first(*at);
@@ -39,6 +39,9 @@ pub fn lookup(table: &ConnTable, probes: &[Probe], found: &mut [Option<ConnId>])
     let n = probes.len().min(BURST);
     for (&at, hint) in at[..n].iter().zip(&mut hints) {
         *hint = table.hint_first(at);
+        if hint.is_none() {
+            table.prefetch_second(at);
+        }
     }
     for (&at, hint) in at[..n].iter().zip(&mut hints) {
         if hint.is_none() {
@@ -46,7 +49,7 @@ pub fn lookup(table: &ConnTable, probes: &[Probe], found: &mut [Option<ConnId>])
         }
     }
     for (((probe, &at), hint), found) in probes.iter().zip(&at).zip(hints).zip(found) {
-        let conn = match hint {
+        let conn = match hint.conn() {
             Some(hint) if table.is(hint, &probe.0.key) => Some(hint),
             None => None,
             _ => table.find(&probe.0.key, at),

@@ -7,7 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::ConnRef;
+use super::{ConnRef, Hint};
 use crate::memory::Region;
 use crate::prefetch::prefetch;
 
@@ -115,13 +115,13 @@ impl Index {
     /// A conn in `bucket` with this signature, if there is one: no more than a hint, as two at once make a
     /// number that is neither's. No branch depends on which way it is in, which cannot be predicted.
     #[inline]
-    pub(crate) fn hint(&self, bucket: u32, signature: u32) -> Option<ConnRef> {
+    pub(crate) fn hint(&self, bucket: u32, signature: u32) -> Hint {
         let Bucket { signatures, conns } = &self.buckets[bucket as usize];
         let mut bits = 0;
         for (&s, &conn) in signatures.iter().zip(conns) {
             bits |= if s == signature { conn } else { 0 };
         }
-        ConnRef::from_bits(bits)
+        Hint::from_bits(bits)
     }
 
     /// Conns with this signature in either bucket.

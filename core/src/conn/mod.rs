@@ -94,31 +94,51 @@ impl ConnRef {
         ConnId((self.bits() >> 1).wrapping_sub(2))
     }
 
-    /// As [`ConnId::is_v6`].
+    #[inline]
+    pub(crate) const fn direction(self) -> Direction {
+        Hint(self.bits()).direction()
+    }
+}
+
+/// A conn that a tuple may belong to, or none: the bits of a [`ConnRef`], or 0. Not an `Option`, so that what is done
+/// with it is computed for none as for any: which tuples have one cannot be predicted, and a `match` is a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hint(u32);
+
+impl Hint {
+    pub(crate) const NONE: Hint = Hint(0);
+
+    /// From [`ConnRef::bits`], or 0.
+    #[inline]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Hint(bits)
+    }
+
+    #[inline]
+    pub(crate) const fn conn(self) -> Option<ConnRef> {
+        ConnRef::from_bits(self.0)
+    }
+
+    #[inline]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// As [`ConnId::is_v6`]; `false` for none.
     #[inline]
     pub(crate) const fn is_v6(self) -> bool {
-        self.bits() & 2 != 0
+        self.0 & 2 != 0
     }
 
-    /// As [`ConnId::place`].
+    /// As [`ConnId::place`]; for none what no slab has, and is next to the first place by wrapping arithmetic.
     #[inline]
-    pub(crate) const fn place(self) -> u32 {
-        Self::place_of(Some(self))
-    }
-
-    /// As [`ConnId::place`], and one that no slab has where there is no conn.
-    #[inline]
-    pub(crate) const fn place_of(conn: Option<Self>) -> u32 {
-        let bits = match conn {
-            Some(conn) => conn.bits(),
-            None => 0,
-        };
-        (bits >> 2).wrapping_sub(1)
+    pub(crate) const fn place(self) -> usize {
+        ((self.0 >> 2) as usize).wrapping_sub(1)
     }
 
     #[inline]
     pub(crate) const fn direction(self) -> Direction {
-        if self.bits() & 1 == 0 {
+        if self.0 & 1 == 0 {
             Direction::Inbound
         } else {
             Direction::Outbound

@@ -98,8 +98,8 @@ impl<T: Place> Slab<T> {
 
     /// Where `place` is, for asking.
     #[inline]
-    pub(crate) fn line(&self, place: u32) -> *const T {
-        self.places.as_ptr().wrapping_add(place as usize)
+    pub(crate) fn line(&self, place: usize) -> *const T {
+        self.places.as_ptr().wrapping_add(place)
     }
 
     /// All places.

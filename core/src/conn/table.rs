@@ -1,7 +1,6 @@
 //! The conn table of a worker: index, slabs, timers and slots, kept in step.
 
 use alloc::sync::Arc;
-use core::hint::select_unpredictable;
 use core::net::SocketAddr;
 
 use bytemuck::{Pod, Zeroable};
@@ -10,7 +9,7 @@ use super::index::{Index, WAYS};
 use super::slots::Slots;
 use super::{
     Bucket, CONN_COUNT_MAX, Candidates, Conn4, Conn6, ConnExt, ConnId, ConnInit, ConnMeta, ConnRef, ConnView,
-    SLOT_COUNT, Slab, SlotChunk, TOMB, flag, narrow, wide,
+    Hint, SLOT_COUNT, Slab, SlotChunk, TOMB, flag, narrow, wide,
 };
 use crate::hash::TupleHasher;
 use crate::lport::Steering;
@@ -237,49 +236,46 @@ impl ConnTable {
         self.index.prefetch(at.first);
     }
 
-    /// First stage of a lookup done ahead: a conn whose signature stands in the first bucket. If there is
-    /// none, the second bucket's line is asked for.
+    /// Asks for the line of the second bucket.
     #[inline]
-    pub(crate) fn hint_first(&self, at: Candidates) -> Option<ConnRef> {
+    pub(crate) fn prefetch_second(&self, at: Candidates) {
+        self.index.prefetch(self.index.other(at.first, at.signature));
+    }
+
+    /// First stage of a lookup done ahead: a conn whose signature stands in the first bucket. Its lines are asked
+    /// for; if there is none, some line is.
+    #[inline]
+    pub(crate) fn hint_first(&self, at: Candidates) -> Hint {
         let hint = self.index.hint(at.first, at.signature);
-        // No branch on what is not known before the line is there, and cannot be predicted: that would undo all
-        // that was begun meanwhile.
-        match hint {
-            Some(conn) if conn.is_v6() => self.prefetch_hinted(conn),
-            _ => {
-                let conn = self.v4.line(ConnRef::place_of(hint)).cast::<u8>();
-                let second = self.index.line(self.index.other(at.first, at.signature));
-                prefetch(select_unpredictable(hint.is_some(), conn, second.cast()));
-            }
-        }
+        // No branch on whether there is one, which is not known before the line is there, and cannot be predicted:
+        // that would undo all that was begun meanwhile.
+        self.prefetch_hinted(hint);
         hint
     }
 
     /// Second stage: a conn whose signature stands in the second bucket.
     #[inline]
-    pub(crate) fn hint_second(&self, at: Candidates) -> Option<ConnRef> {
+    pub(crate) fn hint_second(&self, at: Candidates) -> Hint {
         let hint = self
             .index
             .hint(self.index.other(at.first, at.signature), at.signature);
-        if let Some(conn) = hint {
-            self.prefetch_hinted(conn);
-        }
+        self.prefetch_hinted(hint);
         hint
     }
 
     #[inline]
-    fn prefetch_hinted(&self, conn: ConnRef) {
-        if conn.is_v6() {
-            let conn = self.v6.line(conn.place());
+    fn prefetch_hinted(&self, hint: Hint) {
+        if hint.is_v6() {
+            let conn = self.v6.line(hint.place());
             prefetch(conn);
             prefetch(conn.cast::<u8>().wrapping_add(64));
         } else {
-            prefetch(self.v4.line(conn.place()));
+            prefetch(self.v4.line(hint.place()));
         }
     }
 
     fn prefetch_conn(&self, id: ConnId) {
-        self.prefetch_hinted(id.with(Direction::Inbound));
+        self.prefetch_hinted(Hint::from_bits(id.with(Direction::Inbound).bits()));
     }
 
     /// Whether `conn` is what packets with this key belong to.

@@ -18,8 +18,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::opening::Cursor;
-use self::relay::{Ahead, SOON};
-use crate::conn::{ConnId, ConnInit, ConnRef, ConnTable, ConnView, MemorySource, TableMemory, flag};
+use self::relay::{Ahead, Order};
+use crate::conn::{
+    Candidates, ConnId, ConnInit, ConnRef, ConnTable, ConnView, Hint, MemorySource, TableMemory, flag,
+};
 use crate::l3::{self, Originated, Originator};
 use crate::lport::Steering;
 use crate::memory::OutOfMemory;
@@ -122,9 +124,11 @@ pub struct Worker {
     events: VecDeque<Event>,
     sync: Option<Box<Sync>>,
     now: Instant,
-    /// What is known of the frames of a burst: [`BURST`], and [`SOON`] to look beyond the last.
-    ahead: Vec<Ahead>,
-    /// As many, for frames that are not plain.
+    /// What is known of the frames of a burst.
+    ahead: [Ahead; BURST],
+    /// The order in which they are relayed.
+    order: Order,
+    /// [`BURST`], for frames that are not plain.
     staged: Vec<Staged>,
 }
 
@@ -153,7 +157,8 @@ impl Worker {
             answering: None,
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
-            ahead: alloc::vec![Ahead::NONE; BURST + SOON],
+            ahead: [Ahead::NONE; BURST],
+            order: Order::NONE,
             staged: alloc::vec![Staged::NONE; BURST],
         })
     }
@@ -206,31 +211,35 @@ impl Worker {
     /// To relay a packet changes the deadline of its conn and nothing else, and to what every plain packet of that
     /// conn would. So a relay and the turn of a plain packet before it may change places: the same comes of both.
     fn handle_frames<F: Frame>(&mut self, burst: &mut [F], verdicts: &mut [Verdict]) {
-        let missed = self.look_ahead(burst);
-        let (some, end) = (burst.len() / 4, burst.len());
-        let mut place = self.relay(burst, 0..some, missed, verdicts);
-        let hints = self.look_again(missed);
-        if place == some {
-            place = self.relay(burst, some..end, missed, verdicts);
+        let ready = self.look_ahead(burst);
+        let some = (burst.len() / 2).min(ready);
+        let mut done = self.relay(burst, 0..some, verdicts);
+        self.look_again(ready);
+        if done == some {
+            done = self.relay(burst, some..burst.len(), verdicts);
         }
-        for at in bits(missed) {
-            if at >= place {
-                self.ahead[at].hint = hints[at];
-            } else if !self.relay_late(burst, at, hints[at], verdicts) {
-                self.turn(burst, at, verdicts);
-            }
+        if done < burst.len() {
+            self.take_turns(burst, done, verdicts);
         }
-        // The first that needs more, and what follows it, in order.
-        while place < end {
+    }
+
+    /// The frames of a burst but for the first `done` of its order: the first that needs more than to be relayed,
+    /// and what is left, in the order in which they came.
+    #[inline(never)]
+    fn take_turns<F: Frame>(&mut self, burst: &mut [F], done: usize, verdicts: &mut [Verdict]) {
+        self.put_in_order(done);
+        let mut at = 0;
+        while at < self.order.len() {
+            let place = self.order.place(at);
             if self.ahead[place].is_plain() {
-                let first = place;
-                place = self.relay(burst, place..end, 0, verdicts);
-                if place != first {
+                let first = at;
+                at = self.relay(burst, at..self.order.len(), verdicts);
+                if at != first {
                     continue;
                 }
             }
             self.turn(burst, place, verdicts);
-            place += 1;
+            at += 1;
         }
     }
 
@@ -252,7 +261,7 @@ impl Worker {
             // Nobody has looked closer yet.
             staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
         }
-        let turn = self.act(frame, staged, &ahead);
+        let turn = self.act(frame, staged, ahead.at, ahead.hint);
         self.staged = all;
         verdicts[place] = match turn {
             Ok(port) => {
@@ -265,11 +274,11 @@ impl Worker {
     }
 
     #[inline]
-    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged, ahead: &Ahead) -> Turn {
+    fn act<F: Frame>(&mut self, frame: &mut F, staged: &Staged, at: Candidates, hint: Hint) -> Turn {
         staged.outcome?;
         let parsed = &staged.parsed;
         match parsed.kind {
-            Kind::Tcp | Kind::Udp => self.transport(frame, parsed, ahead),
+            Kind::Tcp | Kind::Udp => self.transport(frame, parsed, at, hint),
             Kind::Icmp => self.icmp(frame, parsed),
             Kind::Arp => {
                 let reaction = l3::arp(
@@ -291,15 +300,15 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn transport<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, ahead: &Ahead) -> Turn {
+    fn transport<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, at: Candidates, hint: Hint) -> Turn {
         let plain = is_plain(parsed);
         if !plain {
             check_tcp_flags(parsed.flags)?;
         }
-        let conn = match ahead.hint {
+        let conn = match hint.conn() {
             Some(hint) if self.table.is(hint, &parsed.key) => Some(hint),
             // The hint was of another conn, or an earlier frame of the burst changed the table.
-            _ => self.table.find(&parsed.key, ahead.at),
+            _ => self.table.find(&parsed.key, at),
         };
         match conn {
             Some(conn) if self.is_overdue(conn.id()) && self.may_delete(conn.id()) => {

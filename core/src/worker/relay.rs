@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::{Verdict, Worker, bits};
-use crate::conn::{Candidates, Conn4, ConnRef, ConnTable};
+use crate::conn::{Candidates, Conn4, ConnTable, Hint};
 use crate::plain::{self, Plain};
 use crate::port::{BURST, Frame};
 use crate::prefetch::prefetch_near;
@@ -24,7 +24,7 @@ const _: () = {
     }
 };
 
-// Which frames of a burst have no hint is kept in 32 bits.
+// Places of a burst are kept in 32 bits.
 const _: () = assert!(BURST <= 32);
 
 /// What is known of a frame before its turn comes.
@@ -33,7 +33,7 @@ pub(super) struct Ahead {
     /// Where its tuple is looked up, if it has one.
     pub(super) at: Candidates,
     /// A conn that it may belong to.
-    pub(super) hint: Option<ConnRef>,
+    pub(super) hint: Hint,
     /// The rest is of a plain packet.
     packet_len: u16,
     /// See [`proto_state`]; [`NOT_PLAIN`] of any other packet.
@@ -48,7 +48,7 @@ impl Ahead {
             first: 0,
             signature: 0,
         },
-        hint: None,
+        hint: Hint::NONE,
         packet_len: 0,
         proto_state: NOT_PLAIN,
     };
@@ -56,6 +56,70 @@ impl Ahead {
     /// Whether it is of a plain packet.
     pub(super) fn is_plain(&self) -> bool {
         self.proto_state != NOT_PLAIN
+    }
+}
+
+/// Places of a burst in the order in which they are relayed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// Places that are written at once may be more than there are.
+    places: [u8; BURST + 8],
+    len: usize,
+}
+
+/// By eight bits, the places of those that are set, lowest first, and how many they are.
+const SET_BITS: [([u8; 8], u8); 256] = {
+    let mut all = [([0; 8], 0); 256];
+    let mut of = 0;
+    while of < all.len() {
+        let (mut bit, mut count) = (0, 0);
+        while bit < 8 {
+            if of >> bit & 1 != 0 {
+                all[of].0[count] = bit;
+                count += 1;
+            }
+            bit += 1;
+        }
+        all[of].1 = count as u8;
+        of += 1;
+    }
+    all
+};
+
+impl Order {
+    pub(super) const NONE: Order = Order {
+        places: [0; BURST + 8],
+        len: 0,
+    };
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn place(&self, at: usize) -> usize {
+        usize::from(self.places[at])
+    }
+
+    /// The places of the bits that are set in `mask`, lowest first, and no others. How many are set cannot be
+    /// predicted, and no branch depends on it.
+    fn set(&mut self, mask: u32) {
+        let mut len = 0;
+        for (first, byte) in (0..).step_by(8).zip(mask.to_le_bytes()) {
+            let (places, count) = SET_BITS[usize::from(byte)];
+            let places = u64::from_le_bytes(places) + first * 0x0101_0101_0101_0101;
+            if let Some(room) = self.places.get_mut(len..).and_then(|p| p.first_chunk_mut()) {
+                *room = places.to_le_bytes();
+            }
+            len += usize::from(count);
+        }
+        self.len = len;
+    }
+
+    fn push(&mut self, place: usize) {
+        if let Some(room) = self.places.get_mut(self.len) {
+            *room = place as u8;
+            self.len += 1;
+        }
     }
 }
 
@@ -96,14 +160,16 @@ struct Sent {
 
 impl Worker {
     /// Looks at a burst ahead: parses all and asks for the lines of the index; looks all up and asks for the
-    /// lines of their conns, those whose conn stands in its first bucket. Says by bits which do not. What is found is a
+    /// lines of their conns. Makes the order in which they are relayed: as they came, but for plain packets whose
+    /// conn does not stand in its first bucket. Those come last; says how many are before them. What is found is a
     /// hint: acting on an earlier frame may change the table.
     #[inline(never)]
-    pub(super) fn look_ahead<F: Frame>(&mut self, frames: &[F]) -> u32 {
+    pub(super) fn look_ahead<F: Frame>(&mut self, frames: &[F]) -> usize {
         let Worker {
             table,
             counters,
             ahead,
+            order,
             staged,
             ..
         } = self;
@@ -117,8 +183,7 @@ impl Worker {
             }
         }
         // While they are on their way.
-        counters.rx_packets += count as u64;
-        let mut rx_bytes = 0;
+        let (mut rx_bytes, mut not_plain) = (0, 0u32);
         for (place, (frame, ahead)) in frames.iter().zip(ahead.iter_mut()).enumerate() {
             let len = frame.len();
             rx_bytes += len as u64;
@@ -127,80 +192,98 @@ impl Worker {
                 ahead.packet_len = packet.packet_len;
             } else {
                 ahead.proto_state = NOT_PLAIN;
+                not_plain |= 1 << place;
                 super::stage(table, frame, ahead, &mut staged[place]);
             }
         }
+        counters.rx_packets += count as u64;
         counters.rx_bytes += rx_bytes;
         // What is not looked up has the candidates of an earlier burst, and a hint that nobody takes: cheaper
         // than to tell the two apart.
-        let mut missed = 0;
+        let mut missed = 0u32;
         for ahead in ahead.iter_mut() {
             ahead.hint = table.hint_first(ahead.at);
             missed = missed << 1 | u32::from(ahead.hint.is_none());
         }
         // The first one's bit came first.
-        missed.reverse_bits() >> (u32::BITS as usize - count.max(1))
-    }
-
-    /// Looks up in their second bucket those that missed in the first, and asks for the lines of their conns.
-    pub(super) fn look_again(&self, missed: u32) -> [Option<ConnRef>; BURST] {
-        let mut hints = [None; BURST];
+        let unused = u32::BITS as usize - count.max(1);
+        let missed = missed.reverse_bits() >> unused;
+        let late = missed & !not_plain;
+        order.set(u32::MAX >> unused & !late);
+        let ready = order.len;
         for place in bits(missed) {
-            hints[place] = self.table.hint_second(self.ahead[place].at);
+            table.prefetch_second(ahead[place].at);
+            if late >> place & 1 != 0 {
+                order.push(place);
+            }
         }
-        hints
+        ready
     }
 
-    /// Forwards the frames of a burst at `places`, up to the first that needs more than that, which is left as it
-    /// is; says where it stands. Plain packets of `missed` without a hint are passed over. `verdicts` is as long as
-    /// `burst`.
+    /// Looks up in their second bucket what follows the first `ready` of the order, and asks for the lines of
+    /// their conns.
+    pub(super) fn look_again(&mut self, ready: usize) {
+        for at in ready..self.order.len() {
+            let ahead = &mut self.ahead[self.order.place(at)];
+            ahead.hint = self.table.hint_second(ahead.at);
+        }
+    }
+
+    /// Puts what follows the first `done` of the order in the order of its places, and looks up in their
+    /// second bucket those that have not been.
+    pub(super) fn put_in_order(&mut self, done: usize) {
+        let mut rest = 0u32;
+        for at in done..self.order.len() {
+            let place = self.order.place(at);
+            rest |= 1 << place;
+            let ahead = &mut self.ahead[place];
+            if ahead.hint.is_none() {
+                ahead.hint = self.table.hint_second(ahead.at);
+            }
+        }
+        self.order.set(rest);
+    }
+
+    /// Forwards `range` of the order, up to the first that needs more than that, which is left as it is; says where
+    /// it stands. `verdicts` is as long as `burst`.
     #[inline(never)]
     pub(super) fn relay<F: Frame>(
         &mut self,
         burst: &mut [F],
-        places: Range<usize>,
-        missed: u32,
+        range: Range<usize>,
         verdicts: &mut [Verdict],
     ) -> usize {
-        let frames = burst.get_mut(places.clone()).unwrap_or_default();
-        let verdicts = verdicts.get_mut(places.clone()).unwrap_or_default();
-        let ahead = self.ahead.get(places.clone()).unwrap_or_default();
-        let mut relay = Relay::new(&mut self.table, &self.ways, &self.timeouts);
-        let (mut passed, mut skipped) = (0, 0);
-        for ((frame, ahead), verdict) in frames.iter_mut().zip(ahead).zip(verdicts) {
-            if let Some(soon) = self.ahead.get(places.start + passed + SOON) {
-                prefetch_near(relay.line(soon.hint));
+        let Worker {
+            table,
+            ways,
+            timeouts,
+            ahead,
+            order,
+            ..
+        } = self;
+        let len = burst.len().min(BURST);
+        let Some(verdicts) = verdicts.get_mut(..len) else {
+            return range.start;
+        };
+        let places = order.places.get(range.clone()).unwrap_or_default();
+        let mut relay = Relay::new(table, ways, timeouts);
+        let mut passed = 0;
+        let soon = order.places.get(range.start + SOON..).unwrap_or_default();
+        for (&place, &soon) in places.iter().zip(soon) {
+            let place = usize::from(place);
+            prefetch_near(relay.line(ahead[usize::from(soon) % BURST].hint));
+            if place >= len {
+                break;
             }
-            match ahead.hint {
-                Some(conn) if relay.forward(frame, ahead, conn, verdict).is_some() => {}
-                None if ahead.is_plain() && missed >> (places.start + passed) & 1 != 0 => skipped += 1,
-                _ => break,
+            let forwarded = relay.forward(&mut burst[place], &ahead[place], &mut verdicts[place]);
+            if forwarded.is_none() {
+                break;
             }
             passed += 1;
         }
         let sent = relay.sent;
-        self.count_sent(passed - skipped, sent);
-        places.start + passed
-    }
-
-    /// [`Worker::relay`] of the frame at `place` alone, by `hint`.
-    #[inline(never)]
-    pub(super) fn relay_late<F: Frame>(
-        &mut self,
-        burst: &mut [F],
-        place: usize,
-        hint: Option<ConnRef>,
-        verdicts: &mut [Verdict],
-    ) -> bool {
-        let ahead = &mut self.ahead[place];
-        ahead.hint = hint;
-        let Some(conn) = hint else { return false };
-        let mut relay = Relay::new(&mut self.table, &self.ways, &self.timeouts);
-        let forwarded = relay.forward(&mut burst[place], ahead, conn, &mut verdicts[place]);
-        let is_sent = forwarded.is_some();
-        let sent = relay.sent;
-        self.count_sent(usize::from(is_sent), sent);
-        is_sent
+        self.count_sent(passed, sent);
+        range.start + passed
     }
 
     fn count_sent(&mut self, packets: usize, sent: Sent) {
@@ -225,25 +308,18 @@ impl<'a> Relay<'a> {
 
     /// Where a conn between IPv4 ends is, for asking.
     #[inline(always)]
-    fn line(&self, hint: Option<ConnRef>) -> *const Conn4 {
-        self.conns.as_ptr().wrapping_add(ConnRef::place_of(hint) as usize)
+    fn line(&self, hint: Hint) -> *const Conn4 {
+        self.conns.as_ptr().wrapping_add(hint.place())
     }
 
     /// Forwards one packet of an established conn and prolongs that. `None`: it is something else, and nothing
     /// was done.
     #[inline(always)]
-    fn forward<F: Frame>(
-        &mut self,
-        frame: &mut F,
-        ahead: &Ahead,
-        conn: ConnRef,
-        verdict: &mut Verdict,
-    ) -> Option<()> {
-        if conn.is_v6() {
-            return None;
-        }
-        let c = self.conns.get_mut(conn.place() as usize)?;
-        let (direction, other) = (conn.direction(), conn.direction().reversed() as usize);
+    fn forward<F: Frame>(&mut self, frame: &mut F, ahead: &Ahead, verdict: &mut Verdict) -> Option<()> {
+        let hint = ahead.hint;
+        // The place of a conn of IPv6 is of another conn here, and its tuple another.
+        let c = self.conns.get_mut(hint.place())?;
+        let (direction, other) = (hint.direction(), hint.direction().reversed() as usize);
         let len = plain::frame_len(ahead.packet_len);
         let is_padded = frame.len() > len;
         let head = frame.data_mut().first_chunk_mut()?;
