@@ -1,4 +1,4 @@
-//! Engine against floor: `cargo run --release -p evenkeel-benches --bin ratio -- --help`.
+//! Engine against floor: `cargo run --profile bench -p evenkeel-benches --bin ratio -- --help`.
 
 use std::process::ExitCode;
 
