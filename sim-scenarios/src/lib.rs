@@ -24,7 +24,7 @@ pub mod scenario;
 pub use catalogue::{EMBEDDED, embedded};
 pub use expect::{Failure, METRICS};
 pub use explain::explain;
-pub use language::{TEXT_LEN_MAX, parse};
+pub use language::{LIMITS, Limit, TEXT_LEN_MAX, limit_words, parse};
 pub use mechanism::{Kind, Mechanism};
 pub use oracle::{NAMES as ORACLES, Violation};
 pub use report::{BROKEN_FLOWS_MAX, BrokenFlow, COMMIT_LEN_MIN, Outcome, Report, Stall, seeds_from};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use evenkeel_sim_scenarios::{
-    EMBEDDED, Kind, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, embedded, explain, node_counters,
-    parse,
+    EMBEDDED, Kind, LIMITS, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, TEXT_LEN_MAX, embedded,
+    explain, limit_words, node_counters, parse,
 };
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
@@ -81,6 +81,94 @@ fn bad_scenarios_are_no_panic_wherever_they_are_cut() {
         }
     }
     assert!(parse("long", &"#".repeat(2 << 20), &base).is_err());
+}
+
+/// `GOOD` with so many nodes, LIPs of each, and services at VIPs of their own.
+fn with_vips(nodes: u32, lips: u32, v4: u32, v6: u32) -> String {
+    let service = |n: u32, vip: String| format!("[[service]]\nname = \"s{n}\"\nvip = \"{vip}\"\n");
+    let v4 = (1..=v4).map(|n| service(n, format!("192.0.2.{n}:80")));
+    let v6 = (1..=v6).map(|n| service(1000 + n, format!("[2001:db8:2::{n:x}]:80")));
+    let (head, tail) = GOOD.split_once("[[service]]").expect("a service");
+    let (_, tail) = tail.split_once("[[load]]").expect("a load");
+    let services: String = v4.chain(v6).collect();
+    format!("{head}[cluster]\nnodes = {nodes}\nlocal_addresses = {lips}\n{services}[[load]]{tail}")
+}
+
+#[test]
+fn what_the_engine_has_no_room_for_is_refused_with_its_place() {
+    for (nodes, lips, v4, v6) in [(2, 2, 64, 64), (1, 2, 98, 200), (5, 32, 1, 1), (8, 18, 1, 1)] {
+        let text = with_vips(nodes, lips, v4, v6);
+        parse("good.toml", &text, &base).unwrap_or_else(|e| panic!("{}", report(&e)));
+    }
+    for (nodes, lips, v4, v6, at, words) in [
+        (2, 2, 65, 1, "192.0.2.65:80", "more than 64 IPv4 VIPs"),
+        (3, 2, 1, 66, "[2001:db8:2::41]:80", "more than 64 IPv6 VIPs"),
+        (6, 32, 1, 1, "32", "320 LIPs of other nodes"),
+    ] {
+        let text = with_vips(nodes, lips, v4, v6);
+        let errors = parse("x.toml", &text, &base).expect_err(words);
+        let [problem] = errors.problems() else {
+            panic!("{}", report(&errors));
+        };
+        assert!(problem.message.contains(words), "{}", report(&errors));
+        assert_eq!(text[problem.span()].trim_matches('"'), at, "{words}");
+    }
+    // A counter-proof in which one node has all VIPs of both families.
+    let proof = "name = \"x.off\"\ndescription = \"d\"\nbase = \"b.toml\"\n[off]\nmechanism = \"takeover\"\nfails = [\"broken == 0\"]\n";
+    let large = |_: &str| Ok(with_vips(2, 2, 40, 40));
+    let errors = parse("x.off.toml", proof, &large).expect_err("80 shared addresses");
+    let problem = &errors.problems()[0];
+    assert_eq!(&proof[problem.span()], "\"takeover\"");
+    assert!(
+        problem.message.contains("shared virtual addresses"),
+        "{}",
+        report(&errors)
+    );
+}
+
+#[test]
+fn docs_name_every_limit_of_the_language() {
+    let section = |table: &str| {
+        let heading = if table == "Top level" {
+            "## Top level".into()
+        } else {
+            format!("## `{table}`")
+        };
+        let text = DOCS
+            .split(&heading)
+            .nth(1)
+            .unwrap_or_else(|| panic!("no section {table}"));
+        text.split("\n## ").next().expect("its end")
+    };
+    let says = |table: &str, key: &str, words: &str| {
+        let key = format!("`{key}`");
+        let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+        section(table)
+            .lines()
+            .filter(|line| line.contains(&key))
+            .any(|line| {
+                line.match_indices(words).any(|(at, _)| {
+                    !digit(line[..at].chars().next_back()) && !digit(line[at + words.len()..].chars().next())
+                })
+            })
+    };
+    let ranges = LIMITS
+        .iter()
+        .map(|l| (l.table, l.key, format!("{} to {}", l.min, l.max)));
+    let mut compared = 0;
+    for (table, key, words) in ranges.chain(limit_words()) {
+        assert!(
+            says(table, key, &words),
+            "`{key}` of {table} in docs/scenarios.md: {words}"
+        );
+        compared += 1;
+    }
+    assert!(compared >= 25, "{compared}");
+    assert!(DOCS.contains(&format!("{TEXT_LEN_MAX} bytes")));
+    assert!(
+        !says("[[load]]", "flows", "1 to 20000"),
+        "a part of a number is not it"
+    );
 }
 
 fn committed() -> Vec<(&'static str, Scenario)> {

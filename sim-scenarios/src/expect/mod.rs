@@ -9,7 +9,7 @@ use std::fmt;
 pub(crate) use eval::judge;
 pub use eval::{Failure, FlowFacts, Judged, Measures};
 pub use metric::{METRICS, Metric, Unit};
-pub(crate) use parse::parse;
+pub(crate) use parse::{TEXT_LEN_MAX, parse};
 
 /// Something that must come out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::{Comparison, Expr, Op, Term};
 use crate::language::value::span;
 
 /// Longest expectation, in bytes.
-const TEXT_LEN_MAX: usize = 200;
+pub(crate) const TEXT_LEN_MAX: usize = 200;
 
 const OPS: [(&str, Op); 7] = [
     ("==", Op::Eq),
@@ -92,6 +92,14 @@ fn term(text: &str) -> Result<(Term, Unit), Bad> {
     if let Some((factor, name)) = text.split_once('*') {
         let factor = factor.trim();
         let Ok(n) = factor.parse::<u32>() else {
+            if !factor.is_empty() && factor.bytes().all(|b| b.is_ascii_digit()) {
+                let message = format!("the factor {} is out of range", shown(factor));
+                return Err(Bad::new(
+                    Code::OutOfRange,
+                    message,
+                    format!("write a factor from 0 to {}", u32::MAX),
+                ));
+            }
             let message = format!("\"{}\" is not a factor", shown(factor));
             return Err(bad(message, "a factor is a whole number: \"2 * detection\""));
         };
@@ -111,7 +119,15 @@ fn atom(text: &str) -> Result<(Term, Unit), Bad> {
     }
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         let plain: String = text.chars().filter(|&c| c != '_').collect();
-        if let Ok(n) = plain.parse::<u32>() {
+        if plain.bytes().all(|b| b.is_ascii_digit()) {
+            let n: u32 = plain.parse().map_err(|_| {
+                let message = format!("{} is out of range", shown(text));
+                Bad::new(
+                    Code::OutOfRange,
+                    message,
+                    format!("write a count from 0 to {}", u32::MAX),
+                )
+            })?;
             let term = Term {
                 factor: n.into(),
                 metric: None,
@@ -185,6 +201,17 @@ mod tests {
             assert!(refused.message.contains(words), "{text}: {refused:?}");
             assert!(!refused.help.is_empty());
         }
+        for text in [
+            "broken == 18446744073709551616",
+            "broken == 4000000000000000000 + 1",
+            "4_294_967_296 == broken",
+            "broken <= 4294967296 * later",
+        ] {
+            let refused = parse(text).expect_err(text);
+            assert_eq!(refused.code, Code::OutOfRange, "{text}: {refused:?}");
+            assert!(refused.help.contains("0 to 4294967295"), "{refused:?}");
+        }
+        parse("broken == 4_294_967_295").expect("the largest one");
         assert!(parse("brokn == 0").expect_err("typo").help.contains("`broken`"));
         parse(&"x".repeat(300)).expect_err("too long");
     }

@@ -1,25 +1,160 @@
 //! What cannot be, though each part of it could.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::Code;
-use evenkeel_control::reading::{Finding, Findings};
+use evenkeel_control::reading::{Finding, Findings, Span};
+use evenkeel_core::service::{LOCAL_ADDR_COUNT_MAX, SERVER_COUNT_MAX, SERVICE_COUNT_MAX};
 
+use super::limits::VIP_COUNT_MAX;
 use super::sections::Places;
 use super::value::{show_drawn, show_span};
-use crate::scenario::{Arrival, FLOW_COUNT_MAX, NodeRef, Scenario};
+use crate::expect::{Expectation, Metric};
+use crate::scenario::{Action, Arrival, FLOW_COUNT_MAX, Network, NodeRef, Scenario};
 
 pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     times(scenario, places, findings);
     nodes(scenario, places, findings);
     flows(scenario, places, findings);
     services(scenario, places, findings);
-    if scenario.expects.is_empty() {
+    priorities(scenario, places, findings);
+    without_effect(scenario, places, findings);
+    if places.no_expect {
         let help = "add an `[[expect]]`, such as `that = \"broken == 0\"`";
         findings
             .push(Finding::new(Code::MissingKey, 0..0, "nothing is expected", help).label("in this file"));
     }
+    if findings.is_empty() {
+        refused(scenario, places, findings);
+    }
+}
+
+/// What the engine refuses though nothing above was found: nobody shall learn of it from a world that cannot be.
+fn refused(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    for (service, why) in crate::run::refusals(scenario) {
+        let (place, help) = match service.and_then(|s| places.services.get(s)) {
+            Some(vip) => (vip, "the engine does not serve this: change the `[[service]]`"),
+            None => (
+                &places.cluster,
+                "the engine does not run nodes like these: change `[cluster]` or the services",
+            ),
+        };
+        findings.push(Finding::new(Code::BadValue, place.clone(), why, help));
+    }
+}
+
+/// What the engine refuses once the mechanism is off.
+pub(crate) fn without_mechanism(scenario: &Scenario, place: &Span, findings: &mut Findings) {
+    for (_, why) in crate::run::refusals(scenario) {
+        let message = format!("without the mechanism: {why}");
+        let help = "the engine runs the base, but not this: make the base smaller";
+        findings.push(Finding::new(Code::BadValue, place.clone(), message, help));
+    }
+}
+
+/// Who takes over is to be seen in the text.
+fn priorities(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    let mut seen = BTreeMap::new();
+    for (node, place) in scenario.cluster.nodes.iter().zip(&places.priorities) {
+        if let Some((first, other)) = seen.insert(node.priority, (node.id, place)) {
+            // Where one is written, rather than where both could be.
+            let place = if *place == places.cluster { other } else { place };
+            let message = format!("nodes {first} and {} have priority {}", node.id, node.priority);
+            let help =
+                "give each node another `priority`; without one node 1 has 190, node 2 has 180, and so on";
+            findings.push(Finding::new(Code::Duplicate, place.clone(), message, help));
+        }
+    }
+}
+
+/// What undoes things that nothing does, and expectations that hold whatever happens.
+fn without_effect(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    // The master and the backup may be any node.
+    let may_be = |a: NodeRef, b: NodeRef| !matches!((a, b), (NodeRef::Id(a), NodeRef::Id(b)) if a != b);
+    let meet = |a: Network, b: Network| a == b || a == Network::All || b == Network::All;
+    for (fault, place) in scenario.faults.iter().zip(&places.faults) {
+        let any = |undone: &dyn Fn(&Action) -> bool| scenario.faults.iter().any(|f| undone(&f.action));
+        let (nothing, help) = match fault.action {
+            Action::Start(node) => {
+                let mut nodes = scenario.cluster.nodes.iter();
+                let absent = nodes.any(|n| n.absent && may_be(node, NodeRef::Id(n.id)));
+                if absent || any(&|a| matches!(a, Action::Crash(n) if may_be(*n, node))) {
+                    continue;
+                }
+                (
+                    "the node runs all the time: nothing starts",
+                    "add a \"crash\" of it, or `absent = \"on\"` in its [[cluster.node]]",
+                )
+            }
+            Action::Resume(node) => {
+                if any(&|a| matches!(a, Action::Pause(n, _) if may_be(*n, node))) {
+                    continue;
+                }
+                (
+                    "nothing is paused: nothing goes on",
+                    "add a \"pause\" of this node",
+                )
+            }
+            Action::Heal(node, network) => {
+                let cuts = |a: &Action| match a {
+                    Action::Cut(n, net, _) => may_be(*n, node) && meet(*net, network),
+                    // Of a link that loses all frames nothing else is known than of one that is cut.
+                    Action::Disturb(n, net, _, d) => {
+                        d.loss_ppm == 1_000_000 && may_be(*n, node) && meet(*net, network)
+                    }
+                    _ => false,
+                };
+                if any(&cuts) {
+                    continue;
+                }
+                (
+                    "no link is cut: nothing heals",
+                    "add a \"cut\" of this node's links",
+                )
+            }
+            _ => continue,
+        };
+        findings.push(Finding::new(Code::NoEffect, place.0.clone(), nothing, help));
+    }
+    let of_flows = |e: &Expectation| {
+        let sides = [&e.comparison.left, &e.comparison.right];
+        sides.into_iter().flat_map(|s| s.metrics()).all(is_of_flows)
+    };
+    // What is written wrong is not here, and has been reported.
+    if scenario.loads.is_empty()
+        && findings.is_empty()
+        && !scenario.expects.is_empty()
+        && scenario.expects.iter().all(of_flows)
+        && let Some(place) = places.expects.first()
+    {
+        let message = "there is no load: what is expected of connections shows nothing";
+        let help = "add a `[[load]]`, or expect something of the nodes, such as `takeovers == 1`";
+        findings.push(Finding::new(Code::NoEffect, place.clone(), message, help));
+    }
+}
+
+/// Whether it is measured at connections alone.
+fn is_of_flows(metric: Metric) -> bool {
+    use Metric as M;
+    metric.per_flow()
+        || matches!(
+            metric,
+            M::Connections
+                | M::Established
+                | M::Completed
+                | M::Broken
+                | M::Failed
+                | M::LiveAtFault
+                | M::BrokenLive
+                | M::Replicated
+                | M::Unsynced
+                | M::OpeningAtFault
+                | M::Later
+                | M::BrokenLater
+                | M::Resurrected
+                | M::Slowest
+        )
 }
 
 /// Nothing begins after the end.
@@ -134,6 +269,7 @@ fn flows(scenario: &Scenario, places: &Places, findings: &mut Findings) {
 }
 
 fn services(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    too_many(scenario, places, findings);
     let mut seen = BTreeMap::new();
     for (service, place) in scenario.services.iter().zip(&places.services) {
         let key = (service.vip, service.proto == evenkeel_core::tuple::L4Proto::Udp);
@@ -157,5 +293,46 @@ fn services(scenario: &Scenario, places: &Places, findings: &mut Findings) {
                 "take one of 192.0.2.1 to .98 or of 2001:db8:2::1 to ::ff: the rest of the network is given";
             findings.push(Finding::new(Code::AddressConflict, place.clone(), message, help));
         }
+    }
+}
+
+/// More services, servers or addresses than nodes have room for: told at the first one that is too many.
+fn too_many(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    let mut vips = [BTreeSet::new(), BTreeSet::new()];
+    let mut servers = 0;
+    for (i, (service, place)) in scenario.services.iter().zip(&places.services).enumerate() {
+        let before = servers;
+        servers += service.servers as usize;
+        let vips = &mut vips[usize::from(service.vip.is_ipv6())];
+        let another = vips.insert(service.vip.ip());
+        let (what, max) = if i == SERVICE_COUNT_MAX {
+            ("services".to_owned(), SERVICE_COUNT_MAX)
+        } else if before <= SERVER_COUNT_MAX && servers > SERVER_COUNT_MAX {
+            ("servers in all services".to_owned(), SERVER_COUNT_MAX)
+        } else if scenario.cluster.clustered && another && vips.len() == VIP_COUNT_MAX + 1 {
+            let family = if service.vip.is_ipv4() { "IPv4" } else { "IPv6" };
+            (format!("{family} VIPs that nodes share"), VIP_COUNT_MAX)
+        } else {
+            continue;
+        };
+        let message = format!("more than {max} {what}");
+        let help = format!("{max} at most: leave some out, or serve several ports at one VIP");
+        findings.push(Finding::new(Code::TooMany, place.clone(), message, help));
+    }
+    // Of each family, and each node knows those of all others.
+    let others = scenario.cluster.nodes.len().saturating_sub(1);
+    let lips = 2 * others * scenario.cluster.local_addresses as usize;
+    if lips > LOCAL_ADDR_COUNT_MAX {
+        let message = format!("{lips} LIPs of other nodes");
+        let help = format!(
+            "{LOCAL_ADDR_COUNT_MAX} at most, of both families: with this many nodes `local_addresses` is {} at most",
+            LOCAL_ADDR_COUNT_MAX / (2 * others)
+        );
+        findings.push(Finding::new(
+            Code::TooMany,
+            places.local_addresses.clone(),
+            message,
+            help,
+        ));
     }
 }

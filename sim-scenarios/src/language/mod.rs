@@ -1,12 +1,15 @@
 //! The scenario language: TOML text to a [`Scenario`]; all mistakes at once, each with its place and remedy.
 
 mod check;
+pub(crate) mod limits;
 mod schema;
 mod sections;
 pub(crate) mod value;
 
 use evenkeel_control::reading::{Finding, Findings, tree};
 use evenkeel_control::{Code, ConfigErrors};
+
+pub use limits::{LIMITS, Limit, limit_words};
 
 use crate::scenario::Scenario;
 
@@ -23,7 +26,7 @@ pub fn parse(
     let mut findings = Findings::default();
     if text.len() > TEXT_LEN_MAX {
         let message = format!("{} bytes of scenario", text.len());
-        let help = format!("at most {TEXT_LEN_MAX} are read");
+        let help = format!("a scenario has {TEXT_LEN_MAX} bytes at most");
         findings.push(Finding::new(Code::TooLarge, 0..0, message, help).label("too large"));
         return Err(findings.into_errors(name, ""));
     }

@@ -1,19 +1,22 @@
 //! The sections of a scenario: from the tree to plain data.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_control::reading::{Field, Finding, Findings, Need, Schema, Span, Table, nearest, shown};
 use evenkeel_control::{Bad, Code, endpoint};
+use evenkeel_core::proto::TIMEOUT_MAX;
 use evenkeel_core::tuple::L4Proto;
 use toml::de::DeTable;
 
+use super::limits::{self, Limit};
 use super::{check, schema, value};
 use crate::expect::{self, Expectation};
 use crate::mechanism::{Kind, Mechanism};
 use crate::scenario::{
     Action, Arrival, Cluster, DURATION_MAX, Disturbance, FAULT_COUNT_MAX, Fault, Link, Links, Load, LoadEnd,
-    NODE_COUNT_MAX, Network, Node, NodeRef, Off, Replicate, Scenario, Service, Way,
+    Network, Node, NodeRef, Off, Replicate, Scenario, Service, Way,
 };
 
 const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
@@ -25,11 +28,17 @@ type FaultPlaces = (Span, Span, Span, Vec<(NodeRef, Span)>);
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     pub(crate) quiet: Span,
-    pub(crate) nodes: Span,
+    /// Of `[cluster]`.
+    pub(crate) cluster: Span,
+    pub(crate) local_addresses: Span,
+    /// By node, where its priority is written, or its table.
+    pub(crate) priorities: Vec<Span>,
     pub(crate) services: Vec<Span>,
     pub(crate) loads: Vec<Span>,
     pub(crate) faults: Vec<FaultPlaces>,
     pub(crate) expects: Vec<Span>,
+    /// There is no `[[expect]]` at all, not even one that cannot be read.
+    pub(crate) no_expect: bool,
 }
 
 /// Names of one kind, each once.
@@ -72,13 +81,9 @@ impl Names {
     }
 }
 
-fn count(
-    table: &Table<'_, '_>,
-    key: &'static str,
-    range: std::ops::RangeInclusive<u32>,
-    findings: &mut Findings,
-) -> Option<u32> {
-    table.integer(key, range, findings).map(|f| f.value)
+fn count(table: &Table<'_, '_>, limit: Limit, findings: &mut Findings) -> Option<u32> {
+    let field = table.integer(limit.key, limit.min..=limit.max, findings);
+    field.map(|f| f.value)
 }
 
 fn span(
@@ -99,7 +104,7 @@ fn description(table: &Table<'_, '_>, findings: &mut Findings) -> String {
 pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Scenario> {
     let root = Table::new(&schema::ROOT, schema::ALL, 0..0, tree, findings);
     let name = root.parsed("name", Need::Required, value::name, findings);
-    let number = count(&root, "number", 1..=999, findings);
+    let number = count(&root, limits::NUMBER, findings);
     let description = description(&root, findings);
     let waits_for = root.string("waits_for", Need::Optional, findings);
     let sub = |key, schema: &'static Schema, findings: &mut Findings| {
@@ -198,7 +203,7 @@ pub(crate) fn counter_proof(
 ) -> Option<Scenario> {
     let root = Table::new(&schema::COUNTER_PROOF, schema::ALL, 0..0, tree, findings);
     let name = root.parsed("name", Need::Required, value::name, findings);
-    let number = count(&root, "number", 1..=999, findings);
+    let number = count(&root, limits::NUMBER, findings);
     let description = description(&root, findings);
     let base = root.string("base", Need::Required, findings)?;
     let refuse = |why: String| {
@@ -283,7 +288,10 @@ pub(crate) fn counter_proof(
     };
     let (fails, all) = off.list("fails", judge, findings);
     let (follows, _) = off.list("follows", judge, findings);
-    if fails.is_empty() && all {
+    if fails.is_empty() && all && off.has("fails") {
+        let help = "name expectations or oracles that must fail: `fails = [\"broken == 0\"]`";
+        empty_list(&off, "fails", help, findings);
+    } else if fails.is_empty() && all {
         let help = "add `fails = [\"broken == 0\"]`: names of expectations or oracles that must fail";
         findings.push(Finding::new(
             Code::MissingKey,
@@ -295,18 +303,19 @@ pub(crate) fn counter_proof(
     scenario.name = name?.value;
     scenario.number = number.or(scenario.number);
     scenario.description = description;
+    let mechanism = mechanism?;
     scenario.off = Some(Off {
-        mechanism: mechanism?.value,
+        mechanism: mechanism.value,
         fails: fails.into_iter().map(|f| f.value).collect(),
         follows: follows.into_iter().map(|f| f.value).collect(),
         base: base.value.to_owned(),
     });
+    check::without_mechanism(&scenario, &mechanism.span, findings);
     Some(scenario)
 }
 
-/// Conns of each family that a node has room for, unless something else is said, and what may be said.
+/// Conns of each family that a node has room for, unless something else is said.
 const TABLE: u32 = 65_536;
-const TABLE_RANGE: std::ops::RangeInclusive<u32> = 64..=16_777_216;
 
 fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Findings) -> Cluster {
     let mut cluster = Cluster {
@@ -334,31 +343,29 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
         cluster.nodes.push(node(1, 1, TABLE));
         return cluster;
     };
-    places.nodes = table.span_of("nodes");
-    let nodes = count(table, "nodes", 1..=NODE_COUNT_MAX, findings).unwrap_or(1);
-    let workers = count(table, "workers", 1..=64, findings).unwrap_or(1);
-    let conns = count(table, "table", TABLE_RANGE, findings).unwrap_or(TABLE);
+    places.cluster = table.span.clone();
+    places.local_addresses = table.span_of("local_addresses");
+    let nodes = count(table, limits::NODES, findings).unwrap_or(1);
+    let workers = count(table, limits::WORKERS, findings).unwrap_or(1);
+    let conns = count(table, limits::TABLE, findings).unwrap_or(TABLE);
     cluster.nodes = (1..=nodes).map(|id| node(id, workers, conns)).collect();
+    places.priorities = vec![table.span.clone(); nodes as usize];
     cluster.clustered = nodes > 1;
-    let mut number = |key, range, to: &mut u32| *to = count(table, key, range, findings).unwrap_or(*to);
-    number("local_addresses", 1..=32, &mut cluster.local_addresses);
+    let mut number = |limit, to: &mut u32| *to = count(table, limit, findings).unwrap_or(*to);
+    number(limits::LOCAL_ADDRESSES, &mut cluster.local_addresses);
     let mut port_min = u32::from(cluster.local_port_min);
-    number("local_port_min", 1..=65_535, &mut port_min);
+    number(limits::LOCAL_PORT_MIN, &mut port_min);
     cluster.local_port_min = port_min as u16;
-    number("ring", 1..=65_536, &mut cluster.ring);
-    cluster.lsn_ring = count(table, "lsn_ring", 1..=65_536, findings);
-    let mut time = |key, range: std::ops::RangeInclusive<u64>, to: &mut Duration| {
+    number(limits::RING, &mut cluster.ring);
+    cluster.lsn_ring = count(table, limits::LSN_RING, findings);
+    let mut time = |key, (min, max): (u64, u64), to: &mut Duration| {
         let parse = |text: &str| {
             let span = value::span(text)?;
             let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            if range.contains(&ms) && Duration::from_millis(ms) == span {
+            if (min..=max).contains(&ms) && Duration::from_millis(ms) == span {
                 return Ok(span);
             }
-            let help = format!(
-                "write whole milliseconds from \"{}ms\" to \"{}ms\"",
-                range.start(),
-                range.end()
-            );
+            let help = format!("write whole milliseconds from \"{min}ms\" to \"{max}ms\"");
             Err(Bad::new(
                 Code::OutOfRange,
                 format!("`{key}` cannot be \"{}\"", shown(text)),
@@ -369,10 +376,14 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
             .parsed(key, Need::Optional, parse, findings)
             .map_or(*to, |f| f.value);
     };
-    time("heartbeat", 10..=10_000, &mut cluster.heartbeat);
-    time("advertisement", 10..=40_950, &mut cluster.advertisement);
-    time("join_time", 40..=600_000, &mut cluster.join_time);
-    let shortest = crate::run::join_time_min(cluster.heartbeat);
+    time("heartbeat", limits::HEARTBEAT_MS, &mut cluster.heartbeat);
+    time(
+        "advertisement",
+        limits::ADVERTISEMENT_MS,
+        &mut cluster.advertisement,
+    );
+    time("join_time", limits::JOIN_TIME_MS, &mut cluster.join_time);
+    let shortest = cluster.heartbeat * limits::JOIN_TIME_HEARTBEATS;
     if cluster.join_time < shortest {
         let message = format!("`join_time` is shorter than {}", value::show_span(shortest));
         let help = "a node must be able to hear that a peer is silent: four heartbeats at least";
@@ -415,15 +426,18 @@ fn cluster(table: Option<&Table<'_, '_>>, places: &mut Places, findings: &mut Fi
             let finding = Finding::new(Code::Duplicate, id.span.clone(), message, "make one of both");
             findings.push(finding.label("the second one").other(first, "the first one"));
         }
-        let workers = count(exception, "workers", 1..=64, findings);
-        let priority = count(exception, "priority", 1..=254, findings);
-        let conns = count(exception, "table", TABLE_RANGE, findings);
+        let workers = count(exception, limits::WORKERS, findings);
+        let priority = count(exception, limits::PRIORITY, findings);
+        let conns = count(exception, limits::TABLE, findings);
         let absent = exception.choice("absent", Need::Optional, &SWITCH, findings);
         if let Some(node) = cluster.nodes.get_mut(id.value as usize - 1) {
             node.workers = workers.map_or(node.workers, |w| w as u8);
             node.priority = priority.map_or(node.priority, |p| p as u8);
             node.table = conns.unwrap_or(node.table);
             node.absent = absent.is_some_and(|a| a.value);
+            if let Some(place) = places.priorities.get_mut(id.value as usize - 1) {
+                *place = exception.span_of("priority");
+            }
         }
     }
     cluster
@@ -480,11 +494,11 @@ fn services(root: &Table<'_, '_>, places: &mut Places, findings: &mut Findings) 
     let mut services = Vec::new();
     for table in &tables {
         let name = table.parsed("name", Need::Required, value::name, findings);
-        let vip = table.parsed("vip", Need::Required, endpoint, findings);
+        let vip = table.parsed("vip", Need::Required, vip, findings);
         let proto = table.choice("protocol", Need::Optional, &PROTOCOLS, findings);
-        let servers = count(table, "servers", 1..=64, findings).unwrap_or(1);
+        let servers = count(table, limits::SERVERS, findings).unwrap_or(1);
         let replicate = table.choice("replicate", Need::Optional, &REPLICATE, findings);
-        let established = span(table, "established_timeout", Need::Optional, findings).map(|f| f.value);
+        let established = established_timeout(table, proto.as_ref().map(|p| p.value), findings);
         let (Some(name), Some(vip)) = (name, vip) else {
             continue;
         };
@@ -500,6 +514,52 @@ fn services(root: &Table<'_, '_>, places: &mut Places, findings: &mut Findings) 
         });
     }
     (services, names)
+}
+
+/// An address and a port of a service.
+fn vip(text: &str) -> Result<SocketAddr, Bad> {
+    let vip = endpoint(text)?;
+    if vip.port() == 0 {
+        let message = format!("port 0 in \"{}\"", shown(text));
+        return Err(Bad::new(Code::PortZero, message, "write a port from 1 to 65535"));
+    }
+    Ok(vip)
+}
+
+/// The timeout of a service's established conns; UDP has no such state.
+fn established_timeout(
+    table: &Table<'_, '_>,
+    proto: Option<L4Proto>,
+    findings: &mut Findings,
+) -> Option<Duration> {
+    const KEY: &str = "established_timeout";
+    let written = span(table, KEY, Need::Optional, findings)?;
+    let finding = if proto == Some(L4Proto::Udp) {
+        let help = "leave it out: UDP has no established state";
+        Finding::new(
+            Code::NoEffect,
+            written.span,
+            format!("`{KEY}` of a UDP service"),
+            help,
+        )
+    } else if written.value.is_zero() || written.value > TIMEOUT_MAX {
+        let message = format!("`{KEY}` cannot be \"{}\"", value::show_span(written.value));
+        let help = format!(
+            "write more than \"0s\" and \"{}\" at most",
+            value::show_span(TIMEOUT_MAX)
+        );
+        Finding::new(Code::OutOfRange, written.span, message, help)
+    } else {
+        return Some(written.value);
+    };
+    findings.push(finding);
+    None
+}
+
+/// A list that is written, but holds nothing; what is left out is another thing.
+fn empty_list(table: &Table<'_, '_>, key: &'static str, help: &str, findings: &mut Findings) {
+    let message = format!("`{key}` is empty");
+    findings.push(Finding::new(Code::BadValue, table.span_of(key), message, help));
 }
 
 const ENDS: [(&str, LoadEnd); 3] = [
@@ -520,23 +580,27 @@ fn loads(
     let mut loads = Vec::new();
     for table in &tables {
         let name = table.parsed("name", Need::Required, value::name, findings);
-        let (used, _) = table.list("services", |n| service_names.find(n, "service"), findings);
+        let (used, all) = table.list("services", |n| service_names.find(n, "service"), findings);
+        if used.is_empty() && all && table.has("services") {
+            let help = "name services, or leave `services` out: then it is all of them";
+            empty_list(table, "services", help, findings);
+        }
         let used: Vec<usize> = match used.is_empty() {
             true => (0..services.len()).collect(),
             false => used.into_iter().map(|u| u.value).collect(),
         };
-        let flows = table.integer("flows", 1..=200_000, findings);
-        let rate = table.integer("rate", 1..=100_000, findings);
+        let flows = count(table, limits::FLOWS, findings);
+        let rate = count(table, limits::RATE, findings);
         let start = table.parsed("start", Need::Optional, value::drawn, findings);
         let start = start.map_or(Duration::ZERO..=Duration::from_secs(1), |s| s.value);
         let arrival = match (flows, rate) {
-            (Some(flows), None) => Some(Arrival::Flows(flows.value, start)),
-            (None, Some(rate)) => Some(Arrival::Rate(rate.value, *start.start())),
-            (Some(_), Some(rate)) => {
+            (Some(flows), None) => Some(Arrival::Flows(flows, start)),
+            (None, Some(rate)) => Some(Arrival::Rate(rate, *start.start())),
+            (Some(_), Some(_)) => {
                 let help = "`flows` are so many in all, `rate` are so many a second: keep one of them";
                 findings.push(Finding::new(
                     Code::NoEffect,
-                    rate.span,
+                    table.span_of("rate"),
                     "`flows` and `rate` in one load",
                     help,
                 ));
@@ -555,9 +619,9 @@ fn loads(
                 None
             }
         };
-        let requests = count(table, "requests", 1..=1_000_000, findings);
-        let request_bytes = count(table, "request_bytes", 1..=1_000_000, findings).unwrap_or(200);
-        let reply_bytes = count(table, "reply_bytes", 16..=1_000_000, findings).unwrap_or(1_000);
+        let requests = count(table, limits::REQUESTS, findings);
+        let request_bytes = count(table, limits::REQUEST_BYTES, findings).unwrap_or(200);
+        let reply_bytes = count(table, limits::REPLY_BYTES, findings).unwrap_or(1_000);
         let every = table.parsed("every", Need::Optional, value::drawn, findings);
         let until = span(table, "until", Need::Optional, findings).map(|f| f.value);
         let end = table.choice("end", Need::Optional, &ENDS, findings);
@@ -567,9 +631,13 @@ fn loads(
             .filter_map(|&s| services.get(s))
             .any(|s| s.proto == L4Proto::Udp);
         for (key, bytes) in [("request_bytes", request_bytes), ("reply_bytes", reply_bytes)] {
-            if udp && !(32..=1_400).contains(&bytes) {
+            if udp && !(limits::DATAGRAM_MIN..=limits::DATAGRAM_MAX).contains(&bytes) {
                 let message = format!("{bytes} bytes in a datagram");
-                let help = format!("write `{key}` from 32 to 1400: one datagram");
+                let help = format!(
+                    "write `{key}` from {} to {}: one datagram",
+                    limits::DATAGRAM_MIN,
+                    limits::DATAGRAM_MAX
+                );
                 findings.push(Finding::new(Code::OutOfRange, table.span_of(key), message, help));
             }
         }
@@ -754,6 +822,17 @@ fn read_action(
         .then(|| table.parsed("to", Need::Optional, value::node, findings))
         .flatten();
     used.extend(node.iter().chain(&to).map(|f| (f.value, f.span.clone())));
+    if let (Some(from), Some(to)) = (&node, &to)
+        && from.value == to.value
+    {
+        let finding = Finding::new(
+            Code::NoEffect,
+            to.span.clone(),
+            "a node sends nothing to itself",
+            "name another node in `to`, or leave it out: then it is all others",
+        );
+        findings.push(finding);
+    }
     let network = |need, findings: &mut Findings| {
         table
             .choice("network", need, &NETWORKS, findings)
@@ -790,7 +869,7 @@ fn read_action(
             };
             let (loss_ppm, duplicate_ppm, reorder_ppm) =
                 (share("loss"), share("duplicate"), share("reorder"));
-            let copies = count(table, "copies", 1..=16, findings).unwrap_or(1) as u8;
+            let copies = count(table, limits::COPIES, findings).unwrap_or(1) as u8;
             let reorder_by = span(table, "reorder_by", Need::Optional, findings);
             if loss_ppm + duplicate_ppm + reorder_ppm == 0 {
                 let help = "add `loss`, `duplicate` or `reorder`, such as `loss = \"1%\"`";
@@ -834,7 +913,10 @@ fn read_action(
                 })
             };
             let (kinds, all) = table.list("kinds", kind, findings);
-            if kinds.is_empty() && all {
+            if kinds.is_empty() && all && table.has("kinds") {
+                let help = "name the messages that do not arrive: `kinds = [\"close\"]`";
+                empty_list(table, "kinds", help, findings);
+            } else if kinds.is_empty() && all {
                 let help = "add `kinds = [\"close\"]`";
                 findings.push(Finding::new(
                     Code::MissingKey,
@@ -847,11 +929,11 @@ fn read_action(
                 from: node.map(|n| n.value),
                 to: to.map(|n| n.value),
                 kinds: kinds.into_iter().map(|k| k.value).collect(),
-                frames: count(table, "frames", 1..=1_000_000, findings),
+                frames: count(table, limits::FRAMES, findings),
             }
         }
         Do::Queues => {
-            let entries = count(table, "entries", 0..=65_536, findings).unwrap_or(1);
+            let entries = count(table, limits::ENTRIES, findings).unwrap_or(1);
             Action::Queues(node?.value, entries)
         }
         Do::Look => Action::Look,
@@ -864,7 +946,8 @@ fn expects(
     places: &mut Places,
     findings: &mut Findings,
 ) -> Vec<Expectation> {
-    let (tables, _) = root.tables("expect", &schema::EXPECT, schema::ALL, findings);
+    let (tables, whole) = root.tables("expect", &schema::EXPECT, schema::ALL, findings);
+    places.no_expect = tables.is_empty() && whole;
     let mut names = Names::default();
     let mut expects = Vec::new();
     for table in &tables {

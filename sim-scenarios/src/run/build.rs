@@ -1,5 +1,6 @@
 //! From a plan to a world.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, PortSpec, RealServerId, Replicate, ServerSpec as RealServer, ServiceId,
-    ServiceSpec, SnapshotSpec,
+    FwdMode, NeighbourSpec, Place, PortSpec, RealServerId, Replicate, ServerSpec as RealServer, ServiceId,
+    ServiceSpec, Snapshot, SnapshotSpec,
 };
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{
@@ -153,6 +154,25 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
         routes: Vec::new(),
         neighbours,
     }
+}
+
+/// What the engine refuses of the nodes' configs, each once: the service that it is about, if it is about one, and
+/// why. There are no more services and servers than it has numbers for.
+pub(crate) fn refusals(scenario: &Scenario) -> BTreeSet<(Option<usize>, String)> {
+    let mut found = BTreeSet::new();
+    for node in &scenario.cluster.nodes {
+        for error in Snapshot::new(&config(scenario, node)).err().into_iter().flatten() {
+            let service = match error.place {
+                Place::Service(i) | Place::LocalAddr(i, _) | Place::Server(i, _) => Some(i),
+                _ => None,
+            };
+            found.insert((service, error.kind.to_string()));
+        }
+        let cluster = super::cluster::config(scenario, node);
+        let errors = cluster.and_then(|c| c.check().err()).into_iter().flatten();
+        found.extend(errors.map(|e| (None, e.to_string())));
+    }
+    found
 }
 
 /// The LIPs of the other nodes, for which this one answers once it is told to.

@@ -1,7 +1,6 @@
 //! What of a scenario concerns the nodes as a cluster.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use evenkeel_core::cluster::{ClusterConfig, Epoch, GroupId, Member, NodeCommand, NodeId, VrrpSettings};
 use evenkeel_core::conn::ConnView;
@@ -23,9 +22,28 @@ const CLUSTER: u32 = 1;
 
 /// Makes a load balancer a member of the scenario's cluster.
 pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Result<(), RunError> {
+    let Some(config) = config(scenario, node) else {
+        return Ok(());
+    };
+    if let Err(errors) = config.check() {
+        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        return Err(RunError::World(all.join("; ")));
+    }
+    let mut sizes = ClusterSizes::default();
+    sizes.ring_per_bucket = scenario.cluster.lsn_ring.unwrap_or(sizes.ring_per_bucket);
+    lb.cluster = Some(LbCluster {
+        config,
+        sizes,
+        queues: LbQueues::default(),
+    });
+    Ok(())
+}
+
+/// What a node knows of the scenario's cluster, unchecked; `None`: it is alone.
+pub(crate) fn config(scenario: &Scenario, node: &Node) -> Option<ClusterConfig> {
     let cluster = &scenario.cluster;
     if !cluster.clustered {
-        return Ok(());
+        return None;
     }
     let members = cluster.nodes.iter().map(|n| {
         let (v4, v6) = net::vrrp_source(n.id);
@@ -62,7 +80,7 @@ pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Re
     };
     let one_holder = plan::switch(scenario) == Some(Switch::OneHolder);
     let first = cluster.nodes.first().is_some_and(|n| n.id == node.id);
-    let config = ClusterConfig {
+    Some(ClusterConfig {
         cluster: CLUSTER,
         id: NodeId(node.id),
         members: members.collect(),
@@ -77,24 +95,7 @@ pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Re
         } else {
             Vec::new()
         },
-    };
-    if let Err(errors) = config.check() {
-        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        return Err(RunError::World(all.join("; ")));
-    }
-    let mut sizes = ClusterSizes::default();
-    sizes.ring_per_bucket = cluster.lsn_ring.unwrap_or(sizes.ring_per_bucket);
-    lb.cluster = Some(LbCluster {
-        config,
-        sizes,
-        queues: LbQueues::default(),
-    });
-    Ok(())
-}
-
-/// The shortest join time that goes with a heartbeat.
-pub(crate) fn join_time_min(heartbeat: Duration) -> Duration {
-    heartbeat * 4
+    })
 }
 
 /// Whether it has what the others have, by what it says itself; one that stands still says nothing. A node without a

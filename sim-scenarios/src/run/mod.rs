@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use evenkeel_io_sim::{LbPort, LbState, PcapTap, TraceTap, World};
 
-pub(crate) use cluster::join_time_min;
+pub(crate) use build::refusals;
 pub use counts::node_counters;
 pub use sync_frame::SYNC_COUNTERS;
 
@@ -538,6 +538,40 @@ that = "broken == 0"
         assert!(
             few > 1_000 && few.abs_diff(many) * 10 <= few,
             "{few} and {many} events"
+        );
+    }
+
+    #[test]
+    fn what_finds_nothing_to_do_is_said_in_the_timeline() {
+        let fault = |action: &str, at: &str, more: &str| {
+            format!(
+                "[[fault]]\nname = \"{action}\"\ndo = \"{action}\"\nat = \"{at}\"\nnode = \"2\"\n{more}\n"
+            )
+        };
+        let network = "network = \"sync\"";
+        let faults = [
+            fault("resume", "2s", ""),
+            fault("pause", "2100ms", "for = \"1ms\""),
+            fault("heal", "2200ms", network),
+            fault("cut", "2300ms", network),
+            fault("start", "2400ms", ""),
+            fault("crash", "2500ms", "for = \"1ms\""),
+        ];
+        let text = TWO_NODES.replacen("[[expect]]", &format!("{}\n[[expect]]", faults.concat()), 1);
+        let report = run_it(&text, 1);
+        let timeline: Vec<_> = report.timeline.iter().map(|t| t.1.as_str()).collect();
+        assert_eq!(
+            timeline,
+            [
+                "resume: nothing to resume on node 2",
+                "pause begins on node 2",
+                "pause ends on node 2",
+                "heal: nothing to heal on node 2",
+                "cut begins on node 2",
+                "start: nothing to start on node 2",
+                "crash begins on node 2",
+                "crash ends on node 2",
+            ]
         );
     }
 

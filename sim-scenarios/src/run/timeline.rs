@@ -147,10 +147,11 @@ impl<'s> Timeline<'s> {
         }
         let name = lb.map_or("all nodes".to_owned(), |lb| format!("node {}", lb.0 + 1));
         let word = if step.undo { "ends" } else { "begins" };
-        self.done.push(Done {
-            at: now,
-            what: format!("{} {word} on {name}", fault.name),
-        });
+        let what = match lb.and_then(|lb| nothing_to(built, &fault.action, lb, step.undo)) {
+            Some(verb) => format!("{}: nothing to {verb} on {name}", fault.name),
+            None => format!("{} {word} on {name}", fault.name),
+        };
+        self.done.push(Done { at: now, what });
         self.apply(built, step.fault, &fault.action, lb, step.undo)
     }
 
@@ -253,6 +254,25 @@ impl<'s> Timeline<'s> {
         }
         Ok(())
     }
+}
+
+/// What a step would do to a node, if there is nothing of it to be done: the node runs already, or nothing is cut.
+fn nothing_to(built: &Built, action: &Action, lb: LbId, undo: bool) -> Option<&'static str> {
+    let state = built.world.lb(lb)?.state();
+    let (verb, idle) = match (action, undo) {
+        (Action::Crash(_), false) => ("crash", state == LbState::Down),
+        (Action::Crash(_), true) | (Action::Start(_), _) => ("start", state != LbState::Down),
+        (Action::Pause(..), false) => ("pause", state != LbState::Running),
+        (Action::Pause(..), true) | (Action::Resume(_), _) => ("resume", state != LbState::Paused),
+        (Action::Heal(_, network), _) => {
+            let links = built.links.get(usize::from(lb.0))?;
+            let mut healed = build::networks(*network).iter().filter_map(|n| links.get(*n));
+            let well = |link: &LinkId| built.world.link(*link).is_ok_and(|l| l.faults.cut == Cut::None);
+            ("heal", healed.all(well))
+        }
+        _ => return None,
+    };
+    idle.then_some(verb)
 }
 
 /// Nodes are the first ends of their links.

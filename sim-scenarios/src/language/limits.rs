@@ -1,0 +1,99 @@
+//! What numbers and spans of the language may be. Docs are compared with it.
+
+use std::time::Duration;
+
+use crate::scenario::{DURATION_MAX, FAULT_COUNT_MAX, FLOW_COUNT_MAX, NODE_COUNT_MAX};
+
+/// The range of an integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The table, as the docs head it: `[[load]]`.
+    pub table: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// At least.
+    pub min: u32,
+    /// At most.
+    pub max: u32,
+}
+
+macro_rules! limits {
+    ($($name:ident = $table:literal, $key:literal, $min:expr, $max:expr;)*) => {
+        $(pub(crate) const $name: Limit = Limit { table: $table, key: $key, min: $min, max: $max };)*
+
+        /// Every integer of the language.
+        pub const LIMITS: &[Limit] = &[$($name),*];
+    };
+}
+
+limits! {
+    NUMBER = "Top level", "number", 1, 999;
+    NODES = "[cluster]", "nodes", 1, NODE_COUNT_MAX;
+    WORKERS = "[cluster]", "workers", 1, 64;
+    TABLE = "[cluster]", "table", 64, 16_777_216;
+    LOCAL_ADDRESSES = "[cluster]", "local_addresses", 1, 32;
+    LOCAL_PORT_MIN = "[cluster]", "local_port_min", 1, 65_535;
+    RING = "[cluster]", "ring", 1, 65_536;
+    LSN_RING = "[cluster]", "lsn_ring", 1, 65_536;
+    PRIORITY = "[cluster]", "priority", 1, 254;
+    SERVERS = "[[service]]", "servers", 1, 64;
+    FLOWS = "[[load]]", "flows", 1, 200_000;
+    RATE = "[[load]]", "rate", 1, 100_000;
+    REQUESTS = "[[load]]", "requests", 1, 1_000_000;
+    REQUEST_BYTES = "[[load]]", "request_bytes", 1, 1_000_000;
+    REPLY_BYTES = "[[load]]", "reply_bytes", 16, 1_000_000;
+    COPIES = "[[fault]]", "copies", 1, 16;
+    FRAMES = "[[fault]]", "frames", 1, 1_000_000;
+    ENTRIES = "[[fault]]", "entries", 0, 65_536;
+}
+
+/// Bytes of a request and of a reply in one datagram.
+pub(crate) const DATAGRAM_MIN: u32 = 32;
+pub(crate) const DATAGRAM_MAX: u32 = 1_400;
+
+/// Times of the cluster, in milliseconds.
+pub(crate) const HEARTBEAT_MS: (u64, u64) = (10, 10_000);
+pub(crate) const ADVERTISEMENT_MS: (u64, u64) = (10, 40_950);
+pub(crate) const JOIN_TIME_MS: (u64, u64) = (40, 600_000);
+
+/// The shortest join time, in heartbeats.
+pub(crate) const JOIN_TIME_HEARTBEATS: u32 = 4;
+
+/// VIPs of a family that nodes share: those of one virtual router.
+pub(crate) const VIP_COUNT_MAX: usize = evenkeel_core::cluster::VIRTUAL_ADDR_COUNT_MAX;
+
+/// Of other values, what the docs must say: table, key and the words.
+pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
+    let span = |d: Duration| super::value::show_span(d);
+    let ms = |(min, max): (u64, u64)| {
+        let ms = Duration::from_millis;
+        format!("`\"{}\"` to `\"{}\"`", span(ms(min)), span(ms(max)))
+    };
+    let datagram = format!("{DATAGRAM_MIN} to {DATAGRAM_MAX}");
+    vec![
+        ("Top level", "duration", format!("`\"{}\"`", span(DURATION_MAX))),
+        ("[cluster]", "heartbeat", ms(HEARTBEAT_MS)),
+        ("[cluster]", "advertisement", ms(ADVERTISEMENT_MS)),
+        ("[cluster]", "join_time", ms(JOIN_TIME_MS)),
+        (
+            "[cluster]",
+            "join_time",
+            format!("{JOIN_TIME_HEARTBEATS} heartbeats"),
+        ),
+        ("[[service]]", "vip", format!("{VIP_COUNT_MAX} of a family")),
+        (
+            "[[service]]",
+            "established_timeout",
+            format!("`\"{}\"`", span(evenkeel_core::proto::TIMEOUT_MAX)),
+        ),
+        ("[[load]]", "flows", format!("{FLOW_COUNT_MAX} in all")),
+        ("[[load]]", "request_bytes", datagram.clone()),
+        ("[[load]]", "reply_bytes", datagram),
+        ("[[fault]]", "do", format!("{FAULT_COUNT_MAX} faults")),
+        (
+            "[[expect]]",
+            "that",
+            format!("{} bytes", crate::expect::TEXT_LEN_MAX),
+        ),
+    ]
+}
