@@ -1,10 +1,10 @@
 //! Reading config files.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use evenkeel_control::{Config, Ids, TEXT_LEN_MAX, parse_as};
+use evenkeel_control::{Code, Config, Ids, TEXT_LEN_MAX, parse_as};
 use miette::Report;
 use serde::Serialize;
 
@@ -36,18 +36,23 @@ impl From<Unread> for Complaint {
 
 /// The text of a config file; `-` is standard input. At most one byte more than is taken is read.
 pub(crate) fn read(path: &Path) -> Result<String, Unread> {
-    read_text(path, "config", "docs/config.md")
+    read_text(path, "config", "docs/config.md", TEXT_LEN_MAX)
 }
 
-/// As [`read`], for another language: `what` it is, and where it is `described`.
-pub(crate) fn read_text(path: &Path, what: &str, described: &str) -> Result<String, Unread> {
+/// As [`read`], for another language: `what` it is, where it is `described`, and how many bytes of it are read.
+pub(crate) fn read_text(path: &Path, what: &str, described: &str, len_max: usize) -> Result<String, Unread> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
-    let limit = TEXT_LEN_MAX as u64 + 1;
+    let limit = len_max as u64 + 1;
+    // What a pipe holds beyond the limit is not known.
+    let mut size = None;
     let read = if is_stdin(path) {
         io::stdin().lock().take(limit).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        File::open(path).and_then(|file| {
+            size = file.metadata().ok().filter(Metadata::is_file).map(|m| m.len());
+            file.take(limit).read_to_end(&mut bytes)
+        })
     };
     read.map_err(|error| Unread {
         file: name.clone(),
@@ -59,15 +64,32 @@ pub(crate) fn read_text(path: &Path, what: &str, described: &str) -> Result<Stri
         code: "evenkeel::config::unreadable",
         source: Some(error),
     })?;
+    if bytes.len() > len_max {
+        let size = match size.filter(|&size| size > len_max as u64) {
+            Some(size) => format!("{size} bytes long"),
+            None => format!("longer than {len_max} bytes"),
+        };
+        return Err(Unread {
+            message: format!("the {what} {name} is {size}"),
+            help: format!("a {what} has {len_max} bytes at most"),
+            file: name,
+            line: 1,
+            column: 1,
+            len: 0,
+            code: Code::TooLarge.as_str(),
+            source: None,
+        });
+    }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default());
         let last_line = text.rsplit('\n').next().unwrap_or_default();
+        let (line, column) = (text.matches('\n').count() + 1, last_line.chars().count() + 1);
         Unread {
-            line: text.matches('\n').count() + 1,
-            column: last_line.chars().count() + 1,
+            line,
+            column,
             len: 0,
-            message: format!("{name} is no text: byte {at} is not UTF-8"),
+            message: format!("{name} is no text: line {line}, column {column} (byte {at}) is not UTF-8"),
             help: format!("a {what} is a TOML file, see {described}"),
             code: "evenkeel::config::not_utf8",
             source: None,

@@ -83,6 +83,43 @@ fn one_signal_ends_the_wait_for_a_pipe_with_what_was_read() {
 }
 
 #[test]
+fn a_signal_ends_a_simulated_run_and_says_what_is_left_of_it() {
+    let folder = folder("sim_interrupted");
+    let scenario = folder.join("hour.toml");
+    // Far longer than it takes to see that it runs.
+    let long = "name = \"hour\"\ndescription = \"d\"\nduration = \"1h\"\n[[service]]\nname = \"web\"\nvip = \"192.0.2.10:80\"\n\
+        [[load]]\nname = \"long\"\nflows = 2000\nevery = \"10ms\"\n[[expect]]\nthat = \"broken == 0\"\n";
+    fs::write(&scenario, long).expect("written");
+    let captures = folder.join("captures");
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let args = [
+            "sim",
+            "run",
+            text(&scenario),
+            "--seed",
+            "7",
+            "--json",
+            "--pcap",
+            text(&captures),
+        ];
+        let child = spawn(&args, Stdio::null());
+        await_handler(&child);
+        // The handler is there before the run begins.
+        while !fs::read_dir(&captures).is_ok_and(|mut files| files.next().is_some()) {
+            std::thread::yield_now();
+        }
+        signal(&child, name);
+        let output = child.wait_with_output().expect("runs");
+        assert_eq!(output.status.code(), Some(code));
+        let expected = serde_json::json!({"scenario": "hour", "seed": 7, "outcome": "interrupted"});
+        assert_eq!(json(&output), expected);
+        let said = format!("the captures so far are in {}", text(&captures));
+        assert!(stderr(&output).contains(&said), "{}", stderr(&output));
+        fs::remove_dir_all(&captures).expect("captures");
+    }
+}
+
+#[test]
 fn one_signal_ends_the_wait_for_the_first_byte() {
     let fifo = folder("signal_fifo").join("fifo");
     assert!(

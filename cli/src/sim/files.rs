@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evenkeel_sim_scenarios::{EMBEDDED, Scenario, embedded, parse};
+use evenkeel_sim_scenarios::{EMBEDDED, Scenario, TEXT_LEN_MAX, embedded, parse};
 
 use crate::complaint::Complaint;
-use crate::config;
+use crate::config::{self, Unread};
 
 /// Where the committed scenarios are in a checkout.
 pub(super) const FOLDER: &str = "sim-scenarios/scenarios";
@@ -30,9 +30,13 @@ pub(super) fn load(path: &Path) -> Result<Scenario, Complaint> {
             }
         }
     } else {
-        config::read_text(path, "scenario", "docs/scenarios.md")?
+        read_text(path)?
     };
     read(&name, &text, path.parent())
+}
+
+fn read_text(path: &Path) -> Result<String, Unread> {
+    config::read_text(path, "scenario", "docs/scenarios.md", TEXT_LEN_MAX)
 }
 
 /// Reads a scenario whose bases stand in `folder`, or are committed.
@@ -44,8 +48,7 @@ pub(super) fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Scen
         }
         let path = folder.unwrap_or(Path::new("")).join(wanted);
         if path.is_file() {
-            let text = config::read_text(&path, "scenario", "docs/scenarios.md");
-            return text.map_err(|_| format!("the base {} cannot be read", path.display()));
+            return read_text(&path).map_err(|_| format!("the base {} cannot be read", path.display()));
         }
         let text = embedded(wanted).map(str::to_owned);
         text.ok_or_else(|| format!("there is no base \"{wanted}\" beside it"))

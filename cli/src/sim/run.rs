@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use evenkeel_control::Problem;
 use evenkeel_sim_scenarios::{
     COMMIT_LEN_MIN, Options, Report, RunError, Scenario, run as run_scenario, seeds_from,
 };
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use super::files;
 use crate::complaint::Complaint;
+use crate::config;
 use crate::signals::Signals;
 use crate::{Exit, print};
 
@@ -129,7 +131,22 @@ struct Skipped<'s> {
     waits_for: &'s str,
 }
 
+/// A run that a signal ended, in JSON.
+#[derive(Serialize)]
+struct Interrupted<'s> {
+    scenario: &'s str,
+    seed: u64,
+    outcome: &'static str,
+}
+
+/// How a task ended; `None`: it never began.
+type Ended = Option<Result<Report, RunError>>;
+
 pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
+    if args.files.iter().filter(|path| config::is_stdin(path)).count() > 1 {
+        return Err(Complaint::new("standard input is given more than once")
+            .help("it can be read only once: write `-` once, and name the other scenarios by their files"));
+    }
     let mut scenarios = Vec::new();
     for path in &args.files {
         scenarios.push((path.display().to_string(), files::load(path)?));
@@ -198,8 +215,8 @@ fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'
         let task = tasks.get(at)?;
         let mut go_on = || signals.received().is_none();
         let result = match go_on() {
-            true => run_scenario(task.scenario, task.seed, &task.options, &mut go_on),
-            false => Err(RunError::Stopped),
+            true => Some(run_scenario(task.scenario, task.seed, &task.options, &mut go_on)),
+            false => None,
         };
         Some((task, result))
     };
@@ -346,14 +363,18 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn result(&mut self, task: &Task<'_>, result: Result<Report, RunError>) -> Result<(), Complaint> {
-        let report = match result {
-            Ok(report) => report,
-            Err(RunError::Stopped) => {
+    fn result(&mut self, task: &Task<'_>, ended: Ended) -> Result<(), Complaint> {
+        let report = match ended {
+            Some(Ok(report)) => report,
+            Some(Err(RunError::Stopped)) => {
+                self.stopped = true;
+                return self.interrupted(task);
+            }
+            None => {
                 self.stopped = true;
                 return Ok(());
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let seed = task.seed;
                 return Err(Complaint::new(format!(
                     "{}: seed {seed}: {error}",
@@ -387,6 +408,30 @@ impl<'a> Shown<'a> {
         } else {
             self.bar.suspend(|| print(&report.text(task.file).to_string()))
         }
+    }
+
+    /// What is left of a run that a signal ended.
+    fn interrupted(&self, task: &Task<'_>) -> Result<(), Complaint> {
+        self.bar.suspend(|| {
+            if let Some(folder) = task.options.pcap.as_deref().filter(|folder| folder.is_dir()) {
+                let folder = Problem::shown_name(&folder.display().to_string());
+                // Nobody is left to tell if this fails.
+                let _ = writeln!(
+                    io::stderr(),
+                    "{}: seed {}: interrupted; the captures so far are in {folder}",
+                    task.scenario.name,
+                    task.seed
+                );
+            }
+            if !self.args.json {
+                return Ok(());
+            }
+            print_json(&Interrupted {
+                scenario: &task.scenario.name,
+                seed: task.seed,
+                outcome: "interrupted",
+            })
+        })
     }
 
     fn summary(&self, scenarios: &[(String, Scenario)]) -> Result<(), Complaint> {
