@@ -145,6 +145,7 @@ fn is_of_flows(metric: Metric) -> bool {
                 | M::Completed
                 | M::Broken
                 | M::Failed
+                | M::Hanging
                 | M::LiveAtFault
                 | M::BrokenLive
                 | M::Replicated
