@@ -1,7 +1,7 @@
 //! Oracles over the tables of all nodes.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use evenkeel_core::cluster::{Epoch, GroupId};
@@ -42,12 +42,23 @@ fn is_closing(state: ConnState) -> bool {
 /// `server-stays`.
 #[derive(Debug, Default)]
 pub(crate) struct ServerStays {
-    /// Server of each flow that is or was established.
-    servers: BTreeMap<u32, SocketAddr>,
+    /// Server of each flow that is or was established; of one whose service replicates nothing, in each life of each
+    /// node.
+    servers: BTreeMap<(u32, Option<(u16, u64)>), SocketAddr>,
+    /// Services that replicate nothing: what one node knows of their flows no other one does.
+    alone: BTreeSet<(bool, SocketAddr)>,
     pub(crate) found: Found,
 }
 
 impl ServerStays {
+    /// `alone`: services of which the nodes tell each other nothing.
+    pub(crate) fn new(alone: impl Iterator<Item = (L4Proto, SocketAddr)>) -> Self {
+        ServerStays {
+            alone: alone.map(|(proto, vip)| (proto == L4Proto::Udp, vip)).collect(),
+            ..ServerStays::default()
+        }
+    }
+
     /// `live`: flows that are established now and not over, by the key of their tuples.
     pub(crate) fn sample(&mut self, sample: &Sample, live: &BTreeMap<Key, LiveFlow>) {
         for node in &sample.nodes {
@@ -56,7 +67,9 @@ impl ServerStays {
                     continue;
                 };
                 self.found.looked += 1;
-                match self.servers.entry(flow.number) {
+                let (udp, _, vip) = key(&row.inbound);
+                let life = self.alone.contains(&(udp, vip)).then_some((node.node, node.life));
+                match self.servers.entry((flow.number, life)) {
                     Entry::Vacant(entry) => {
                         entry.insert(row.server);
                     }
@@ -331,6 +344,20 @@ mod tests {
             first.what.contains("flow 7") && first.what.contains("198.18.0.11:8000"),
             "{first:?}"
         );
+        // Of a service that replicates nothing each life of a node is looked at by itself.
+        let alone = [(flow.tuple.proto, flow.tuple.dst)];
+        for (there, life, fires) in [(1, 1, 1), (1, 2, 0), (2, 1, 0)] {
+            let mut oracle = ServerStays::new(alone.into_iter());
+            oracle.sample(&at(1, vec![node(1, vec![a()])]), &live);
+            let mut then = node(there, vec![other]);
+            then.life = life;
+            oracle.sample(&at(2, vec![then]), &live);
+            assert_eq!(
+                (oracle.found.count, oracle.found.looked),
+                (fires, 2),
+                "{there} {life}"
+            );
+        }
         // A tuple that is not a live flow's may be served anew.
         let mut oracle = ServerStays::default();
         oracle.sample(&at(1, vec![node(1, vec![a()])]), &BTreeMap::new());

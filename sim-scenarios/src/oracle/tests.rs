@@ -80,7 +80,7 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
                             flow.client_bytes -= short.min(flow.client_bytes);
                         }
                     }
-                    oracle.flow(END, number, &flow);
+                    oracle.flow(END, number, &flow, true);
                 }
                 assert!(closed > 100);
                 oracle.found
@@ -258,7 +258,7 @@ fn byte_streams_fires_on_wrong_bytes_and_leaves_other_ends_to_the_expectations()
     let closed = closed.expect("a flow has ended");
     let look = |flow: &evenkeel_io_sim::FlowRecord| {
         let mut oracle = ByteStreams::default();
-        oracle.flow(END, 3, flow);
+        oracle.flow(END, 3, flow, true);
         oracle.found.first
     };
     assert_eq!(look(closed), None);

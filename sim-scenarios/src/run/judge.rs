@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
-use evenkeel_core::tuple::Tuple;
+use evenkeel_core::tuple::{L4Proto, Tuple};
 use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, World};
 
 use super::build::Built;
@@ -27,11 +27,16 @@ use crate::scenario::{Replicate, Scenario};
 /// What a client's last segment changed has reached all that hear the holder after so long.
 const TOLD_WITHIN: Duration = Duration::from_millis(20);
 
+/// If a client or a server sent something so shortly before the end, the tables had no time to become equal.
+const QUIET_MIN: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub(crate) struct Judge<'s> {
     scenario: &'s Scenario,
     loads: Vec<usize>,
     last_fault: Duration,
+    /// When a node crashes for the first time.
+    crash_at: Option<Duration>,
     server_stays: ServerStays,
     outbound_unique: OutboundUnique,
     versions_grow: VersionsGrow,
@@ -111,7 +116,14 @@ impl<'s> Judge<'s> {
             scenario,
             loads: plan.flows.iter().map(|f| f.load).collect(),
             last_fault: plan.last_fault,
-            server_stays: ServerStays::default(),
+            server_stays: ServerStays::new(
+                scenario
+                    .services
+                    .iter()
+                    .filter(|s| s.replicate == Replicate::Off)
+                    .map(|s| (s.proto, s.vip)),
+            ),
+            crash_at: plan.first_crash(scenario),
             outbound_unique: OutboundUnique::default(),
             versions_grow: VersionsGrow::default(),
             tables_equal: TablesEqual::default(),
@@ -163,6 +175,14 @@ impl<'s> Judge<'s> {
         }
     }
 
+    /// Whether it is a UDP flow whose session died with the node that crashed first: whoever serves it then opens another
+    /// one. A TCP connection breaks instead.
+    fn is_forgotten(&self, flow: &LiveFlow, now: Duration) -> bool {
+        flow.tuple.proto == L4Proto::Udp
+            && self.crash_at.is_some_and(|crash| crash <= now)
+            && self.at_fault.get(&flow.number).is_some_and(|a| !a.1)
+    }
+
     /// When the last fault has ended, as far as is known now.
     pub(crate) fn faults_over(&mut self, at: Duration) {
         self.last_fault = at;
@@ -185,7 +205,9 @@ impl<'s> Judge<'s> {
     /// Looks at all tables.
     pub(crate) fn sample(&mut self, world: &World, now: Duration) {
         let sample = sample(world, now);
-        self.server_stays.sample(&sample, &live(world));
+        let mut live = live(world);
+        live.retain(|_, flow| !self.is_forgotten(flow, now));
+        self.server_stays.sample(&sample, &live);
         self.outbound_unique.sample(&sample);
         self.versions_grow.sample(&sample);
         let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
@@ -234,13 +256,20 @@ impl<'s> Judge<'s> {
         let mut engine = Counters::default();
         self.ended.values().for_each(|c| engine.add(c));
         for (number, flow) in (0..).zip(world.flows()) {
-            self.streams.flow(self.scenario.duration, number, flow);
+            let live = LiveFlow {
+                number,
+                tuple: tuple(flow),
+            };
+            let end = self.scenario.duration;
+            let forgotten = self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
+            self.streams.flow(end, number, flow, forgotten);
         }
         let measures = self.measures(built, watch, &engine);
         let mut failures = Vec::new();
         for expectation in &self.scenario.expects {
             failures.extend(expect::judge(expectation, &measures).result.err());
         }
+        let last_second = nanos(self.scenario.duration.saturating_sub(QUIET_MIN));
         for &oracle in Oracle::ALL {
             let found = self.found(watch, oracle);
             let (name, says) = oracle.says();
@@ -259,10 +288,16 @@ impl<'s> Judge<'s> {
             } else {
                 String::new()
             };
+            let loud = match oracle {
+                Oracle::TablesEqual if watch.host_sent_at.is_some_and(|at| at > last_second) => {
+                    "; the network was not quiet: lengthen `quiet`"
+                }
+                _ => "",
+            };
             failures.push(Failure {
                 name: name.to_owned(),
                 expected: says.to_owned(),
-                seen: format!("{}{more}", first.what),
+                seen: format!("{}{more}{loud}", first.what),
                 at_ns: first.at_ns,
                 unmeasured: false,
             });
@@ -297,6 +332,14 @@ impl<'s> Judge<'s> {
             ..Report::new(self.scenario, seed, &measures)
         }
         .judged()
+    }
+
+    /// Whether its service replicates nothing, and another node began to answer for the VIPs after it was connected.
+    fn is_left_behind(&self, flow: &FlowRecord, watch: &Watch) -> bool {
+        let mut services = self.scenario.services.iter();
+        let service = services.find(|s| s.vip == flow.spec.target && s.proto == flow.spec.proto);
+        let since = flow.established.map_or(u64::MAX, |t| t.as_nanos());
+        service.is_some_and(|s| s.replicate == Replicate::Off) && watch.masters.iter().any(|m| m.0 > since)
     }
 
     /// Whether an oracle has something to look at if all goes well.

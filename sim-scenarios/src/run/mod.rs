@@ -541,6 +541,81 @@ that = "broken == 0"
         );
     }
 
+    /// Names of oracles that failed.
+    fn oracles(report: &Report) -> Vec<&str> {
+        let names = report.failures.iter().map(|f| f.name.as_str());
+        names
+            .filter(|n| crate::ORACLES.iter().any(|o| o.0 == *n))
+            .collect()
+    }
+
+    #[test]
+    fn a_datagram_whose_session_died_with_its_node_may_get_another_server() {
+        // The crash is in the midst of the flows' first requests, and of the latest nobody else was told.
+        let text = r#"
+name = "udp"
+description = "datagrams over a crash"
+duration = "8s"
+[cluster]
+nodes = 2
+[[service]]
+name = "dns"
+vip = "192.0.2.10:53"
+protocol = "udp"
+servers = 3
+[[load]]
+name = "many"
+flows = 1000
+start = "1500ms..2s"
+every = "100ms..500ms"
+[[fault]]
+do = "suppress"
+at = "1900ms"
+node = "1"
+kinds = ["live"]
+[[fault]]
+do = "crash"
+at = "1992ms"
+node = "1"
+[[expect]]
+that = "broken <= unsynced"
+[[expect]]
+that = "unsynced > 0"
+"#;
+        let report = run_it(text, 1);
+        assert!(report.pass && report.broken > 20, "{}", report.text("x"));
+        assert!(report.broken_flows.iter().all(|f| f.why == "other-server"));
+        // A service that replicates nothing: all that was open may break.
+        let off = text.replacen("servers = 3", "servers = 3\nreplicate = \"off\"", 1);
+        let report = run_it(&off, 1);
+        assert!(report.pass && report.broken > 100, "{}", report.text("x"));
+        let drained = off.replace("do = \"crash\"", "do = \"drain\"");
+        let report = run_it(&drained, 1);
+        assert!(report.broken > 100, "{}", report.text("x"));
+        assert!(oracles(&report).is_empty(), "{}", report.text("x"));
+    }
+
+    #[test]
+    fn a_drain_moves_what_is_not_replicated_and_no_oracle_minds() {
+        let text = TWO_NODES.replace("servers = 3", "servers = 3\nreplicate = \"off\"");
+        let drain = "[[fault]]\ndo = \"drain\"\nat = \"3s\"\nnode = \"master\"\n\n[[expect]]";
+        let report = run_it(&text.replacen("[[expect]]", drain, 1), 1);
+        assert!(oracles(&report).is_empty(), "{}", report.text("x"));
+        assert!(report.hanging > 0, "{}", report.text("x"));
+    }
+
+    #[test]
+    fn unequal_tables_of_a_network_that_was_not_quiet_say_so() {
+        let said = |quiet: &str| {
+            let text = TWO_NODES.replacen("quiet = \"2s\"", &format!("quiet = \"{quiet}\""), 1);
+            let report = judged(&text, 4, &[Oracle::TablesEqual]);
+            let failure = report.failures.into_iter().find(|f| f.name == "tables-equal");
+            failure.expect("doctored").seen
+        };
+        assert!(said("100ms").ends_with("; the network was not quiet: lengthen `quiet`"));
+        assert!(!said("2s").contains("quiet"));
+    }
+
     #[test]
     fn what_finds_nothing_to_do_is_said_in_the_timeline() {
         let fault = |action: &str, at: &str, more: &str| {

@@ -29,6 +29,8 @@ pub(crate) struct Watch {
     pub(crate) sync_ports: BTreeSet<Place>,
     /// Hosts below this number are clients, the others servers.
     pub(crate) client_count: u16,
+    /// When a client or a server sent the last segment or datagram.
+    pub(crate) host_sent_at: Option<u64>,
     /// VIPs and LIPs: addresses for which nodes may answer.
     pub(crate) served: BTreeSet<IpAddr>,
     /// VIPs.
@@ -158,6 +160,9 @@ impl Watch {
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
         let name = self.names.get(&at).map_or("?", String::as_str);
         self.checksums.frame(Duration::from_nanos(now), name, data);
+        if matches!(at.owner, Owner::Host(_)) && is_transport(data) {
+            self.host_sent_at = Some(now);
+        }
         match at.owner {
             Owner::Host(host) if host.0 >= self.client_count => {
                 self.reuse.frame(Duration::from_nanos(now), name, data, true);
@@ -219,6 +224,15 @@ fn announced(data: &[u8]) -> Option<IpAddr> {
             Some(Ipv6Addr::from(target).into())
         }
         _ => None,
+    }
+}
+
+/// Whether it is TCP or UDP, without extensions, and not about addresses.
+fn is_transport(data: &[u8]) -> bool {
+    match data.get(12..14) {
+        Some([0x08, 0x00]) => matches!(data.get(23), Some(6 | 17)),
+        Some([0x86, 0xdd]) => matches!(data.get(20), Some(6 | 17)),
+        _ => false,
     }
 }
 
