@@ -342,9 +342,14 @@ impl Net {
     }
 
     pub(crate) fn pull(&mut self, n: usize, group: GroupId, source: usize) {
+        self.pulls += 1;
+        self.pull_from(n, group, source);
+    }
+
+    /// The last pull goes on with another source.
+    pub(crate) fn pull_from(&mut self, n: usize, group: GroupId, source: usize) {
         let source = self.nodes[source].id;
         let mode = PullMode::Replace;
-        self.pulls += 1;
         let number = self.pulls;
         self.command(
             n,
