@@ -108,7 +108,8 @@ fn play(seed: u64, weather: Weather, ring: u32, steps: &[Step]) -> (Net, usize) 
     net.quiet();
     // A session whose time is up just then is told a moment later.
     for _ in 0..30 {
-        if net.nodes.iter().all(|n| n.tombs() == 0) {
+        let told = net.nodes[0].unacked() == 0 && net.nodes[1].behind() == 0;
+        if told && net.nodes.iter().all(|n| n.tombs() == 0) {
             break;
         }
         net.run(Duration::from_millis(100));
