@@ -18,13 +18,16 @@ Runs engine and floor in turn, in short batches, and prints medians in nanosecon
     --bursts   bursts of 32 in a batch (128)
     --pages    of both tables (huge)
     --json     one object on standard output
-    --check    established-v4 alone at 1m: exit code 1 if its ratio is above 1.4
+    --check    established-v4 alone at 1m, five times, each in a process of its own: exit code 1 if the median of the
+               five ratios is above 1.4
 
 Exit code: 0, 1 a ratio above its limit, 2 a wrong call, 3 memory could not be mapped.
 ";
 
 /// What is promised of an established IPv4 burst at a million conns.
 const RATIO_MAX: f64 = 1.4;
+/// Runs of a check. Where its tables come to lie moves the ratio of a process by some hundredths either way.
+const CHECK_RUNS: usize = 5;
 
 struct Options {
     sizes: Vec<u32>,
@@ -92,7 +95,7 @@ fn number(text: &str) -> Result<usize, String> {
 /// The rows of one case. Where there are several to measure each has a process of its own: mapped tables are
 /// never unmapped, and every table shall find the memory as the first one does.
 fn measured(o: &Options, size: u32, name: &'static str) -> Result<Vec<Row>, String> {
-    if o.sizes.len() * o.cases.len() == 1 {
+    if o.sizes.len() * o.cases.len() == 1 && !o.check {
         let mut case = case(name, size, o.pages).map_err(|e| e.to_string())?;
         return Ok(compare(&mut *case, o.batches, o.bursts));
     }
@@ -158,8 +161,9 @@ fn main() -> ExitCode {
         );
     }
     let mut results: Vec<(u32, Row)> = Vec::new();
+    let again = if o.check { CHECK_RUNS } else { 1 };
     for &size in &o.sizes {
-        for &name in &o.cases {
+        for &name in o.cases.iter().cycle().take(again * o.cases.len()) {
             let rows = match measured(&o, size, name) {
                 Ok(rows) => rows,
                 Err(error) => {
@@ -193,15 +197,25 @@ fn main() -> ExitCode {
         );
     }
     if o.check {
-        let ratio = results.first().map_or(f64::INFINITY, |(_, row)| row.ratio);
+        let of_v4 = results.iter().filter(|(_, row)| row.name == "established v4");
+        let mut ratios: Vec<f64> = of_v4.map(|(_, row)| row.ratio).collect();
+        ratios.sort_by(f64::total_cmp);
+        let ratio = ratios.get(CHECK_RUNS / 2).copied().unwrap_or(f64::INFINITY);
         let word = if ratio <= RATIO_MAX {
             "holds"
         } else {
             "does not hold"
         };
-        eprintln!(
-            "established v4 at a million conns: {ratio:.2} x its floor, at most {RATIO_MAX} promised: it {word}"
+        let all: Vec<String> = ratios.iter().map(|r| format!("{r:.2}")).collect();
+        let verdict = format!(
+            "established v4 at a million conns: {ratio:.2} x its floor ({}), at most {RATIO_MAX} promised: it {word}",
+            all.join(" ")
         );
+        if o.json {
+            eprintln!("{verdict}");
+        } else {
+            println!("{verdict}");
+        }
         if ratio > RATIO_MAX {
             return ExitCode::FAILURE;
         }
