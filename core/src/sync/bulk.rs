@@ -403,6 +403,9 @@ impl Sync {
                 word &= word - 1;
                 let place = self.place(self.bucket_of_slot(slot))?;
                 let known = !waits || self.rx(g.epoch.holder, place).is_some_and(|rx| rx.known);
+                // What replaces what is here comes after the merge: before it a fenced node has yet to offer that.
+                let merged = g.merged.get(place) == Some(&g.epoch);
+                let known = known && (merged || !matches!(job.purpose, Purpose::Join | Purpose::Repair));
                 let busy = self
                     .flights
                     .iter()

@@ -255,6 +255,49 @@ fn a_fenced_node_offers_what_only_it_has() {
     }
 }
 
+/// The winner lost so many of its own records to the other side that it names slots to be pulled, of all groups that it
+/// holds. The fenced node pulls none of them before it has offered what only it has.
+#[test]
+fn a_fenced_node_offers_before_it_repairs() {
+    for seed in 0..3 {
+        let mut config = NodeConfig::default();
+        config.sizes.ring_per_bucket = 16;
+        let mut net = Net::joined(seed, &[config; 2]);
+        let group = net.group(0);
+        for n in 0..60 {
+            net.open(0, n);
+        }
+        net.run(200 * MS);
+        net.cut.insert((0, 1));
+        net.meet_but(0, &[1]);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(1100 * MS);
+        assert_eq!(merged(&net, 1, group), 2);
+        net.authority(1, group, epoch, Role::Owned);
+        let late: Vec<_> = (100..400).map(|n| net.open(0, n)).collect();
+        for n in 3000..4500 {
+            net.open(1, n);
+        }
+        net.run(500 * MS);
+        net.cut.clear();
+        net.meet();
+        net.command(0, &SyncCommand::Create(None));
+        net.authority(0, group, epoch, Role::Fenced);
+        for _ in 0..1000 {
+            net.run(MS);
+            for flow in &late {
+                assert_eq!(net.state(0, flow), Some(ConnState::Established), "seed {seed}");
+            }
+        }
+        assert!(net.nodes[1].sync(SyncCount::SlotsDirty) > 0, "slots are named");
+        assert!(net.nodes[1].sync(SyncCount::OffersTaken) >= 300);
+        net.authority(0, group, epoch, Role::Replica);
+        net.run(2000 * MS);
+        assert_eq!(net.agree(1, 0, group), 360);
+    }
+}
+
 /// Holder and follower go on with a group that a third node adopted meanwhile. What that one knows counts, and the
 /// version of nobody's copy goes back: not of what was changed on the other side, not of what was closed there and
 /// long forgotten.
