@@ -284,7 +284,11 @@ fn a_fenced_node_offers_before_it_repairs() {
         net.meet();
         net.command(0, &SyncCommand::Create(None));
         net.authority(0, group, epoch, Role::Fenced);
-        for _ in 0..1000 {
+        net.filter = |m| !matches!(m.body, SyncBody::OfferSeen { .. });
+        for turn in 0..1000 {
+            if turn == 300 {
+                net.filter = |_| true;
+            }
             net.run(MS);
             for flow in &late {
                 assert_eq!(net.state(0, flow), Some(ConnState::Established), "seed {seed}");
