@@ -1,9 +1,9 @@
 //! How a node gets what the others have, and when it may attract traffic.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::group::Pull;
+use super::member::PeerState;
 use super::node::NodeCore;
 use super::{Alarm, GroupId, NodeEvent, PeerId, Role};
 use crate::port::WorkerId;
@@ -187,23 +187,17 @@ impl NodeCore {
 
     /// A peer that has not refused anything for a while and says that it is ready has room again.
     fn advance_refusals(&mut self, now: Instant) {
-        let mut over = Vec::new();
-        for peer in self.peers.iter_mut() {
-            let Some(at) = peer.refused_at else { continue };
-            let gone = peer.live().is_none();
-            if gone || now >= at + REFUSED_TIME && peer.readiness == Readiness::Ready {
-                peer.refused_at = None;
-                over.push(peer.id);
+        let quiet = |p: &&mut PeerState| p.refused_at.is_some_and(|at| now >= at + REFUSED_TIME);
+        let over = self
+            .peers
+            .iter_mut()
+            .filter(quiet)
+            .find(|p| p.readiness == Readiness::Ready);
+        if let Some(peer) = over {
+            peer.refused_at = None;
+            if let Some(id) = peer.live() {
+                self.clear(Alarm::PeerFull(id));
             }
-        }
-        for id in over {
-            let of: Vec<Alarm> = self
-                .alarms
-                .iter()
-                .copied()
-                .filter(|a| matches!(a, Alarm::PeerFull(p) if p.node == id))
-                .collect();
-            of.into_iter().for_each(|a| self.clear(a));
         }
     }
 
@@ -226,7 +220,7 @@ impl NodeCore {
     /// From whom a group is to be pulled: its holder, else who is readiest of those that know it.
     fn source(&self, id: GroupId) -> Option<PeerId> {
         let holder = self.groups.get(&id)?.epoch.holder;
-        let knows = |p: &&super::member::PeerState| p.up && p.hears_me && p.claim(id).is_some();
+        let knows = |p: &&PeerState| p.up && p.hears_me && p.claim(id).is_some();
         let all = || self.peers.iter().filter(knows);
         let by_holder = all().find(|p| p.live() == Some(holder));
         let best = by_holder.or_else(|| all().max_by_key(|p| (p.readiness, p.priority, p.id)));

@@ -249,6 +249,7 @@ impl NodeCore {
         peer.finds_me_late = false;
         peer.deaf_since = None;
         peer.out_of_sync = false;
+        peer.refused_at = None;
         peer.group_refused = false;
         self.news = true;
         self.out.event(NodeEvent::PeerDown(id));
@@ -256,6 +257,7 @@ impl NodeCore {
             Alarm::OneWay(node),
             Alarm::SharesDiffer(node),
             Alarm::OutOfSync(id),
+            Alarm::PeerFull(id),
         ] {
             self.clear(alarm);
         }

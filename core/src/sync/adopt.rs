@@ -434,6 +434,25 @@ impl Sync {
         }
     }
 
+    /// A bucket of a replica agrees with the adopter.
+    pub(super) fn set_merged(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
+        let Some(at) = self.groups.iter().position(|g| g.id == group) else {
+            return;
+        };
+        let g = &mut self.groups[at];
+        let epoch = g.epoch;
+        if let Some(merged) = g.merged.get_mut(place) {
+            *merged = epoch;
+        }
+        g.resync.clear(place as u16);
+        g.offers.retain(|(p, _)| *p != place);
+        if g.is_merged() && !g.told {
+            self.tell_progress(at);
+        }
+        self.free_received(ctx, place);
+        self.drop_spaces();
+    }
+
     /// Offers of a group that are due. Returns when it has something to do again.
     fn sweep_offers(&mut self, ctx: &mut Ctx<'_>, group: GroupId) -> Option<Instant> {
         let mut next: Option<Instant> = None;

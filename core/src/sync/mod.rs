@@ -15,6 +15,7 @@ mod ranges;
 mod receiver;
 mod record;
 mod rx;
+mod serve;
 mod state;
 mod tx;
 mod worker;

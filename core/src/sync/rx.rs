@@ -146,7 +146,7 @@ impl Sync {
                 ..
             } if *of == self.id => {
                 self.handle_ack(ctx, from, place, *contiguous);
-                self.handle_refused(ctx, from, refused);
+                self.handle_refused(ctx, from, place, refused);
                 SyncOutcome::Taken
             }
             SyncBody::Nack { of, missing } if *of == self.id => {

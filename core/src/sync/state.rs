@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::adopt::{Adoption, Offering};
-use super::bulk::{Flight, Job, Serve};
+use super::bulk::{Flight, Job};
 use super::epochs::{Epochs, LOCAL, index_of, lsn_of};
 use super::rx::Space;
+use super::serve::Serve;
 use super::tx::{PeerTx, Ring};
 use super::{Peer, SyncBody, SyncCommand, SyncEvent, SyncMessage, SyncStatus, Version};
 use crate::cluster::{Authority, Epoch, GROUP_COUNT_MAX, GroupId, NODE_COUNT_MAX, PeerId, Role};
@@ -465,6 +466,7 @@ impl Sync {
         self.hints.retain(|(to, _)| peers.iter().any(|p| p.id == *to));
         self.drop_spaces();
         self.retarget(ctx);
+        self.repair_lacking(ctx);
         for place in 0..self.rings.len() {
             self.free_acked(ctx, place);
         }

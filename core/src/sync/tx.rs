@@ -542,16 +542,22 @@ impl Sync {
     }
 
     /// A peer had no room for records: they are not told again, it pulls their slots once it has some.
-    pub(super) fn handle_refused(&mut self, ctx: &mut Ctx<'_>, peer: PeerId, refused: &[LsnRange]) {
-        // Ranges come from outside: what was never told cannot have been refused.
-        let told = |r: &LsnRange| r.first > 0 && r.first <= r.last && r.last <= LSN_MAX;
-        let count: u64 = refused
+    pub(super) fn handle_refused(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        peer: PeerId,
+        place: usize,
+        refused: &[LsnRange],
+    ) {
+        // What was never told cannot have been refused.
+        let last = self.rings[place].last;
+        let told = refused
             .iter()
-            .filter(|r| told(r))
-            .map(|r| r.last - r.first + 1)
-            .fold(0, u64::saturating_add);
+            .filter(|r| r.first > 0 && r.first <= r.last && r.last <= last);
+        let count = told.map(|r| r.last - r.first + 1).fold(0, u64::saturating_add);
         if count > 0 {
-            ctx.counters.sync[SyncCount::PeerRefused as usize] += count.min(u64::from(u32::MAX));
+            let counted = &mut ctx.counters.sync[SyncCount::PeerRefused as usize];
+            *counted = counted.saturating_add(count);
             self.tell(SyncEvent::Refused(peer));
         }
     }

@@ -68,7 +68,8 @@ impl Worker {
         if !is_client(&tuple, &snapshot) {
             return Err(DropReason::BadSource.into());
         }
-        if !self.creates(service) {
+        let sync = self.sync.as_ref();
+        if sync.is_some_and(|sync| !sync.creates(service.replicate, self.now)) {
             return Err(DropReason::NotReady.into());
         }
         let id = self.create(service, &tuple, bucket)?;

@@ -7,7 +7,7 @@ use crate::cluster::GroupId;
 use crate::conn::{ConnId, ConnRef};
 use crate::parse::Parsed;
 use crate::port::Frame;
-use crate::service::{ServiceId, VirtualService};
+use crate::service::{Replicate, ServiceId};
 use crate::stats::DropReason;
 use crate::sync::{CloseReason, Ctx, Destination, Sync, SyncMessage, SyncOutcome, Version};
 use crate::time::Instant;
@@ -49,12 +49,6 @@ impl Worker {
         sync.is_none_or(|sync| sync.may_delete(&self.table, id, self.now))
     }
 
-    /// Whether this node opens conns of a service now.
-    pub(super) fn creates(&self, service: &VirtualService) -> bool {
-        let sync = self.sync.as_ref();
-        sync.is_none_or(|sync| sync.creates(service.replicate, self.now))
-    }
-
     /// Makes way for a new connection of the same client.
     #[cold]
     pub(super) fn replace(&mut self, id: ConnId) -> Result<(), DropReason> {
@@ -62,7 +56,8 @@ impl Worker {
         let (version, service) = meta.map_or((0, u16::MAX), |m| (m.version, m.service));
         if let Some(sync) = &self.sync {
             let service = self.snapshot.service(ServiceId(service));
-            if service.is_some_and(|s| !self.creates(s)) {
+            let replicate = service.map_or_else(Replicate::default, |s| s.replicate);
+            if !sync.creates(replicate, self.now) {
                 return Err(DropReason::NotReady);
             }
             if !sync.advances(version) {

@@ -15,6 +15,19 @@ use crate::story::Kind;
 
 const MS: Duration = Duration::from_millis(1);
 
+/// A node with room for few sessions.
+fn small() -> NodeConfig {
+    let table = TableSizes {
+        conns_v4: 40,
+        conns_v6: 20,
+        exts: 0,
+    };
+    NodeConfig {
+        table,
+        ..NodeConfig::default()
+    }
+}
+
 fn two(seed: u64) -> Net {
     Net::joined(seed, &[NodeConfig::default(); 2])
 }
@@ -175,15 +188,7 @@ fn a_ring_that_overflows_makes_slots_dirty_and_they_alone_are_pulled() {
 #[test]
 fn a_full_table_refuses_and_takes_in_once_there_is_room() {
     for seed in 0..2 {
-        let small = NodeConfig {
-            table: TableSizes {
-                conns_v4: 40,
-                conns_v6: 20,
-                exts: 0,
-            },
-            ..NodeConfig::default()
-        };
-        let mut net = Net::joined(seed, &[NodeConfig::default(), small]);
+        let mut net = Net::joined(seed, &[NodeConfig::default(), small()]);
         let group = net.group(0);
         let flows: Vec<_> = (0..300).map(|n| net.open(0, n)).collect();
         net.run(500 * MS);
@@ -405,15 +410,7 @@ fn nothing_is_opened_while_the_lease_is_uncertain() {
 /// Who has no room says so: the holder counts it and tells its node, and the peer's node learns what it lacks.
 #[test]
 fn a_holder_is_told_what_is_refused() {
-    let small = NodeConfig {
-        table: TableSizes {
-            conns_v4: 40,
-            conns_v6: 20,
-            exts: 0,
-        },
-        ..NodeConfig::default()
-    };
-    let mut net = Net::joined(0, &[NodeConfig::default(), small]);
+    let mut net = Net::joined(0, &[NodeConfig::default(), small()]);
     let group = net.group(0);
     let flows: Vec<_> = (0..300).map(|n| net.open(0, n)).collect();
     net.run(500 * MS);

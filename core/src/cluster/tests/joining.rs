@@ -320,4 +320,14 @@ fn a_peer_that_does_not_hear_is_alarmed_and_a_slow_one_is_not_waited_for() {
     );
     net.run(2_000);
     assert!(net.saw(1, NodeEvent::Cleared(Alarm::PeerFull(slow))));
+
+    let now = net.now();
+    net.node(1)
+        .core
+        .handle_event(now, crate::port::WorkerId(0), SyncEvent::Refused(slow));
+    net.drain(1);
+    net.crash(2);
+    net.until(1_000, "nobody is left to be full", |net| {
+        !net.core(1).alarms().any(|a| matches!(a, Alarm::PeerFull(_)))
+    });
 }
