@@ -1,5 +1,5 @@
-//! The control side of a load balancer in a cluster: `NodeCore`, the receiver of sync frames, and the queues between
-//! them and the workers, each with a bound and a delay.
+//! The control side of a load balancer in a cluster: core's `Control`, and the queues between it and the workers, each
+//! with a bound and a delay.
 //!
 //! ```text
 //! sync port > ring > Receiver > queue > worker         NodeCore > queue > worker (commands)
@@ -11,12 +11,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use evenkeel_core::cluster::{self, ClusterConfig, NodeCommand, NodeCore, NodeId, PeerId};
+use evenkeel_core::cluster::{self, ClusterConfig, Control, ControlSink, NodeCommand, NodeId, PeerId};
 use evenkeel_core::port::{PortId, WorkerId};
-use evenkeel_core::sync::codec::{FrameHeader, FrameWriter, NODE_FRAME_LEN_MAX, STREAM_CONTROL};
-use evenkeel_core::sync::{
-    self, ClusterSizes, Delivered, NodeMessage, Receiver, SyncCommand, SyncEvent, SyncMessage,
-};
+use evenkeel_core::sync::{self, ClusterSizes, SyncCommand, SyncEvent, SyncMessage};
 use evenkeel_core::time::Instant;
 
 use crate::host::{Mac, ParsedUdp, set_ethernet, udp_frame};
@@ -194,9 +191,12 @@ fn queue_entity(lb: LbId, life: u64) -> u64 {
     5 << 48 | (life & 0xffff) << 32 | u64::from(lb.0) << 10
 }
 
-/// What the control side has to give away after a turn.
-#[derive(Debug, Default)]
+/// What the control side has to give away after a turn. What it gives leaves at once: `now` is when.
+#[derive(Debug)]
 pub(super) struct Outgoing {
+    now: Instant,
+    me: NodeId,
+    peers: Vec<NodeId>,
     /// Frames for data ports.
     pub(super) frames: Vec<(PortId, Vec<u8>)>,
     /// Frames for the sync port.
@@ -209,23 +209,45 @@ pub(super) struct Outgoing {
     pub(super) events: Vec<cluster::NodeEvent>,
 }
 
-/// The control side in one life.
+impl ControlSink for Outgoing {
+    fn sync(&mut self, to: Option<NodeId>, frame: &[u8]) -> Option<Instant> {
+        self.sync.extend(packets(self.me, &self.peers, to, frame));
+        Some(self.now)
+    }
+
+    fn frame(&mut self, port: PortId, frame: Vec<u8>) -> Option<Instant> {
+        self.frames.push((port, frame));
+        Some(self.now)
+    }
+
+    fn command(&mut self, worker: WorkerId, command: SyncCommand) {
+        self.commands.push((worker, command));
+    }
+
+    fn message(&mut self, message: SyncMessage) {
+        self.messages.push(message);
+    }
+
+    fn event(&mut self, event: cluster::NodeEvent) {
+        self.events.push(event);
+    }
+}
+
+/// The control side in one life, with its queues.
 #[derive(Debug)]
-pub(super) struct Control {
-    pub(super) core: NodeCore,
-    pub(super) receiver: Receiver,
-    cluster: u32,
+pub(super) struct ControlSide {
+    pub(super) control: Control,
+    me: NodeId,
     /// The other members.
     peers: Vec<NodeId>,
     pub(super) ring: VecDeque<Vec<u8>>,
     pub(super) events: Delayed<(WorkerId, SyncEvent)>,
     pub(super) punted: Delayed<(PortId, Vec<u8>)>,
-    packet_number: u64,
     pub(super) planned: Option<u64>,
     pub(super) turn: u64,
 }
 
-impl Control {
+impl ControlSide {
     /// # Errors
     ///
     /// What is wrong with the config.
@@ -237,23 +259,21 @@ impl Control {
         now: Instant,
         lb: LbId,
     ) -> Result<Self, String> {
-        let config = &spec.config;
-        let core = NodeCore::new(config.clone(), me.incarnation, workers, seed, now).map_err(|errors| {
+        let config = spec.config.clone();
+        let peers = config.members.iter().map(|m| m.id).filter(|id| *id != me.node);
+        let peers = peers.collect();
+        let control = Control::new(config, me.incarnation, workers, seed, now).map_err(|errors| {
             let all: Vec<_> = errors.iter().take(5).map(ToString::to_string).collect();
             all.join("; ")
         })?;
-        let members: Vec<_> = config.members.iter().map(|m| m.id).collect();
-        let receiver = Receiver::new(config.cluster, me.node, &members).map_err(|e| e.to_string())?;
         let entity = queue_entity(lb, me.incarnation.0);
-        Ok(Control {
-            core,
-            receiver,
-            cluster: config.cluster,
-            peers: members.into_iter().filter(|id| *id != me.node).collect(),
+        Ok(ControlSide {
+            control,
+            me: me.node,
+            peers,
             ring: VecDeque::new(),
             events: Delayed::new(spec.queues.events, entity),
             punted: Delayed::new(spec.queues.punted, entity | 1),
-            packet_number: 0,
             planned: None,
             turn: 0,
         })
@@ -261,121 +281,65 @@ impl Control {
 
     /// When it has something to do; the ring has its own way. Its clock has missed so much.
     pub(super) fn next_at(&self, now: u64, missed: u64) -> Option<u64> {
-        let timer = self.core.poll_timeout();
+        let timer = self.control.poll_timeout();
         let timer = timer.map(|at| at.as_nanos().saturating_add(missed).max(now));
         let ring = (!self.ring.is_empty()).then_some(now);
         let times = [timer, ring, self.events.next_at(), self.punted.next_at()];
         times.into_iter().flatten().min()
     }
 
-    /// Takes in what waits, and does what is due by its clock, `at`. The frames that it took from the ring are counted.
-    pub(super) fn run(&mut self, now: u64, at: Instant, out: &mut Outgoing) -> u64 {
-        // First of all it finds out that it stood still.
-        if self.core.poll_timeout().is_some_and(|due| due <= at) {
-            self.core.handle_timeout(at);
+    fn outgoing(&self, now: Instant) -> Outgoing {
+        Outgoing {
+            now,
+            me: self.me,
+            peers: self.peers.clone(),
+            frames: Vec::new(),
+            sync: Vec::new(),
+            messages: Vec::new(),
+            commands: Vec::new(),
+            events: Vec::new(),
         }
-        self.poll(at, out);
+    }
+
+    /// Takes in what waits, and does what is due by its clock, `at`. The frames that it took from the ring are counted.
+    pub(super) fn run(&mut self, now: u64, at: Instant) -> (Outgoing, u64) {
+        let mut out = self.outgoing(at);
+        // First of all it finds out that it stood still.
+        self.control.handle_timeout(at, &mut out);
         let taken = self.ring.len().min(TURN_COUNT_MAX);
-        for frame in self.ring.drain(..taken).collect::<Vec<_>>() {
-            let mut delivered = Vec::new();
+        for frame in self.ring.drain(..taken) {
             // What is refused is counted there.
-            let _ = self.receiver.handle(&frame, &mut |one| delivered.push(one));
-            for one in delivered {
-                match one {
-                    Delivered::Sync(message) => out.messages.push(message),
-                    Delivered::Node(from, message) => {
-                        self.core.handle_peer(at, from, &message);
-                        self.poll(at, out);
-                    }
-                }
-            }
+            let _ = self.control.handle_sync(at, &frame, &mut out);
         }
         for _ in 0..TURN_COUNT_MAX {
             let Some((port, frame)) = self.punted.pop(now) else {
                 break;
             };
-            self.core.handle_frame(at, port, &frame);
-            self.poll(at, out);
+            self.control.handle_frame(at, port, &frame, &mut out);
         }
         for _ in 0..TURN_COUNT_MAX {
             let Some((worker, event)) = self.events.pop(now) else {
                 break;
             };
-            self.core.handle_event(at, worker, event);
-            self.poll(at, out);
+            self.control.handle_event(at, worker, event, &mut out);
         }
-        taken as u64
+        (out, taken as u64)
     }
 
     /// What an operator wants.
-    pub(super) fn command(&mut self, at: Instant, command: NodeCommand, out: &mut Outgoing) {
-        self.core.handle_command(at, command);
-        self.poll(at, out);
+    pub(super) fn command(&mut self, at: Instant, command: NodeCommand) -> Outgoing {
+        let mut out = self.outgoing(at);
+        self.control.handle_command(at, command, &mut out);
+        out
     }
 
-    /// Fetches all that the core gives; it leaves at once.
-    pub(super) fn poll(&mut self, now: Instant, out: &mut Outgoing) {
-        loop {
-            let mut idle = true;
-            while let Some(command) = self.core.poll_command() {
-                out.commands.push(command);
-            }
-            while let Some((to, message)) = self.core.poll_peer() {
-                let is_heartbeat = matches!(message, NodeMessage::Heartbeat { .. });
-                let to = match to {
-                    cluster::Destination::All => None,
-                    cluster::Destination::One(peer) => Some(peer.node),
-                };
-                self.send(to, &message, out);
-                if is_heartbeat {
-                    self.core.handle_sent(now, now);
-                }
-                idle = false;
-            }
-            while let Some((port, frame)) = self.core.poll_transmit() {
-                self.core.handle_frame_sent(now, now, &frame);
-                out.frames.push((port, frame));
-                idle = false;
-            }
-            while let Some(event) = self.core.poll_event() {
-                out.events.push(event);
-            }
-            if idle {
-                return;
-            }
-        }
-    }
-
-    fn send(&mut self, to: Option<NodeId>, message: &NodeMessage, out: &mut Outgoing) {
-        let header = FrameHeader {
-            cluster: self.cluster,
-            from: self.core.id(),
-            stream: STREAM_CONTROL,
-            packet_number: self.packet_number,
-        };
-        let mut frame = Vec::new();
-        let mut writer = FrameWriter::new(&mut frame, &header, NODE_FRAME_LEN_MAX);
-        let pushed = writer.push_node(message);
-        debug_assert!(pushed.is_ok(), "{message:?} is encoded");
-        if writer.finish() > 0 {
-            self.packet_number += 1;
-            self.address(to, &frame, out);
-        }
-    }
-
-    /// A sync frame as packets on the wire: one for each peer to which it goes.
-    fn address(&self, to: Option<NodeId>, frame: &[u8], out: &mut Outgoing) {
-        out.sync
-            .extend(packets(self.core.id().node, &self.peers, to, frame));
-    }
-
-    /// As [`Control::address`], for what a worker sends.
+    /// What a worker sends as packets on the wire: one for each peer to which it goes.
     pub(super) fn packets(&self, to: sync::Destination, frame: &[u8]) -> Vec<Vec<u8>> {
         let to = match to {
             sync::Destination::All => None,
             sync::Destination::One(peer) => Some(peer.node),
         };
-        packets(self.core.id().node, &self.peers, to, frame)
+        packets(self.me, &self.peers, to, frame)
     }
 }
 

@@ -57,7 +57,7 @@ impl<'a> LbRef<'a> {
 
     /// Its control side; `None` while it is down, or without a cluster.
     pub fn node(self) -> Option<&'a NodeCore> {
-        self.0.life.as_ref()?.control.as_ref().map(|c| &c.core)
+        self.0.life.as_ref()?.control.as_ref().map(|c| c.control.core())
     }
 
     /// What its receiver counted in this life.
@@ -67,7 +67,7 @@ impl<'a> LbRef<'a> {
             .as_ref()?
             .control
             .as_ref()
-            .map(|c| *c.receiver.counters())
+            .map(|c| *c.control.receiver().counters())
     }
 
     /// Link-layer addresses that its data ports have beside their own.

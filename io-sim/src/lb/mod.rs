@@ -21,7 +21,7 @@ use evenkeel_core::sync::{ClusterWorkerConfig, SyncCommand};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Event as WorkerEvent, Worker, WorkerConfig};
 
-use self::cluster::{Control, Outgoing, TURN_COUNT_MAX, WorkerInbox};
+use self::cluster::{ControlSide, Outgoing, TURN_COUNT_MAX, WorkerInbox};
 use self::port::SimPort;
 use crate::account::Account;
 use crate::ids::{LbId, LbPort, Owner, Place};
@@ -56,7 +56,7 @@ struct WorkerSlot {
 struct Life {
     workers: Vec<WorkerSlot>,
     buffers: StepBuffers<HeapFrame>,
-    control: Option<Control>,
+    control: Option<ControlSide>,
     paused: bool,
     /// Since when its clock stands still, if it does.
     clock_stopped: Option<u64>,
@@ -229,7 +229,7 @@ impl Lb {
         let now = Instant::from_nanos(net.now);
         let control = match cluster.zip(me) {
             Some((c, me)) => {
-                Some(Control::new(c, me, self.spec.workers, seed, now, self.id).map_err(refused)?)
+                Some(ControlSide::new(c, me, self.spec.workers, seed, now, self.id).map_err(refused)?)
             }
             None => None,
         };
@@ -554,7 +554,7 @@ impl Lb {
             return net.dropped(at, "node-down", data.len());
         };
         let control = life.control.as_mut();
-        let taken = control.and_then(|c| Some((cluster::sync_frame(c.core.id().node, data)?, c)));
+        let taken = control.and_then(|c| Some((cluster::sync_frame(c.control.core().id().node, data)?, c)));
         let Some((frame, control)) = taken else {
             c.filtered += 1;
             return net.dropped(at, "nic-filtered", data.len());
@@ -624,8 +624,8 @@ impl Lb {
         if control.planned.take().is_none() {
             return;
         }
-        let mut out = Outgoing::default();
-        self.sync_counters.handled += control.run(net.now, clock, &mut out);
+        let (out, handled) = control.run(net.now, clock);
+        self.sync_counters.handled += handled;
         self.give(net, out);
         let control = self.life.as_ref().and_then(|life| life.control.as_ref());
         if let Some(next) = control.and_then(|c| c.next_at(net.now, missed)) {
@@ -648,8 +648,7 @@ impl Lb {
         let Some((control, clock)) = control.zip(clock) else {
             return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
         };
-        let mut out = Outgoing::default();
-        control.command(clock, command, &mut out);
+        let out = control.command(clock, command);
         self.give(net, out);
         self.plan_node(net, net.now);
         Ok(())
