@@ -9,6 +9,9 @@ use evenkeel_core::lport::Steering;
 use evenkeel_core::service::{SERVER_COUNT_MAX, SERVICE_COUNT_MAX, Snapshot, SnapshotSpec};
 
 use crate::cluster::{self, Cluster};
+use crate::daemon::DaemonConfig;
+use crate::health::HealthConfig;
+use crate::io::IoConfig;
 use crate::problem::{Code, ConfigErrors, Finding, Findings, Problem};
 use crate::sections::{self, Draft};
 use crate::{Ids, TEXT_LEN_MAX, check, syntax};
@@ -32,6 +35,12 @@ pub struct Config {
     pub spec: SnapshotSpec,
     /// The cluster that the node is one of; `None`: it is on its own.
     pub cluster: Option<Cluster>,
+    /// Driver and devices.
+    pub io: IoConfig,
+    /// What the daemon is told that the engine is not.
+    pub daemon: DaemonConfig,
+    /// How the servers of each service are checked, by its place in `spec.services`; `None`: they are not.
+    pub health: Vec<Option<HealthConfig>>,
     /// What workers read.
     pub snapshot: Arc<Snapshot>,
     /// What is allowed but will not work as it may be meant; at most
@@ -48,22 +57,25 @@ impl Config {
     }
 
     /// The sections in which `new` differs in what is fixed while a node runs; empty if workers can take
-    /// its snapshot as it is. Of a port these are name, MAC address and MTU; of a cluster all, and the VIPs belong to
-    /// it.
+    /// its snapshot as it is. Of a port these are name, device, tap, MAC address and MTU; of a cluster all, and the
+    /// VIPs belong to it.
     pub fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
         let rss = |c: &Config| (c.rss_key.clone(), c.steering.buckets());
         let ports = |c: &Config| -> Vec<_> {
-            c.spec
-                .ports
-                .iter()
-                .map(|p| (p.name.clone(), p.mac, p.mtu))
-                .collect()
+            let of_spec = c.spec.ports.iter().map(|p| (p.name.clone(), p.mac, p.mtu));
+            of_spec.zip(c.io.devices.clone()).collect()
+        };
+        let io = |c: &Config| IoConfig {
+            devices: Vec::new(),
+            ..c.io.clone()
         };
         let differs = [
             ("workers", self.workers != new.workers),
             ("table", self.sizes != new.sizes),
             ("rss", rss(self) != rss(new)),
             ("local_ports", self.local_port_min != new.local_port_min),
+            ("io", io(self) != io(new)),
+            ("daemon", self.daemon != new.daemon),
             ("port", ports(self) != ports(new)),
             ("cluster", self.cluster != new.cluster),
         ];
@@ -123,6 +135,9 @@ pub fn parse_as(name: &str, text: &str, node: Option<&str>, ids: &mut Ids) -> Re
         local_port_min: draft.local_port_min.value,
         spec: draft.spec,
         cluster,
+        io: draft.io,
+        daemon: draft.daemon,
+        health: draft.health,
         snapshot: Arc::new(snapshot),
         warnings,
         warnings_omitted,

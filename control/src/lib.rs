@@ -16,7 +16,10 @@
 mod check;
 mod cluster;
 mod config;
+mod daemon;
+mod health;
 mod ids;
+mod io;
 mod problem;
 mod read;
 mod sections;
@@ -33,7 +36,10 @@ pub mod reading {
 
 pub use cluster::{Cluster, ClusterNode};
 pub use config::{Config, parse, parse_as, parse_with};
+pub use daemon::{DaemonConfig, LogConfig, LogFormat, LogLevel};
+pub use health::{HealthCheck, HealthConfig};
 pub use ids::Ids;
+pub use io::{DEVICE_LEN_MAX, Device, DpdkConfig, Driver, INTERFACE_LEN_MAX, Idle, IoConfig};
 pub use problem::{Code, ConfigErrors, PROBLEM_COUNT_MAX, Problem};
 pub use value::{Bad, address, duration, endpoint, mac, prefix, show_duration};
 

@@ -99,6 +99,8 @@ codes! {
     RssKey = "rss_key",
     /// The smallest local port leaves too few of them.
     LocalPorts = "local_ports",
+    /// Not as many CPUs as workers.
+    CoreCount = "core_count",
     /// A service needs conns of a family for which the table has no room.
     NoTable = "no_table",
     /// Something that cannot have any effect, such as a timeout of the other protocol.

@@ -217,6 +217,27 @@ impl<'a, 'i> Table<'a, 'i> {
         self.parsed(name, Need::Optional, value::duration, findings)
     }
 
+    /// A duration in `range`.
+    pub fn duration_in(
+        &self,
+        name: &'static str,
+        range: RangeInclusive<Duration>,
+        findings: &mut Findings,
+    ) -> Option<Field<Duration>> {
+        let time = self.duration(name, findings)?;
+        if range.contains(&time.value) {
+            return Some(time);
+        }
+        let message = format!("`{name}` is out of range: {}", value::show_duration(time.value));
+        let help = format!(
+            "write a duration from {} to {}",
+            value::show_duration(*range.start()),
+            value::show_duration(*range.end())
+        );
+        findings.push(Finding::new(Code::OutOfRange, time.span, message, help).label("out of range"));
+        None
+    }
+
     /// An integer in `range`.
     pub fn integer(
         &self,
@@ -245,8 +266,20 @@ impl<'a, 'i> Table<'a, 'i> {
         findings: &mut Findings,
     ) -> Option<Field<u32>> {
         let value = self.value(name, need, findings)?;
+        self.integer_of(name, value, "an integer", range, findings)
+    }
+
+    /// The integer `value` of `name`, which must be `wanted` of them.
+    fn integer_of(
+        &self,
+        name: &'static str,
+        value: Value<'_, '_>,
+        wanted: &str,
+        range: RangeInclusive<u32>,
+        findings: &mut Findings,
+    ) -> Option<Field<u32>> {
         let DeValue::Integer(n) = value.get_ref() else {
-            findings.push(self.wrong_type(name, value, "an integer"));
+            findings.push(self.wrong_type(name, value, wanted));
             return None;
         };
         let read = i128::from_str_radix(n.as_str(), n.radix())
@@ -332,6 +365,29 @@ impl<'a, 'i> Table<'a, 'i> {
         }
         let all = read_all.len() == array.len();
         (read_all, all)
+    }
+
+    /// An array of integers in `range`, and whether all of them could be read.
+    pub fn integers(
+        &self,
+        name: &'static str,
+        range: RangeInclusive<u32>,
+        findings: &mut Findings,
+    ) -> (Vec<Field<u32>>, bool) {
+        const WANTED: &str = "an array of integers";
+        let Some(value) = self.value(name, Need::Optional, findings) else {
+            return (Vec::new(), true);
+        };
+        let DeValue::Array(array) = value.get_ref() else {
+            findings.push(self.wrong_type(name, value, WANTED));
+            return (Vec::new(), false);
+        };
+        let elements = array.iter();
+        let read: Vec<_> = elements
+            .filter_map(|e| self.integer_of(name, e, WANTED, range.clone(), findings))
+            .collect();
+        let all = read.len() == array.len();
+        (read, all)
     }
 
     /// A table, such as `[rss]`.

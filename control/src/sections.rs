@@ -18,6 +18,9 @@ use toml::de::DeTable;
 
 use crate::WORKER_COUNT_MAX;
 use crate::cluster::{self, ClusterDraft};
+use crate::daemon::{self, DaemonConfig};
+use crate::health::{self, HealthConfig};
+use crate::io::{self, DeviceDraft, IoConfig};
 use crate::problem::{Code, Finding, Findings, Span, shown};
 use crate::read::{Field, Key, Need, Schema, Table, list, nearest};
 use crate::value::{self, Bad};
@@ -35,6 +38,8 @@ pub(crate) static ROOT: Schema = Schema {
         Key("table", "[table]"),
         Key("rss", "[rss]"),
         Key("local_ports", "[local_ports]"),
+        Key("io", "[io]"),
+        Key("daemon", "[daemon]"),
         Key("timeouts", "[timeouts]"),
         Key("cluster", "[cluster]"),
         Key("port", "[[port]]"),
@@ -87,6 +92,8 @@ static PORT: Schema = Schema {
     title: "[[port]]",
     keys: &[
         Key("name", "\"clients\""),
+        Key("device", "\"eth1\""),
+        Key("tap", "\"ek0\""),
         Key("mac", "\"02:00:00:00:00:01\""),
         Key("addresses", "[\"10.0.0.2/24\", \"2001:db8::2/64\"]"),
         Key("mtu", "1500"),
@@ -119,6 +126,7 @@ static SERVICE: Schema = Schema {
         Key("replicate", "\"synack\""),
         Key("local_addresses", "[\"10.0.0.10\"]"),
         Key("timeouts", "[service.timeouts]"),
+        Key("health", "[service.health]"),
         Key("server", "[[service.server]]"),
     ],
 };
@@ -133,6 +141,10 @@ pub(crate) static ALL: &[&Schema] = &[
     &TABLE,
     &RSS,
     &LOCAL_PORTS,
+    &io::IO,
+    &io::DPDK,
+    &daemon::DAEMON,
+    &daemon::LOG,
     &TIMEOUTS,
     &TIMEOUTS_TCP,
     &TIMEOUTS_UDP,
@@ -140,6 +152,7 @@ pub(crate) static ALL: &[&Schema] = &[
     &ROUTE,
     &NEIGHBOUR,
     &SERVICE,
+    &health::HEALTH,
     &SERVER,
     &cluster::CLUSTER,
     &cluster::VRRP,
@@ -181,6 +194,10 @@ pub(crate) struct Draft {
     pub(crate) local_port_min: Field<u16>,
     pub(crate) spec: SnapshotSpec,
     pub(crate) cluster: Option<ClusterDraft>,
+    pub(crate) io: IoConfig,
+    pub(crate) daemon: DaemonConfig,
+    /// Index by index of `spec.services`.
+    pub(crate) health: Vec<Option<HealthConfig>>,
     /// Index by index what `spec` holds.
     pub(crate) places: Places,
 }
@@ -246,6 +263,11 @@ pub(crate) fn draft(tree: &DeTable<'_>, node: Option<&str>, findings: &mut Findi
     let sub = |name, schema, findings: &mut Findings| root.table(name, schema, ALL, findings);
 
     let workers = root.integer("workers", 1..=u32::from(WORKER_COUNT_MAX), findings);
+    let worker_count = match (&workers, root.has("workers")) {
+        (None, true) => None,
+        (workers, _) => Some(workers.as_ref().map_or(1, |w| w.value)),
+    };
+    let worker_count = worker_count.and_then(|w| u8::try_from(w).ok());
     let workers = narrow(workers, 1, root.span_of("workers"));
     let table = sub("table", &TABLE, findings);
     let rss = sub("rss", &RSS, findings);
@@ -296,9 +318,13 @@ pub(crate) fn draft(tree: &DeTable<'_>, node: Option<&str>, findings: &mut Findi
         local_port_min,
         spec: SnapshotSpec::default(),
         cluster: cluster::read(&root, node, findings),
+        io: IoConfig::default(),
+        daemon: daemon::read(&root, findings),
+        health: Vec::new(),
         places: Places::default(),
     };
-    let ports = draft.ports(&root, findings);
+    let (ports, devices) = draft.ports(&root, findings);
+    draft.io = io::read(&root, worker_count, devices, findings);
     draft.routes(&root, &ports, findings);
     draft.neighbours(&root, &ports, findings);
     if let Some(cluster) = &mut draft.cluster {
@@ -403,7 +429,7 @@ fn read_timeouts(
 }
 
 impl Draft {
-    fn ports(&mut self, root: &Table<'_, '_>, findings: &mut Findings) -> PortNames {
+    fn ports(&mut self, root: &Table<'_, '_>, findings: &mut Findings) -> (PortNames, Vec<DeviceDraft>) {
         let (ports, whole) = root.tables("port", &PORT, ALL, findings);
         if ports.is_empty() && whole {
             let help = "add a `[[port]]` with `name`, `mac` and `addresses`";
@@ -413,6 +439,7 @@ impl Draft {
             ids: BTreeMap::new(),
             unread: !whole,
         };
+        let mut devices = Vec::new();
         for (i, port) in ports.iter().enumerate() {
             let name = port.parsed("name", Need::Required, name, findings);
             // What the node's own entry in the cluster says counts instead of what stands here.
@@ -431,6 +458,7 @@ impl Draft {
                 .map_or_else(|| port.span_of("mac"), |m| m.span.clone());
             let mac = own.mac.or(mac);
             let addresses = own.addresses.unwrap_or(addresses);
+            devices.push(own.device.over(DeviceDraft::read(port, findings)));
             let mtu = port.integer("mtu", MTU_MIN..=u32::from(u16::MAX), findings);
             match (&name, u16::try_from(i)) {
                 (Some(name), Ok(id)) => {
@@ -453,7 +481,7 @@ impl Draft {
                 addresses: addresses.into_iter().map(|a| a.span).collect(),
             });
         }
-        known
+        (known, devices)
     }
 
     fn routes(&mut self, root: &Table<'_, '_>, ports: &PortNames, findings: &mut Findings) {
@@ -537,6 +565,8 @@ impl Draft {
         let timeouts = timeouts.map_or(base, |t| {
             read_timeouts(&t, base, proto.as_ref().map(|p| p.value), findings)
         });
+        let health = table.table("health", &health::HEALTH, ALL, findings);
+        self.health.push(health.and_then(|t| health::read(&t, findings)));
         let (tables, tables_read) = table.tables("server", &SERVER, ALL, findings);
         let mut servers = Vec::new();
         let mut places = Vec::new();

@@ -296,7 +296,7 @@ pub(crate) fn rss_key(text: &str) -> Result<Vec<u8>, Bad> {
     }
 }
 
-fn hex_pairs(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn hex_pairs(text: &str) -> Option<Vec<u8>> {
     text.split(':')
         .map(|pair| match pair.as_bytes() {
             [a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => u8::from_str_radix(pair, 16).ok(),

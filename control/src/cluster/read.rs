@@ -9,6 +9,7 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::tuple::Family;
 use evenkeel_core::wire::MacAddr;
 
+use crate::io::DeviceDraft;
 use crate::problem::{Code, Finding, Findings, Span, shown};
 use crate::read::{Field, Key, Need, Schema, Table, list, nearest};
 use crate::sections::{ALL, Names, PortNames, name};
@@ -54,6 +55,8 @@ pub(crate) static NODE_PORT: Schema = Schema {
     title: "[[cluster.node.port]]",
     keys: &[
         Key("name", "\"clients\""),
+        Key("device", "\"eth1\""),
+        Key("tap", "\"ek0\""),
         Key("mac", "\"02:00:00:00:00:01\""),
         Key("addresses", "[\"10.0.0.2/24\", \"2001:db8::2/64\"]"),
     ],
@@ -148,6 +151,7 @@ struct NodePort {
     mac: Option<Field<MacAddr>>,
     mac_written: bool,
     addresses: Option<Vec<Field<(IpAddr, u8)>>>,
+    device: DeviceDraft,
 }
 
 /// What the own node's entry says of a port.
@@ -157,6 +161,7 @@ pub(crate) struct OwnPort {
     pub(crate) addresses: Option<Vec<Field<(IpAddr, u8)>>>,
     /// The address of the interface stands with the node, or may do.
     pub(crate) mac_elsewhere: bool,
+    pub(crate) device: DeviceDraft,
 }
 
 impl ClusterDraft {
@@ -182,6 +187,7 @@ impl ClusterDraft {
             mac: port.mac.clone(),
             addresses: port.addresses.clone(),
             mac_elsewhere: port.mac_written,
+            device: port.device.clone(),
         }
     }
 
@@ -264,25 +270,13 @@ pub(crate) fn read(
         return None;
     };
     let id = table.required_integer("id", 1..=u32::MAX, findings);
-    let heartbeat = time(
-        &table,
-        "heartbeat",
-        HEARTBEAT_RANGE.0,
-        HEARTBEAT_RANGE.1,
-        findings,
-    )
-    .unwrap_or(HEARTBEAT);
+    let mut time = |name, min, max| table.duration_in(name, min..=max, findings).map(|t| t.value);
+    let heartbeat = time("heartbeat", HEARTBEAT_RANGE.0, HEARTBEAT_RANGE.1).unwrap_or(HEARTBEAT);
+    let margin = time("lease_margin", Duration::ZERO, HEARTBEAT_RANGE.1 * 100);
+    let join_time = time("join_time", HEARTBEAT_RANGE.0, JOIN_TIME_MAX);
     let down_count = table
         .integer("down_count", 2..=100, findings)
         .map_or(DOWN_COUNT, |n| n.value);
-    let margin = time(
-        &table,
-        "lease_margin",
-        Duration::ZERO,
-        HEARTBEAT_RANGE.1 * 100,
-        findings,
-    );
-    let join_time = time(&table, "join_time", HEARTBEAT_RANGE.0, JOIN_TIME_MAX, findings);
     // A default is never what is wrong.
     let join_time = join_time.unwrap_or_else(|| JOIN_TIME.max(heartbeat * (down_count + 1)));
     let (announce, _) = table.list("announce", name, findings);
@@ -331,34 +325,12 @@ pub(crate) fn read(
     })
 }
 
-/// A duration from `min` to `max`.
-fn time(
-    table: &Table<'_, '_>,
-    name: &'static str,
-    min: Duration,
-    max: Duration,
-    findings: &mut Findings,
-) -> Option<Duration> {
-    let time = table.duration(name, findings)?;
-    if (min..=max).contains(&time.value) {
-        return Some(time.value);
-    }
-    let message = format!("`{name}` is out of range: {}", value::show_duration(time.value));
-    let help = format!(
-        "write a duration from {} to {}",
-        value::show_duration(min),
-        value::show_duration(max)
-    );
-    findings.push(Finding::new(Code::OutOfRange, time.span, message, help).label("out of range"));
-    None
-}
-
 fn read_vrrp(table: &Table<'_, '_>, findings: &mut Findings) -> VrrpDraft {
     let vrid = table.required_integer("vrid", 1..=255, findings);
     let port_name = table.parsed("port", Need::Required, name, findings);
     let max = Duration::from_millis(10 * u64::from(INTERVAL_CS_MAX));
-    let interval = time(table, "interval", Duration::from_millis(10), max, findings);
-    let centiseconds = interval.and_then(|time| {
+    let interval = table.duration_in("interval", Duration::from_millis(10)..=max, findings);
+    let centiseconds = interval.map(|i| i.value).and_then(|time| {
         let ms = time.as_millis();
         if !ms.is_multiple_of(CENTISECOND_MS) {
             let rounded = ms.next_multiple_of(CENTISECOND_MS);
@@ -415,6 +387,7 @@ fn read_node(table: &Table<'_, '_>, names: &mut Names, findings: &mut Findings) 
         let (addresses, _) = t.list("addresses", value::prefix, findings);
         NodePort {
             name,
+            device: DeviceDraft::read(t, findings),
             mac,
             mac_written: t.has("mac"),
             addresses: t.has("addresses").then_some(addresses),
