@@ -76,6 +76,15 @@ impl Complaint {
     }
 }
 
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Complaint::Plain(plain) => plain.fmt(f),
+            Complaint::Config(errors) => errors.fmt(f),
+        }
+    }
+}
+
 impl From<ConfigErrors> for Complaint {
     fn from(errors: ConfigErrors) -> Self {
         Complaint::Config(Box::new(errors))

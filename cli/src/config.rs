@@ -100,8 +100,13 @@ pub(crate) fn read_text(path: &Path, what: &str, described: &str, len_max: usize
 
 /// The config in a file, for this `node` of its cluster.
 pub(crate) fn load(path: &Path, node: Option<&str>) -> Result<Config, Complaint> {
+    load_with(path, node, &mut Ids::new())
+}
+
+/// As [`load`], with the ids that were given before.
+pub(crate) fn load_with(path: &Path, node: Option<&str>, ids: &mut Ids) -> Result<Config, Complaint> {
     let name = path.display().to_string();
-    Ok(parse_as(&name, &read(path)?, node, &mut Ids::new())?)
+    Ok(parse_as(&name, &read(path)?, node, ids)?)
 }
 
 /// Whether this is how standard input is called.

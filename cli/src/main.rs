@@ -5,6 +5,8 @@ mod complaint;
 mod completions;
 mod config;
 mod replay;
+#[cfg(unix)]
+mod run;
 mod signals;
 mod sim;
 
@@ -39,6 +41,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Sim(sim::Args),
+    #[cfg(unix)]
+    Run(run::Args),
     Replay(replay::Args),
     Check(check::Args),
     Completions(completions::Args),
@@ -78,7 +82,7 @@ fn main() -> ExitCode {
             if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
                 let _ = writeln!(
                     io::stderr(),
-                    "\nerror: a command is missing: replay, check or completions"
+                    "\nerror: a command is missing: run, sim, replay, check or completions"
                 );
             }
             return if error.use_stderr() {
@@ -91,6 +95,8 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Sim(args) => sim::run(&args),
+        #[cfg(unix)]
+        Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -3,7 +3,7 @@
 //! [`LiveInterface`] receives without blocking into a frame buffer and sends frames; [`BpfFilter`] applies a
 //! filter expression to frames from anywhere, such as a capture file.
 
-use pcap::{Active, BpfProgram, Capture, Dead, Device, Linktype, Precision};
+use pcap::{Active, BpfProgram, Capture, Dead, Device, Direction, Linktype, Precision};
 
 use crate::file::{FrameError, LinkType, append_ethernet};
 
@@ -17,6 +17,8 @@ pub struct LiveOptions {
     /// How long the system may gather packets before it hands them over, in milliseconds. With immediate
     /// mode, which is always on, it hands them over at once; some systems want a timeout nevertheless.
     pub timeout_ms: u16,
+    /// Leave out the frames that this machine sends, its own ones included.
+    pub inbound_only: bool,
     /// A filter expression, such as `tcp port 80`; see pcap-filter(7). Names in it may be looked up by DNS.
     pub filter: Option<String>,
 }
@@ -27,6 +29,7 @@ impl Default for LiveOptions {
             promiscuous: false,
             snap_len: u16::MAX,
             timeout_ms: 1,
+            inbound_only: false,
             filter: None,
         }
     }
@@ -197,6 +200,9 @@ impl LiveInterface {
             });
         }
         let mut capture = capture.setnonblock().map_err(failed)?;
+        if options.inbound_only {
+            capture.direction(Direction::In).map_err(failed)?;
+        }
         if let Some(expression) = &options.filter {
             capture
                 .filter(expression, true)
@@ -248,16 +254,14 @@ impl LiveInterface {
     ///
     /// [`LiveError::Send`], or [`LiveError::UnsupportedLink`] if the interface is not Ethernet.
     pub fn send(&mut self, frame: &[u8]) -> Result<(), LiveError> {
-        let device = || self.device.clone();
         if self.link != LinkType::ETHERNET {
             return Err(LiveError::UnsupportedLink {
-                device: device(),
+                device: self.device.clone(),
                 link: self.link,
             });
         }
-        let device = device();
         self.capture.sendpacket(frame).map_err(|error| LiveError::Send {
-            device,
+            device: self.device.clone(),
             len: frame.len(),
             message: words(&error),
         })

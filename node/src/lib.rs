@@ -1,5 +1,56 @@
-//! The daemon's parts that own a clock, a thread or a mapping.
+//! The daemon: what owns a clock, a thread, a socket or a mapping. The engine and all decisions about the cluster are
+//! core's; here are the threads that drive them.
+//!
+//! - A *worker* thread (`worker`) runs `step` over its packet I/O (`io`), for ever.
+//! - The *control* thread (`control`) drives core's `Control`: sync frames of other nodes (`transport`), events of
+//!   workers, timers, signals.
+//! - A *lane* (`lane`) lies between it and each worker: bounded rings.
+//!
+//! [`run`] puts all of it together, or refuses with a reason and a remedy before any of it has begun.
 
-#![forbid(unsafe_code)]
-
+#[cfg(unix)]
+mod clock;
+#[cfg(unix)]
+mod control;
+#[cfg(unix)]
+mod daemon;
+#[cfg(unix)]
+mod identity;
+#[cfg(unix)]
+mod io;
+#[cfg(unix)]
+mod lane;
+pub mod log;
 pub mod memory;
+#[cfg(unix)]
+mod serving;
+#[cfg(unix)]
+mod system;
+#[cfg(unix)]
+mod telling;
+#[cfg(unix)]
+mod transport;
+#[cfg(unix)]
+mod worker;
+
+#[cfg(unix)]
+pub use control::{Ended, Reload};
+#[cfg(unix)]
+pub use daemon::run;
+
+/// Why a daemon does not start, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+pub(crate) fn refusal(message: impl Into<String>, help: impl Into<String>) -> Refusal {
+    Refusal {
+        message: message.into(),
+        help: help.into(),
+    }
+}

@@ -1,0 +1,454 @@
+//! The control thread: what a node knows beside its packets, in one place. It drives core's `Control` with what comes
+//! from other nodes, from workers and from the clock, and carries out what it says.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use evenkeel_control::Config;
+use evenkeel_core::cluster::{Alarm, Control, ControlSink, NodeCommand, NodeEvent, NodeId};
+use evenkeel_core::port::{PortId, WorkerId};
+use evenkeel_core::service::Snapshot;
+use evenkeel_core::sync::{Destination, SyncCommand, SyncMessage};
+use evenkeel_core::time::Instant;
+use evenkeel_core::worker::{BucketMap, Command, Event};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::lane::{ControlBell, Lane};
+use crate::serving::Serving;
+use crate::system::Manager;
+use crate::telling::Names;
+use crate::transport::{Ear, Voice};
+
+/// Frames of other nodes that are taken in one turn, at most.
+const RECEIVE_COUNT_MAX: usize = 256;
+/// Items of each ring of a worker that are taken in one turn, at most.
+const TURN_COUNT_MAX: usize = 256;
+/// The thread wakes at least so often.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// So long the last frames have to leave, when the node ends.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
+
+/// How a daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It had nobody to hand over to, as there is no cluster or no other node was alive.
+    Alone,
+    /// Another node holds all that it held.
+    HandedOver,
+    /// The time for it was over, or a second signal came: others adopt what was left.
+    InHaste,
+    /// A worker fell. The node leaves at once, so that others take over what it can forward no more.
+    Fault,
+}
+
+/// What the control side has to say, and where it goes.
+struct Out {
+    lanes: Vec<Arc<Lane>>,
+    buckets: BucketMap,
+    voice: Option<Voice>,
+    /// What happened, for the log; told after the turn.
+    events: Vec<NodeEvent>,
+}
+
+impl ControlSink for Out {
+    fn sync(&mut self, to: Option<NodeId>, frame: &[u8]) -> Option<Instant> {
+        let now = clock::now();
+        self.voice
+            .as_ref()
+            .is_some_and(|voice| voice.send(to, frame))
+            .then_some(now)
+    }
+
+    fn frame(&mut self, port: PortId, frame: Vec<u8>) -> Option<Instant> {
+        // The first worker says when it left.
+        if let Some(lane) = self.lanes.first() {
+            lane.frame(port, frame);
+        }
+        None
+    }
+
+    fn command(&mut self, worker: WorkerId, command: SyncCommand) {
+        if let Some(lane) = self.lanes.get(usize::from(worker.0)) {
+            lane.command(Command::Sync(command));
+        }
+    }
+
+    fn message(&mut self, message: SyncMessage) {
+        let worker = self.buckets.worker(message.bucket);
+        if let Some(lane) = self.lanes.get(usize::from(worker.0)) {
+            lane.message(message);
+        }
+    }
+
+    fn event(&mut self, event: NodeEvent) {
+        self.events.push(event);
+    }
+}
+
+/// Reads the node's config again, with the ids that it gave before; or says why it cannot be used.
+pub type Reload = Box<dyn FnMut() -> Result<Config, String>>;
+
+/// How far the end of the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Not,
+    /// It hands over, until this time at most.
+    Draining(Instant),
+    /// It has said that it leaves; its last frames leave until this time at most.
+    Leaving(Instant, Ended),
+}
+
+/// What a control side is made of.
+pub(crate) struct Parts {
+    pub(crate) control: Option<Control>,
+    pub(crate) lanes: Vec<Arc<Lane>>,
+    pub(crate) buckets: BucketMap,
+    pub(crate) net: Option<(Ear, Voice)>,
+    pub(crate) bell: Arc<ControlBell>,
+    pub(crate) drain_limit: Duration,
+    pub(crate) names: Names,
+    pub(crate) manager: Manager,
+    pub(crate) config: Config,
+    pub(crate) reload: Reload,
+}
+
+/// See the module.
+pub(crate) struct ControlSide {
+    control: Option<Control>,
+    out: Out,
+    ear: Option<Ear>,
+    bell: Arc<ControlBell>,
+    drain_limit: Duration,
+    ending: Ending,
+    alarms: BTreeSet<Alarm>,
+    names: Names,
+    manager: Manager,
+    config: Config,
+    reload: Reload,
+    serving: Serving,
+    /// The snapshot that workers are to take, by worker: those whose ring was full are told later.
+    untold: Vec<Option<Arc<Snapshot>>>,
+}
+
+/// Signals that a daemon heeds.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn received(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}
+
+impl ControlSide {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (ear, voice) = parts.net.unzip();
+        let untold = parts.lanes.iter().map(|_| None).collect();
+        ControlSide {
+            control: parts.control,
+            out: Out {
+                lanes: parts.lanes,
+                buckets: parts.buckets,
+                voice,
+                events: Vec::new(),
+            },
+            ear,
+            bell: parts.bell,
+            drain_limit: parts.drain_limit,
+            ending: Ending::Not,
+            alarms: BTreeSet::new(),
+            names: parts.names,
+            manager: parts.manager,
+            serving: Serving::new(parts.config.spec.clone()),
+            config: parts.config,
+            reload: parts.reload,
+            untold,
+        }
+    }
+
+    /// Runs until the node has ended.
+    pub(crate) async fn run(&mut self, mut signals: Signals) -> Ended {
+        self.manager.ready();
+        let bell = Arc::clone(&self.bell);
+        loop {
+            let more = self.turn();
+            if let Some(ended) = self.ended() {
+                return ended;
+            }
+            if more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.bell.lie_down();
+            if self.out.lanes.iter().any(|lane| lane.has_news()) {
+                self.bell.get_up();
+                continue;
+            }
+            let wait = self.wait();
+            let heard = async {
+                match &mut self.ear {
+                    Some(ear) => ear.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut asked = None;
+            tokio::select! {
+                biased;
+                signal = signals.received() => asked = Some(signal),
+                () = bell.rung() => (),
+                () = heard => (),
+                () = tokio::time::sleep(wait) => (),
+            }
+            self.bell.get_up();
+            match asked {
+                Some(Asked::End) => self.end(),
+                Some(Asked::Reload) => self.reload(),
+                None => (),
+            }
+        }
+    }
+
+    /// Until something is due.
+    fn wait(&self) -> Duration {
+        let control = self.control.as_ref().and_then(Control::poll_timeout);
+        let ending = match self.ending {
+            Ending::Not => None,
+            Ending::Draining(until) | Ending::Leaving(until, _) => Some(until),
+        };
+        let due = control.into_iter().chain(ending).min();
+        let left = due.map(|at| at.as_nanos().saturating_sub(clock::now().as_nanos()));
+        let left = left.map_or(SLEEP_MAX, |left| Duration::from_nanos(left).min(SLEEP_MAX));
+        self.manager
+            .interval()
+            .map_or(left, |interval| left.min(interval))
+    }
+
+    /// Takes in what waits, does what is due; whether more waits.
+    fn turn(&mut self) -> bool {
+        let now = clock::now();
+        let Self {
+            control, out, ear, ..
+        } = self;
+        // First of all it finds out that it stood still.
+        if let Some(control) = control {
+            control.handle_timeout(now, out);
+        }
+        let mut more = false;
+        if let (Some(control), Some(ear)) = (&mut *control, ear) {
+            let taken = ear.receive(RECEIVE_COUNT_MAX, |frame| {
+                // What is refused is counted there.
+                let _ = control.handle_sync(clock::now(), frame, out);
+            });
+            more |= taken >= RECEIVE_COUNT_MAX / 2;
+        }
+        for worker in 0..out.lanes.len() {
+            more |= Self::hear_worker(control, out, worker);
+        }
+        self.tell_snapshot();
+        self.report();
+        self.manager
+            .feed(now.as_nanos(), self.out.lanes.iter().map(|lane| &**lane));
+        more
+    }
+
+    /// Takes in what a worker has to say; whether more waits.
+    fn hear_worker(control: &mut Option<Control>, out: &mut Out, worker: usize) -> bool {
+        let Some(lane) = out.lanes.get(worker).map(Arc::clone) else {
+            return false;
+        };
+        let id = WorkerId(u8::try_from(worker).unwrap_or(u8::MAX));
+        for _ in 0..TURN_COUNT_MAX {
+            let Some((to, frame)) = lane.sync.pop() else { break };
+            let to = match to {
+                Destination::All => None,
+                Destination::One(peer) => Some(peer.node),
+            };
+            if let Some(voice) = &out.voice {
+                voice.send_of_worker(to, &frame);
+            }
+            // It came from there.
+            let _ = lane.sync_buffers.push(frame);
+        }
+        for _ in 0..TURN_COUNT_MAX {
+            let Some((at, frame)) = lane.sent.pop() else { break };
+            if let Some(control) = control {
+                control.handle_frame_sent(clock::now(), at, &frame, out);
+            }
+        }
+        for _ in 0..TURN_COUNT_MAX {
+            let Some((port, frame)) = lane.punted.pop() else {
+                break;
+            };
+            if let Some(control) = control {
+                control.handle_frame(clock::now(), port, &frame, out);
+            }
+            let _ = lane.punt_buffers.push(frame);
+        }
+        for _ in 0..TURN_COUNT_MAX {
+            match lane.events.pop() {
+                Some(Event::Sync(event)) => {
+                    if let Some(control) = control {
+                        control.handle_event(clock::now(), id, event, out);
+                    }
+                }
+                // Freed here, and not on the fast path.
+                Some(Event::SnapshotReleased(snapshot)) => drop(snapshot),
+                None => break,
+            }
+        }
+        lane.has_news()
+    }
+
+    /// What changed of what is served by goes to all workers; the latest counts.
+    fn tell_snapshot(&mut self) {
+        if let Some(snapshot) = self.serving.changed() {
+            self.untold.fill(Some(snapshot));
+        }
+        for (lane, untold) in self.out.lanes.iter().zip(&mut self.untold) {
+            if let Some(snapshot) = untold
+                && lane.command(Command::SetSnapshot(Arc::clone(snapshot)))
+            {
+                *untold = None;
+            }
+        }
+    }
+
+    /// The config is to be read again. What is wrong with it, or needs a restart, is said, and nothing changes.
+    fn reload(&mut self) {
+        let new = match (self.reload)() {
+            Ok(new) => new,
+            Err(why) => return warn!("the config is not taken, and the old one stays: {why}"),
+        };
+        let fixed = self.config.restart_needed(&new);
+        if !fixed.is_empty() {
+            return warn!(
+                "the config is not taken, and the old one stays: {} changed, which needs a restart",
+                fixed.join(", ")
+            );
+        }
+        self.serving.reload(new.spec.clone());
+        self.config = new;
+        info!(
+            services = self.config.spec.services.len(),
+            "the config was read again"
+        );
+    }
+
+    /// The node is asked to end; asked again, it does so at once.
+    fn end(&mut self) {
+        let now = clock::now();
+        self.manager.stopping();
+        let limit = Instant::from_nanos(now.as_nanos().saturating_add(self.drain_limit.as_nanos() as u64));
+        let alone = self
+            .control
+            .as_ref()
+            .is_none_or(|c| c.core().peers_up().next().is_none());
+        match self.ending {
+            Ending::Not if alone => self.leave(now, Ended::Alone),
+            Ending::Not if self.drain_limit.is_zero() => self.leave(now, Ended::InHaste),
+            Ending::Not => {
+                info!(limit = ?self.drain_limit, "asked to end: sessions are handed over first");
+                self.ending = Ending::Draining(limit);
+                if let Some(control) = &mut self.control {
+                    control.handle_command(now, NodeCommand::Drain, &mut self.out);
+                }
+            }
+            Ending::Draining(_) => self.leave(now, Ended::InHaste),
+            Ending::Leaving(..) => self.ending = Ending::Leaving(now, Ended::InHaste),
+        }
+    }
+
+    /// Says that the node leaves.
+    fn leave(&mut self, now: Instant, how: Ended) {
+        let why = match how {
+            Ended::Alone => "no other node is there to take over",
+            Ended::HandedOver => "all is handed over",
+            Ended::InHaste => "what is left is for others to take over",
+            Ended::Fault => "a worker has ended by a fault of its own",
+        };
+        info!("leaving: {why}");
+        if let Some(control) = &mut self.control {
+            control.handle_command(now, NodeCommand::Shutdown, &mut self.out);
+        }
+        let until = now.as_nanos().saturating_add(LAST_WORDS_TIME.as_nanos() as u64);
+        self.ending = Ending::Leaving(Instant::from_nanos(until), how);
+    }
+
+    /// Whether the node has ended by now, and how.
+    fn ended(&mut self) -> Option<Ended> {
+        let now = clock::now();
+        let fallen = self
+            .out
+            .lanes
+            .iter()
+            .any(|lane| lane.ended.load(Ordering::Acquire));
+        if fallen && !matches!(self.ending, Ending::Leaving(..)) {
+            self.leave(now, Ended::Fault);
+        }
+        if let Ending::Draining(until) = self.ending {
+            let core = self.control.as_ref().map(Control::core);
+            if core.is_none_or(|core| core.is_drained()) {
+                self.leave(now, Ended::HandedOver);
+            } else if core.is_some_and(|core| core.peers_up().next().is_none()) {
+                self.leave(now, Ended::Alone);
+            } else if until <= now {
+                self.leave(now, Ended::InHaste);
+            }
+        }
+        let Ending::Leaving(until, how) = self.ending else {
+            return None;
+        };
+        // Frames for data ports wait for the first worker, and are reported when they have left.
+        let said = self
+            .out
+            .lanes
+            .iter()
+            .all(|lane| lane.frames.is_empty() && !lane.has_news());
+        (said || until <= now).then_some(how)
+    }
+
+    /// Logs what happened.
+    fn report(&mut self) {
+        for event in self.out.events.drain(..) {
+            let what = self.names.event(&event);
+            match event {
+                NodeEvent::Alarm(alarm) => {
+                    self.alarms.insert(alarm);
+                    warn!("{what}");
+                }
+                NodeEvent::Cleared(alarm) => {
+                    self.alarms.remove(&alarm);
+                    info!("{what}");
+                }
+                _ => info!("{what}"),
+            }
+        }
+    }
+}

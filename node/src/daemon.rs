@@ -1,0 +1,247 @@
+//! A daemon is put together here, in an order in which nothing is half started: first all that may be refused, then
+//! threads, and then it says that it is ready.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+
+use evenkeel_control::{Config, Driver, Idle};
+use evenkeel_core::cluster::{Control, Incarnation, NodeId, PeerId};
+use evenkeel_core::port::WorkerId;
+use evenkeel_core::sync::codec::BULK_FRAME_LEN_MAX;
+use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
+use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
+use tracing::{error, info};
+
+use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
+use crate::identity::{Lock, incarnation};
+use crate::lane::{ControlBell, Lane};
+use crate::memory::{MappedMemory, Pages};
+use crate::system::Manager;
+use crate::telling::Names;
+use crate::worker::Wires;
+use crate::{Refusal, clock, io, refusal, system, transport, worker};
+
+/// Runs a node until it is asked to end. SIGHUP makes it `reload` its config.
+///
+/// # Errors
+///
+/// Why it cannot start; nothing has begun then.
+pub fn run(config: Config, reload: Reload) -> Result<Ended, Refusal> {
+    let _lock = Lock::take(&config.daemon.ctl)?;
+    let life = incarnation(config.daemon.state.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| limits("cannot start the runtime", &e))?;
+    runtime.block_on(assemble(config, reload, life))
+}
+
+fn limits(what: &str, error: &std::io::Error) -> Refusal {
+    refusal(
+        format!("{what}: {error}"),
+        "see the limits of this process (ulimit -a) and of its cgroup",
+    )
+}
+
+async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<Ended, Refusal> {
+    let signals = Signals::listen().map_err(|e| limits("cannot listen to signals", &e))?;
+    let bell = Arc::new(ControlBell::default());
+    let lanes: Vec<Arc<Lane>> = (0..config.workers)
+        .map(|_| Lane::new(Arc::clone(&bell), BULK_FRAME_LEN_MAX).map(Arc::new))
+        .collect::<Result<_, _>>()
+        .map_err(|e| limits("cannot make an eventfd", &e))?;
+    let net = match &config.cluster {
+        Some(cluster) => {
+            let own = cluster.node(cluster.config.id).map(|n| n.sync);
+            let peers: Vec<(NodeId, SocketAddr)> = cluster
+                .nodes
+                .iter()
+                .filter(|n| n.id != cluster.config.id)
+                .map(|n| (n.id, n.sync))
+                .collect();
+            own.map(|own| transport::open(own, &peers)).transpose()?
+        }
+        None => None,
+    };
+    let me = config.cluster.as_ref().map(|c| PeerId {
+        node: c.config.id,
+        incarnation: life,
+    });
+    let seed = seed()?;
+    let buckets = BucketMap::dealt(config.workers.into());
+    let workers = (0..config.workers).map(|id| make_worker(&config, me, &buckets, seed, id));
+    let workers = workers.collect::<Result<Vec<_>, _>>()?;
+    let control = match &config.cluster {
+        Some(c) => {
+            let made = Control::new(c.config.clone(), life, config.workers, seed, clock::now());
+            Some(made.map_err(|errors| {
+                let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                refusal(all.join("; "), "correct [cluster]; `evenkeel check` says where")
+            })?)
+        }
+        None => None,
+    };
+    let threads = spawn(&config, workers, &lanes)?;
+    info!(
+        node = config.cluster.as_ref().map(|c| c.name.as_str()),
+        incarnation = life.0,
+        workers = config.workers,
+        services = config.spec.services.len(),
+        "running"
+    );
+    let mut side = ControlSide::new(Parts {
+        control,
+        lanes: lanes.clone(),
+        buckets,
+        net,
+        bell,
+        drain_limit: config.daemon.drain_limit,
+        names: Names::new(config.cluster.as_ref()),
+        manager: Manager::new(),
+        reload,
+        config,
+    });
+    let ended = side.run(signals).await;
+    for lane in &lanes {
+        lane.stop.store(true, Ordering::Relaxed);
+        lane.worker_bell.ring();
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            error!("a worker ended by a fault of its own");
+        }
+    }
+    info!(?ended, "ended");
+    Ok(ended)
+}
+
+/// What all randomness of this life comes from.
+fn seed() -> Result<u64, Refusal> {
+    let mut bytes = [0; 8];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    got.map_err(|e| limits("the system gives no random numbers", &e.into()))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn make_worker(
+    config: &Config,
+    me: Option<PeerId>,
+    buckets: &BucketMap,
+    seed: u64,
+    id: u8,
+) -> Result<Worker, Refusal> {
+    let mut memory = MappedMemory::reserve(config.sizes, Pages::Huge)
+        .map_err(|e| refusal(e.to_string(), "lower `conns_v4` and `conns_v6` of [table]"))?;
+    let cluster = config.cluster.as_ref().zip(me);
+    let worker_config = WorkerConfig {
+        id: WorkerId(id),
+        buckets: buckets.clone(),
+        steering: Arc::clone(&config.steering),
+        sizes: config.sizes,
+        local_port_min: config.local_port_min,
+        seed,
+        cluster: cluster.map(|(c, id)| ClusterWorkerConfig {
+            id,
+            cluster: c.config.cluster,
+            sizes: ClusterSizes::default(),
+        }),
+    };
+    let mut worker = Worker::new(worker_config, &mut memory).map_err(|_| {
+        refusal(
+            "there is no memory for the tables",
+            "lower `conns_v4` and `conns_v6` of [table]",
+        )
+    })?;
+    worker
+        .handle_command(clock::now(), Command::SetSnapshot(Arc::clone(&config.snapshot)))
+        .map_err(|e| refusal(e.to_string(), "this is a fault of evenkeel: please report it"))?;
+    Ok(worker)
+}
+
+/// Opens the interfaces and starts the threads of all workers.
+fn spawn(config: &Config, workers: Vec<Worker>, lanes: &[Arc<Lane>]) -> Result<Vec<JoinHandle<()>>, Refusal> {
+    match config.io.driver {
+        Driver::Pcap => spawn_pcap(config, workers, lanes),
+        Driver::Dpdk => Err(refusal(
+            "this evenkeel was built without DPDK",
+            "build it with `--features dpdk`, or take `driver = \"pcap\"` in [io]",
+        )),
+    }
+}
+
+#[cfg(feature = "libpcap")]
+fn spawn_pcap(
+    config: &Config,
+    workers: Vec<Worker>,
+    lanes: &[Arc<Lane>],
+) -> Result<Vec<JoinHandle<()>>, Refusal> {
+    let devices = config
+        .spec
+        .ports
+        .iter()
+        .zip(&config.io.devices)
+        .map(|(port, device)| {
+            let name = device.name.clone().ok_or_else(|| {
+                refusal(
+                    format!("port {} has no device", port.name),
+                    format!(
+                        "name its interface: device = \"eth0\" with the [[port]] {}",
+                        port.name
+                    ),
+                )
+            })?;
+            Ok((name, port.mac.0))
+        });
+    let devices = devices.collect::<Result<Vec<_>, Refusal>>()?;
+    let wires = io::pcap::open(&devices, lanes)?;
+    start(config, workers, wires, lanes)
+}
+
+#[cfg(not(feature = "libpcap"))]
+fn spawn_pcap(_: &Config, _: Vec<Worker>, _: &[Arc<Lane>]) -> Result<Vec<JoinHandle<()>>, Refusal> {
+    Err(refusal(
+        "this evenkeel was built without libpcap",
+        "build it with `cargo build --release -p evenkeel-cli --features libpcap` (Debian: libpcap-dev)",
+    ))
+}
+
+#[cfg_attr(
+    not(feature = "libpcap"),
+    allow(dead_code, reason = "there is no driver to start")
+)]
+fn start<W: Wires + Send + 'static>(
+    config: &Config,
+    workers: Vec<Worker>,
+    wires: Vec<W>,
+    lanes: &[Arc<Lane>],
+) -> Result<Vec<JoinHandle<()>>, Refusal> {
+    // All that needs more is had by now.
+    if let Some(user) = &config.daemon.user {
+        system::become_user(user)?;
+    }
+    let may_sleep = config.io.idle == Idle::Sleep;
+    let mut threads = Vec::with_capacity(workers.len());
+    for (n, ((worker, wires), lane)) in workers.into_iter().zip(wires).zip(lanes).enumerate() {
+        let cpu = config.io.cores.get(n).copied();
+        let own = Arc::clone(lane);
+        let thread = Builder::new().name(format!("worker-{n}")).spawn(move || {
+            if let Some(cpu) = cpu {
+                system::pin(n, cpu);
+            }
+            worker::run(worker, wires, &own, may_sleep);
+        });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(e) => {
+                // Those that run already end by themselves.
+                lanes
+                    .iter()
+                    .for_each(|lane| lane.stop.store(true, Ordering::Relaxed));
+                return Err(limits("cannot start a thread", &e));
+            }
+        }
+    }
+    Ok(threads)
+}

@@ -1,0 +1,4 @@
+//! Packet I/O of workers: what a driver is asked for beside core's `Port`.
+
+#[cfg(feature = "libpcap")]
+pub(crate) mod pcap;

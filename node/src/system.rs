@@ -1,0 +1,175 @@
+//! What the daemon has to do with the system that it runs on: the user that it becomes, the service manager that it
+//! tells how it is, the cores of its threads.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::unistd::{Uid, User, getuid, setgid, setgroups, setuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities, set_keep_capabilities,
+    set_no_new_privs,
+};
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+
+use crate::lane::Lane;
+use crate::{Refusal, refusal};
+
+/// What a daemon needs after its start: to send and receive frames on interfaces that come back, and to ping.
+const KEPT: CapabilitySet = CapabilitySet::NET_RAW;
+
+/// Becomes another user, for good, and keeps [`KEPT`] alone. Threads that are made later are that user too.
+///
+/// # Errors
+///
+/// There is no such user, or this process may not become another one.
+pub(crate) fn become_user(name: &str) -> Result<(), Refusal> {
+    let user = match User::from_name(name) {
+        Ok(Some(user)) => user,
+        Ok(None) => {
+            return Err(refusal(
+                format!("there is no user {name}"),
+                format!("make one: useradd --system --no-create-home {name}; or correct `user` of [daemon]"),
+            ));
+        }
+        Err(error) => {
+            return Err(refusal(
+                format!("cannot look up the user {name}: {error}"),
+                "see /etc/nsswitch.conf and /etc/passwd",
+            ));
+        }
+    };
+    if getuid() == user.uid && !user.uid.is_root() {
+        return Ok(());
+    }
+    let refused = |what: &str, error: &dyn std::fmt::Display| {
+        refusal(
+            format!("cannot become the user {name}: {what}: {error}"),
+            "start as root, or without `user` of [daemon]",
+        )
+    };
+    set_keep_capabilities(true).map_err(|e| refused("keeping capabilities", &e))?;
+    setgroups(&[user.gid]).map_err(|e| refused("its groups", &e))?;
+    setgid(user.gid).map_err(|e| refused("its group", &e))?;
+    setuid(user.uid).map_err(|e| refused("its number", &e))?;
+    let kept = CapabilitySets {
+        effective: KEPT,
+        permitted: KEPT,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, kept).map_err(|e| refused("its capabilities", &e))?;
+    // Whatever is started from here on gains nothing either.
+    set_no_new_privs(true).map_err(|e| refused("giving up new privileges", &e))?;
+    if !user.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+        return Err(refused("the way back to root is open", &"it must not be"));
+    }
+    info!(user = name, uid = user.uid.as_raw(), "root is dropped");
+    Ok(())
+}
+
+/// Keeps the calling thread on one core.
+pub(crate) fn pin(worker: usize, cpu: u16) {
+    let mut set = CpuSet::new();
+    set.set(cpu.into());
+    if let Err(error) = sched_setaffinity(None, &set) {
+        warn!(worker, cpu, %error, "cannot be pinned to its core");
+    }
+}
+
+/// Tells the service manager, if there is one: that the node runs, that it ends, and that all workers beat.
+pub(crate) struct Manager {
+    /// It wants to hear so often that we live.
+    interval: Option<Duration>,
+    fed_at: u64,
+    /// The beats of all workers when it was fed.
+    beats: Vec<u64>,
+}
+
+impl Manager {
+    pub(crate) fn new() -> Self {
+        // Half of the time after which it would kill us.
+        let interval = sd_notify::watchdog_enabled().map(|after| after / 2);
+        Manager {
+            interval,
+            fed_at: 0,
+            beats: Vec::new(),
+        }
+    }
+
+    pub(crate) fn ready(&self) {
+        Self::tell(&[NotifyState::Ready]);
+    }
+
+    pub(crate) fn stopping(&self) {
+        Self::tell(&[NotifyState::Stopping]);
+    }
+
+    fn tell(state: &[NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(state) {
+            warn!(%error, "the service manager cannot be told");
+        }
+    }
+
+    /// How long the control thread may sleep at most.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    /// Feeds the watchdog, if it is time and every worker has turned since it was fed last.
+    pub(crate) fn feed<'a>(&mut self, now_ns: u64, lanes: impl Iterator<Item = &'a Lane>) -> bool {
+        let Some(interval) = self.interval else {
+            return false;
+        };
+        let due = self.fed_at.saturating_add(interval.as_nanos() as u64);
+        if self.fed_at != 0 && now_ns < due {
+            return false;
+        }
+        let beats: Vec<u64> = lanes.map(|lane| lane.beat.load(Ordering::Relaxed)).collect();
+        let first = self.beats.len() != beats.len();
+        let all = beats.iter().zip(&self.beats).all(|(now, then)| now != then);
+        if !first && !all {
+            return false;
+        }
+        self.beats = beats;
+        self.fed_at = now_ns;
+        Self::tell(&[NotifyState::Watchdog]);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_only_while_every_worker_beats() {
+        let lanes: Vec<Lane> = (0..2)
+            .map(|_| Lane::new(Arc::default(), 64).expect("made"))
+            .collect();
+        let mut manager = Manager {
+            interval: Some(Duration::from_nanos(100)),
+            fed_at: 0,
+            beats: Vec::new(),
+        };
+        let beat = |n: usize| lanes[n].beat.fetch_add(1, Ordering::Relaxed);
+        assert!(manager.feed(1000, lanes.iter()), "the first time");
+        beat(0);
+        beat(1);
+        assert!(!manager.feed(1050, lanes.iter()), "too early");
+        assert!(manager.feed(1100, lanes.iter()));
+        beat(0);
+        assert!(!manager.feed(1300, lanes.iter()), "one stands still");
+        beat(0);
+        assert!(!manager.feed(5000, lanes.iter()), "still");
+        beat(1);
+        assert!(manager.feed(5001, lanes.iter()), "as soon as it turns again");
+    }
+
+    #[test]
+    fn a_user_that_is_not_there_is_refused() {
+        let refused = become_user("no-such-user-of-evenkeel").expect_err("nobody");
+        assert!(refused.message.contains("there is no user"), "{refused:?}");
+    }
+}

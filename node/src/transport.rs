@@ -1,0 +1,546 @@
+//! Sync frames between nodes: over UDP, and over TCP what is too long for it.
+//!
+//! Each peer has a UDP socket of its own, connected to its address. So the kernel tells a peer's frames from those of
+//! anybody else, before they cost a peer its place in a receive buffer; what others send lands in a socket for
+//! strays, where it is counted and dropped.
+//!
+//! Over TCP a frame follows its length (4 bytes, little-endian). A connection carries one direction: who has long
+//! frames for a peer opens it, and opens it again with the next frame after it broke. What was lost then is asked for
+//! again by the engine.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use evenkeel_core::cluster::NodeId;
+use evenkeel_core::sync::codec::{BULK_FRAME_LEN_MAX, LIVE_FRAME_LEN_MAX, NODE_FRAME_LEN_MAX};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::{Refusal, refusal};
+
+/// Long frames that wait for one peer.
+const BULK_OUT_COUNT: usize = 256;
+/// Long frames that have come in and wait.
+const BULK_IN_COUNT: usize = 64;
+/// Connections of one peer at a time: an old one may not know yet that it broke.
+const CONNECTION_COUNT_MAX: usize = 2;
+/// To connect, and to get rid of one frame.
+const STEP_TIME: Duration = Duration::from_secs(2);
+/// A connection without a frame for so long is closed.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// Receive buffer of a peer's socket: a second of a busy peer.
+const RECEIVE_BUFFER_LEN: usize = 4 << 20;
+/// Receive buffer of the socket for strays.
+const STRAY_BUFFER_LEN: usize = 64 << 10;
+/// Longest frame that comes over UDP.
+pub(crate) const UDP_FRAME_LEN_MAX: usize = NODE_FRAME_LEN_MAX;
+
+/// What happened to frames of other nodes on their way.
+#[derive(Debug, Default)]
+pub(crate) struct TransportCounters {
+    /// Frames sent over UDP.
+    pub(crate) udp_out: AtomicU64,
+    /// Frames that came over UDP.
+    pub(crate) udp_in: AtomicU64,
+    /// Frames that the system did not take: its buffer was full.
+    pub(crate) udp_full: AtomicU64,
+    /// Frames that the system did not take for another reason: no route, for example.
+    pub(crate) udp_failed: AtomicU64,
+    /// Frames of who is no peer. Beyond the small buffer for them the system drops them uncounted.
+    pub(crate) stray: AtomicU64,
+    /// Long frames sent.
+    pub(crate) bulk_out: AtomicU64,
+    /// Long frames that came.
+    pub(crate) bulk_in: AtomicU64,
+    /// Long frames that found their queue full.
+    pub(crate) bulk_full: AtomicU64,
+    /// Long frames that were lost with a connection, or found none.
+    pub(crate) bulk_failed: AtomicU64,
+    /// Connections that were closed for what came over them, or for whose they are.
+    pub(crate) bulk_refused: AtomicU64,
+}
+
+impl TransportCounters {
+    fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct PeerLink {
+    id: NodeId,
+    udp: UdpSocket,
+    bulk: mpsc::Sender<Vec<u8>>,
+}
+
+/// What one of the nodes says to the others.
+#[derive(Clone)]
+pub(crate) struct Voice {
+    peers: Arc<[PeerLink]>,
+    pub(crate) counters: Arc<TransportCounters>,
+}
+
+/// What one of the nodes hears of the others.
+pub(crate) struct Ear {
+    peers: Arc<[PeerLink]>,
+    strays: UdpSocket,
+    bulk_in: mpsc::Receiver<Vec<u8>>,
+    /// The one that was waited for.
+    bulk_first: Option<Vec<u8>>,
+    counters: Arc<TransportCounters>,
+    /// Peer to be looked at first.
+    first: usize,
+    /// Ended with the ear.
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+/// Takes the node's own address, and makes a link to each peer.
+///
+/// # Errors
+///
+/// The address is taken, or is none of this machine.
+pub(crate) fn open(own: SocketAddr, peers: &[(NodeId, SocketAddr)]) -> Result<(Ear, Voice), Refusal> {
+    let refused = |error: io::Error| bind_refused(own, &error);
+    let listener = listen(own).map_err(refused)?;
+    // Another program's socket there is found by one that shares nothing.
+    drop(std::net::UdpSocket::bind(own).map_err(refused)?);
+    let strays = udp(own, None, STRAY_BUFFER_LEN).map_err(refused)?;
+    let counters = Arc::new(TransportCounters::default());
+    let (bulk_sender, bulk_in) = mpsc::channel(BULK_IN_COUNT);
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut links = Vec::with_capacity(peers.len());
+    for (id, addr) in peers {
+        let udp = udp(own, Some(*addr), RECEIVE_BUFFER_LEN).map_err(|error| {
+            refusal(
+                format!("cannot reach node {} at {addr}: {error}", id.0),
+                "give this machine a route to the other nodes' `sync` addresses",
+            )
+        })?;
+        let (bulk, frames) = mpsc::channel(BULK_OUT_COUNT);
+        tasks.spawn(send_bulk(own.ip(), *addr, frames, Arc::clone(&counters)));
+        links.push(PeerLink { id: *id, udp, bulk });
+    }
+    let hosts = peers.iter().map(|(_, addr)| addr.ip()).collect();
+    tasks.spawn(accept(listener, hosts, bulk_sender, Arc::clone(&counters)));
+    let peers: Arc<[PeerLink]> = links.into();
+    let voice = Voice {
+        peers: Arc::clone(&peers),
+        counters: Arc::clone(&counters),
+    };
+    let ear = Ear {
+        peers,
+        strays,
+        bulk_in,
+        bulk_first: None,
+        counters,
+        first: 0,
+        _tasks: tasks,
+    };
+    Ok((ear, voice))
+}
+
+impl Voice {
+    /// Sends a frame to one node or all others; whether it left to any. Never waits.
+    pub(crate) fn send(&self, to: Option<NodeId>, frame: &[u8]) -> bool {
+        let c = &self.counters;
+        let mut left = false;
+        for peer in self.peers.iter().filter(|peer| to.is_none_or(|to| to == peer.id)) {
+            match peer.udp.try_send(frame) {
+                Ok(_) => {
+                    TransportCounters::add(&c.udp_out);
+                    left = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    TransportCounters::add(&c.udp_full)
+                }
+                // Nobody listens there just now: it left all the same, and the error is of an earlier frame.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    left = true;
+                    match peer.udp.try_send(frame) {
+                        Ok(_) => TransportCounters::add(&c.udp_out),
+                        Err(_) => TransportCounters::add(&c.udp_failed),
+                    }
+                }
+                Err(_) => TransportCounters::add(&c.udp_failed),
+            }
+        }
+        left
+    }
+
+    /// Sends a worker's frame: over TCP if it is a long one. Never waits.
+    pub(crate) fn send_of_worker(&self, to: Option<NodeId>, frame: &[u8]) {
+        if frame.len() <= LIVE_FRAME_LEN_MAX {
+            self.send(to, frame);
+            return;
+        }
+        for peer in self.peers.iter().filter(|peer| to.is_none_or(|to| to == peer.id)) {
+            if peer.bulk.try_send(frame.to_vec()).is_err() {
+                TransportCounters::add(&self.counters.bulk_full);
+            }
+        }
+    }
+}
+
+impl Ear {
+    /// Waits until a frame may have come.
+    pub(crate) async fn readable(&mut self) {
+        let (peers, strays) = (&self.peers, &self.strays);
+        let udp = std::future::poll_fn(|cx| {
+            let sockets = peers.iter().map(|peer| &peer.udp).chain([strays]);
+            // All are asked, so that each of them wakes us.
+            let ready = sockets.filter(|socket| socket.poll_recv_ready(cx).is_ready());
+            if ready.count() > 0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        tokio::select! {
+            () = udp => (),
+            Some(frame) = self.bulk_in.recv() => self.bulk_first = Some(frame),
+        }
+    }
+
+    /// Takes in what has come, at most so many frames.
+    pub(crate) fn receive(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
+        let mut buffer = [0; UDP_FRAME_LEN_MAX + 1];
+        let mut count = 0;
+        let peers = self.peers.len();
+        // Each has its share, and a busy one does not starve the others.
+        let share = (most / (peers + 1)).max(1);
+        for step in 0..peers {
+            let at = (self.first + step) % peers;
+            let Some(peer) = self.peers.get(at) else { continue };
+            for _ in 0..share {
+                match peer.udp.try_recv(&mut buffer) {
+                    Ok(len) => {
+                        TransportCounters::add(&self.counters.udp_in);
+                        count += 1;
+                        take(buffer.get(..len).unwrap_or_default());
+                    }
+                    // An ICMP error of an earlier frame: the next call has what came.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => (),
+                    Err(_) => break,
+                }
+            }
+        }
+        self.first = (self.first + 1) % peers.max(1);
+        for _ in 0..share {
+            let frame = self.bulk_first.take().or_else(|| self.bulk_in.try_recv().ok());
+            let Some(frame) = frame else { break };
+            TransportCounters::add(&self.counters.bulk_in);
+            count += 1;
+            take(&frame);
+        }
+        for _ in 0..share {
+            if self.strays.try_recv(&mut buffer).is_err() {
+                break;
+            }
+            TransportCounters::add(&self.counters.stray);
+        }
+        count
+    }
+}
+
+fn bind_refused(own: SocketAddr, error: &io::Error) -> Refusal {
+    let help = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has this port, maybe another evenkeel: end it, or choose another `sync` address"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has this address: add it, or correct `sync` of this node (or `this_node`)"
+        }
+        _ => "choose another `sync` address for this node",
+    };
+    refusal(format!("cannot take the sync address {own}: {error}"), help)
+}
+
+fn listen(own: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if own.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A listener that has just gone leaves connections behind that would hold the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(own)?;
+    socket.listen(16)
+}
+
+fn udp(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
+    // Several sockets of this process have the same address.
+    socket.set_reuse_address(true)?;
+    socket.set_recv_buffer_size(buffer_len)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&own.into())?;
+    if let Some(peer) = peer {
+        socket.connect(&peer.into())?;
+    }
+    UdpSocket::from_std(socket.into())
+}
+
+/// Sends long frames to one peer.
+async fn send_bulk(
+    own: IpAddr,
+    peer: SocketAddr,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    counters: Arc<TransportCounters>,
+) {
+    let mut stream: Option<TcpStream> = None;
+    while let Some(frame) = frames.recv().await {
+        if stream.is_none() {
+            stream = timeout(STEP_TIME, connect(own, peer))
+                .await
+                .ok()
+                .and_then(Result::ok);
+        }
+        let Some(open) = &mut stream else {
+            TransportCounters::add(&counters.bulk_failed);
+            continue;
+        };
+        let len = u32::try_from(frame.len()).unwrap_or(0).to_le_bytes();
+        let sent = timeout(STEP_TIME, async {
+            open.write_all(&len).await?;
+            open.write_all(&frame).await
+        });
+        match sent.await {
+            Ok(Ok(())) => TransportCounters::add(&counters.bulk_out),
+            _ => {
+                TransportCounters::add(&counters.bulk_failed);
+                stream = None;
+            }
+        }
+    }
+}
+
+async fn connect(own: IpAddr, peer: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if peer.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.bind(SocketAddr::new(own, 0))?;
+    let stream = socket.connect(peer).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Takes connections of peers.
+async fn accept(
+    listener: TcpListener,
+    hosts: Vec<IpAddr>,
+    frames: mpsc::Sender<Vec<u8>>,
+    counters: Arc<TransportCounters>,
+) {
+    let open: Vec<Arc<AtomicUsize>> = hosts.iter().map(|_| Arc::default()).collect();
+    let mut readers = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = readers.join_next(), if !readers.is_empty() => continue,
+        };
+        let Ok((stream, from)) = accepted else {
+            // Out of file descriptors, say: not for ever.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let place = hosts.iter().position(|host| *host == from.ip());
+        let Some(open) = place.and_then(|place| open.get(place)) else {
+            TransportCounters::add(&counters.bulk_refused);
+            continue;
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTION_COUNT_MAX {
+            open.fetch_sub(1, Ordering::Relaxed);
+            TransportCounters::add(&counters.bulk_refused);
+            continue;
+        }
+        let (open, frames, counters) = (Arc::clone(open), frames.clone(), Arc::clone(&counters));
+        readers.spawn(async move {
+            if read_bulk(stream, &frames).await == Ended::Refused {
+                TransportCounters::add(&counters.bulk_refused);
+            }
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// By the peer, or for being idle.
+    Closed,
+    /// For what came.
+    Refused,
+}
+
+async fn read_bulk(mut stream: TcpStream, frames: &mpsc::Sender<Vec<u8>>) -> Ended {
+    loop {
+        let mut len = [0; 4];
+        let Ok(Ok(_)) = timeout(IDLE_TIME, stream.read_exact(&mut len)).await else {
+            return Ended::Closed;
+        };
+        let len = u32::from_le_bytes(len) as usize;
+        if len == 0 || len > BULK_FRAME_LEN_MAX {
+            return Ended::Refused;
+        }
+        let mut frame = vec![0; len];
+        let Ok(Ok(_)) = timeout(IDLE_TIME, stream.read_exact(&mut frame)).await else {
+            return Ended::Closed;
+        };
+        // A full queue makes the peer wait.
+        if frames.send(frame).await.is_err() {
+            return Ended::Closed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes of the loopback network, and a port that was free just now.
+    fn ends(a: u8, b: u8) -> (SocketAddr, SocketAddr) {
+        let host = |n: u8| IpAddr::from([127, 79, 0, n]);
+        let port = std::net::UdpSocket::bind((host(a), 0))
+            .and_then(|socket| socket.local_addr())
+            .expect("loopback has room")
+            .port();
+        (SocketAddr::new(host(a), port), SocketAddr::new(host(b), port))
+    }
+
+    type Node = (Ear, Voice);
+
+    fn pair(a: u8, b: u8) -> (Node, Node, SocketAddr) {
+        let (at, to) = ends(a, b);
+        let one = open(at, &[(NodeId(2), to)]).expect("both are loopback addresses");
+        let other = open(to, &[(NodeId(1), at)]).expect("both are loopback addresses");
+        (one, other, at)
+    }
+
+    /// Frames that come, until there are so many.
+    async fn frames(ear: &mut Ear, count: usize) -> Vec<Vec<u8>> {
+        let mut got = Vec::new();
+        while got.len() < count {
+            ear.readable().await;
+            ear.receive(256, |frame| got.push(frame.to_vec()));
+        }
+        got
+    }
+
+    async fn until(ear: &mut Ear, counter: impl Fn(&TransportCounters) -> u64, at_least: u64) {
+        let counters = Arc::clone(&ear.counters);
+        while counter(&counters) < at_least {
+            let _ = timeout(Duration::from_millis(10), ear.readable()).await;
+            ear.receive(256, |_| panic!("no frame is to come"));
+        }
+    }
+
+    fn of(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn short_frames_go_by_udp_and_long_ones_by_tcp() {
+        let ((mut ear, _), (_ear, voice), _) = pair(1, 2);
+        assert!(voice.send(None, b"to all"));
+        assert!(!voice.send(Some(NodeId(9)), b"to nobody"));
+        voice.send_of_worker(Some(NodeId(1)), &[7; LIVE_FRAME_LEN_MAX]);
+        for n in 0..100 {
+            voice.send_of_worker(Some(NodeId(1)), &[n; BULK_FRAME_LEN_MAX]);
+        }
+        let got = frames(&mut ear, 102).await;
+        let long: Vec<_> = got.iter().filter(|f| f.len() == BULK_FRAME_LEN_MAX).collect();
+        assert_eq!(long.len(), 100);
+        assert!(
+            long.iter()
+                .zip(0..)
+                .all(|(frame, n)| frame[..] == [n; BULK_FRAME_LEN_MAX])
+        );
+        assert!(got.contains(&b"to all".to_vec()) && got.contains(&vec![7; LIVE_FRAME_LEN_MAX]));
+        assert_eq!((of(&ear.counters.udp_in), of(&ear.counters.bulk_in)), (2, 100));
+        // The last one is counted when the system has taken it, which may be after it came.
+        while of(&voice.counters.bulk_out) < 100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            (of(&voice.counters.udp_out), of(&voice.counters.bulk_out)),
+            (2, 100)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_of_long_frames_is_counted() {
+        let (_one, (_ear, voice), _) = pair(3, 4);
+        // The task that sends them has had no turn yet.
+        for _ in 0..BULK_OUT_COUNT + 5 {
+            voice.send_of_worker(None, &[0; BULK_FRAME_LEN_MAX]);
+        }
+        assert_eq!(of(&voice.counters.bulk_full), 5);
+    }
+
+    #[tokio::test]
+    async fn frames_of_strangers_are_counted_and_not_taken() {
+        let ((mut ear, _), (_ear, voice), at) = pair(5, 6);
+        let stranger = std::net::UdpSocket::bind("127.79.0.7:0").expect("loopback has room");
+        for _ in 0..10 {
+            stranger.send_to(b"hello", at).expect("sent");
+        }
+        until(&mut ear, |c| of(&c.stray), 10).await;
+        // The peer's own address with another port is a stranger, too.
+        let other = std::net::UdpSocket::bind("127.79.0.6:0").expect("loopback has room");
+        other.send_to(b"hello", at).expect("sent");
+        until(&mut ear, |c| of(&c.stray), 11).await;
+        assert!(voice.send(None, b"of a peer"));
+        assert_eq!(frames(&mut ear, 1).await, [b"of a peer"]);
+    }
+
+    #[tokio::test]
+    async fn connections_of_strangers_and_nonsense_of_peers_are_closed() {
+        let ((mut ear, _), (_ear, voice), at) = pair(8, 9);
+        let dial = |host: &str| {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket
+                .bind(format!("{host}:0").parse().expect("an address"))
+                .expect("loopback has room");
+            socket.connect(at)
+        };
+        let mut stranger = dial("127.79.0.7").await.expect("accepted by the system");
+        until(&mut ear, |c| of(&c.bulk_refused), 1).await;
+        assert_eq!(stranger.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
+        for (nonsense, refused) in [(u32::MAX, 2), (0, 3), (BULK_FRAME_LEN_MAX as u32 + 1, 4)] {
+            let mut peer = dial("127.79.0.9").await.expect("accepted");
+            peer.write_all(&nonsense.to_le_bytes()).await.expect("sent");
+            until(&mut ear, |c| of(&c.bulk_refused), refused).await;
+        }
+        // Half a frame is nothing.
+        let mut half = dial("127.79.0.9").await.expect("accepted");
+        half.write_all(&[16, 0, 0, 0, 1]).await.expect("sent");
+        drop(half);
+        voice.send_of_worker(None, &[1; BULK_FRAME_LEN_MAX]);
+        assert_eq!(frames(&mut ear, 1).await, [[1; BULK_FRAME_LEN_MAX]]);
+        assert_eq!(of(&ear.counters.bulk_in), 1);
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_and_a_foreign_one_are_refused_with_a_remedy() {
+        let (at, to) = ends(10, 11);
+        let udp = std::net::UdpSocket::bind(at).expect("free");
+        let refused = |own| open(own, &[(NodeId(2), to)]).err().expect("refused");
+        let why = refused(at);
+        assert!(
+            why.message.contains(&at.to_string()) && why.help.contains("another program"),
+            "{why:?}"
+        );
+        drop(udp);
+        let _node = open(at, &[(NodeId(2), to)]).expect("free again");
+        assert!(refused(at).help.contains("maybe another evenkeel"));
+        let why = refused("192.0.2.1:4790".parse().expect("an address"));
+        assert!(why.help.contains("no interface of this machine"), "{why:?}");
+    }
+}

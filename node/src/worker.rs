@@ -1,0 +1,155 @@
+//! The thread of one worker: a loop around `step`, with the lane to the control side.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use evenkeel_core::port::{Frame, Port};
+use evenkeel_core::step::{StepBuffers, step};
+use evenkeel_core::sync::SyncCommand;
+use evenkeel_core::time::Instant;
+use evenkeel_core::worker::{Command, Worker};
+
+use crate::clock;
+use crate::lane::Lane;
+
+/// Commands, messages, frames of the control side that are taken in one turn, each, at most.
+const TURN_COUNT_MAX: usize = 64;
+/// Sync frames that are asked for in one turn, at most.
+const SYNC_FRAME_COUNT_MAX: usize = 32;
+/// Turns without work before a worker that may sleep does so.
+const IDLE_TURN_COUNT: u32 = 64;
+/// Longest sleep: a beat is due then.
+const SLEEP_MAX: Duration = Duration::from_millis(10);
+
+/// What a worker's packet I/O can do beside [`Port`].
+pub(crate) trait Wires: Port {
+    /// Sleeps until a frame, or the worker's bell, or the end of `at_most`. May return earlier.
+    fn sleep(&mut self, at_most: Duration, lane: &Lane);
+    /// The station has these addresses on every link, beside those of its interfaces.
+    fn set_extra_macs(&mut self, macs: &[[u8; 6]]);
+}
+
+/// Says that the thread has ended, whyever.
+struct Ends<'a>(&'a Lane);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.control_bell.ring();
+    }
+}
+
+/// Runs a worker until its lane says stop.
+pub(crate) fn run<W: Wires>(mut worker: Worker, mut wires: W, lane: &Arc<Lane>, may_sleep: bool) {
+    let _ends = Ends(lane);
+    let mut buffers: StepBuffers<W::Frame> = StepBuffers::default();
+    let mut idle = 0u32;
+    while !lane.stop.load(Ordering::Relaxed) {
+        let now = clock::now();
+        lane.beat.fetch_add(1, Ordering::Relaxed);
+        let told = hear(&mut worker, &mut wires, lane, now);
+        // The table's idea of time follows even while nothing is due.
+        worker.handle_timeout(now);
+        let stepped = step(&mut worker, &mut wires, now, &mut buffers);
+        let said = speak(&mut worker, lane, now);
+        if told || said || !stepped.is_idle() {
+            idle = 0;
+            continue;
+        }
+        idle = idle.saturating_add(1);
+        if !may_sleep || idle < IDLE_TURN_COUNT {
+            std::hint::spin_loop();
+            continue;
+        }
+        let due = worker.poll_timeout().map_or(u64::MAX, Instant::as_nanos);
+        let left = Duration::from_nanos(due.saturating_sub(clock::now().as_nanos()));
+        if left.is_zero() {
+            continue;
+        }
+        lane.worker_bell.lie_down();
+        if !lane.has_work() {
+            wires.sleep(left.min(SLEEP_MAX), lane);
+        }
+        lane.worker_bell.get_up();
+    }
+}
+
+/// Takes in what the control side has for the worker; whether there was anything.
+fn hear<W: Wires>(worker: &mut Worker, wires: &mut W, lane: &Lane, now: Instant) -> bool {
+    let mut any = false;
+    for _ in 0..TURN_COUNT_MAX {
+        let Some(command) = lane.commands.pop() else { break };
+        any = true;
+        if let Command::Sync(SyncCommand::Answer(answering)) = &command {
+            let mut macs: Vec<[u8; 6]> = answering
+                .addrs
+                .iter()
+                .filter_map(|(_, mac)| mac.map(|m| m.0))
+                .collect();
+            macs.sort_unstable();
+            macs.dedup();
+            wires.set_extra_macs(&macs);
+        }
+        // Its events were fetched in the last turn, so that there is room for one more.
+        let refused = worker.handle_command(now, command);
+        debug_assert!(refused.is_ok(), "{refused:?}");
+    }
+    for _ in 0..TURN_COUNT_MAX {
+        let Some(message) = lane.messages.pop() else { break };
+        any = true;
+        // What is refused is counted there.
+        let _ = worker.handle_sync(now, &message);
+    }
+    let mut left = false;
+    for _ in 0..TURN_COUNT_MAX {
+        let Some((port, bytes)) = lane.frames.pop() else {
+            break;
+        };
+        any = true;
+        // Without a buffer it is as if it had been lost on the wire.
+        if let Some(mut frame) = wires.alloc(bytes.len())
+            && let Some(room) = frame.data_mut().get_mut(..bytes.len())
+        {
+            room.copy_from_slice(&bytes);
+            wires.tx(port, frame);
+            left = true;
+            lane.sent(now, bytes);
+        }
+    }
+    if left {
+        wires.flush();
+    }
+    if let Some(look) = lane.looks.pop() {
+        any = true;
+        look(worker);
+    }
+    any
+}
+
+/// Gives the control side what the worker has for it; whether there was anything.
+fn speak(worker: &mut Worker, lane: &Lane, now: Instant) -> bool {
+    let mut any = false;
+    for _ in 0..SYNC_FRAME_COUNT_MAX {
+        let Some(mut buffer) = lane.sync_buffers.pop() else {
+            // They wait in the engine, which bounds and repairs them.
+            lane.counters.sync_waits.fetch_add(1, Ordering::Relaxed);
+            break;
+        };
+        let Some(to) = worker.poll_sync(now, &mut buffer) else {
+            let _ = lane.sync_buffers.push(buffer);
+            break;
+        };
+        any = true;
+        // There are as many places as buffers.
+        let _ = lane.sync.push((to, buffer));
+    }
+    while let Some(event) = worker.poll_event() {
+        any = true;
+        lane.event(event);
+    }
+    if any {
+        lane.control_bell.ring();
+    }
+    any
+}
