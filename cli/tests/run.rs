@@ -1,0 +1,262 @@
+//! `evenkeel run`: what it refuses, and how it ends. With libpcap, on loopback only, of which nothing is forwarded.
+#![cfg(all(unix, feature = "libpcap"))]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A directory that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("evenkeel-run-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a directory in the system's temporary one");
+        Folder(path)
+    }
+
+    /// Writes a config with `more` in it, for the interface `device`.
+    fn config(&self, device: &str, more: &str) -> PathBuf {
+        let text = format!(
+            r#"
+[daemon]
+ctl = "{0}/ctl.sock"
+{more}
+[[port]]
+name = "lo"
+mac = "02:00:00:00:00:01"
+addresses = ["192.0.2.2/24"]
+{device}
+[[route]]
+to = "0.0.0.0/0"
+port = "lo"
+[[service]]
+name = "web"
+vip = "192.0.2.80:80"
+protocol = "tcp"
+local_addresses = ["192.0.2.10"]
+[[service.server]]
+address = "192.0.2.11:80"
+"#,
+            self.0.display()
+        );
+        let path = self.0.join("node.toml");
+        fs::write(&path, text).expect("written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const LOOPBACK: &str = "device = \"lo\"";
+
+fn command(config: &Path) -> Command {
+    support::command(&["run", "--config", support::text(config)])
+}
+
+fn refused(config: &Path) -> String {
+    let Output { status, stderr, .. } = command(config).output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    // Words of a message that is broken into lines.
+    let words: Vec<&str> = stderr
+        .split(|c: char| c.is_whitespace() || c == '│')
+        .filter(|w| !w.is_empty())
+        .collect();
+    words.join(" ")
+}
+
+/// A daemon that runs; ended with the test, by its own process.
+struct Daemon {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Daemon {
+    /// `None`: not permitted here.
+    fn start(config: &Path) -> Option<Self> {
+        let mut child = command(config).stderr(Stdio::piped()).spawn().expect("it starts");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut daemon = Daemon { child, log };
+        let seen = daemon.until(&["running", "not permitted"]);
+        if seen.contains("not permitted") {
+            println!("SKIP: not permitted to capture on loopback");
+            return None;
+        }
+        Some(daemon)
+    }
+
+    /// The first line of its log with one of these.
+    fn until(&mut self, words: &[&str]) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            let got = self.log.read_line(&mut line).expect("text");
+            assert!(got > 0, "it ended: {all}");
+            if words.iter().any(|word| line.contains(word)) {
+                return line;
+            }
+            all.push_str(&line);
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([signal, &pid])
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    fn ends(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).expect("text");
+        (self.child.wait().expect("ours").code(), rest)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_missing_interface_and_a_port_without_one_are_refused() {
+    let folder = Folder::new("interface");
+    let said = refused(&folder.config("device = \"no-such-if0\"", ""));
+    // Without privileges, libpcap may not come as far as the name.
+    assert!(
+        said.contains("no interface no-such-if0") || said.contains("not permitted"),
+        "{said}"
+    );
+    let said = refused(&folder.config("", ""));
+    assert!(
+        said.contains("port lo has no device") && said.contains("device = \"eth0\""),
+        "{said}"
+    );
+    assert!(!folder.0.join("ctl.sock").exists(), "nothing is half started");
+}
+
+#[test]
+fn a_directory_that_cannot_be_had_is_refused() {
+    let folder = Folder::new("state");
+    fs::write(folder.0.join("file"), "").expect("written");
+    let state = format!("state = \"{}/file/below\"", folder.0.display());
+    let said = refused(&folder.config(LOOPBACK, &state));
+    assert!(
+        said.contains("incarnation") && said.contains("`state` of [daemon]"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_user_that_is_not_there_is_refused() {
+    let folder = Folder::new("user");
+    let said = refused(&folder.config(LOOPBACK, "user = \"no-such-user\""));
+    assert!(
+        said.contains("there is no user no-such-user") || said.contains("not permitted"),
+        "{said}"
+    );
+}
+
+#[test]
+fn it_runs_until_it_is_asked_to_end_and_a_second_one_is_refused() {
+    let folder = Folder::new("second");
+    let config = folder.config(LOOPBACK, "");
+    let Some(mut first) = Daemon::start(&config) else {
+        return;
+    };
+    let said = refused(&config);
+    let process = format!("another evenkeel (process {})", first.child.id());
+    assert!(
+        said.contains(&process) && said.contains("`ctl` in [daemon]"),
+        "{said}"
+    );
+
+    // A config that is wrong changes nothing; one that is right is taken.
+    let good = fs::read_to_string(&config).expect("written before");
+    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.11:eighty")).expect("written");
+    first.signal("-HUP");
+    let line = first.until(&["config"]);
+    assert!(line.contains("the old one stays"), "{line}");
+    fs::write(
+        &config,
+        good.replace("name = \"lo\"", "name = \"other\"")
+            .replace("port = \"lo\"", "port = \"other\""),
+    )
+    .expect("written");
+    first.signal("-HUP");
+    let line = first.until(&["config"]);
+    assert!(line.contains("needs a restart"), "{line}");
+    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.12:80")).expect("written");
+    first.signal("-HUP");
+    let line = first.until(&["config"]);
+    assert!(line.contains("read again"), "{line}");
+
+    first.signal("-TERM");
+    let (code, rest) = first.ends();
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("leaving") && rest.contains("ended"), "{rest}");
+    // All is free again.
+    let Some(again) = Daemon::start(&config) else {
+        return;
+    };
+    again.signal("-INT");
+    assert_eq!(again.ends().0, Some(0));
+}
+
+#[test]
+fn a_taken_sync_port_is_refused() {
+    let folder = Folder::new("port");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback has room");
+    let taken = udp.local_addr().expect("bound").port();
+    let cluster = format!(
+        r#"
+[cluster]
+id = 1
+this_node = "a"
+[[cluster.node]]
+id = 1
+name = "a"
+priority = 200
+sync = "127.0.0.1:{taken}"
+local_addresses = ["192.0.2.10"]
+[[cluster.node]]
+id = 2
+name = "b"
+priority = 100
+sync = "127.0.0.2:{taken}"
+local_addresses = ["192.0.2.20"]
+"#
+    );
+    let config = folder.config(LOOPBACK, &cluster);
+    let said = refused(&config);
+    let address = format!("cannot take the sync address 127.0.0.1:{taken}");
+    assert!(
+        said.contains(&address) && said.contains("another program has this port"),
+        "{said}"
+    );
+    drop(udp);
+    let tcp = TcpListener::bind(("127.0.0.1", taken)).expect("free by now");
+    assert!(refused(&config).contains(&address));
+    drop(tcp);
+    let Some(alone) = Daemon::start(&config) else {
+        return;
+    };
+    alone.signal("-TERM");
+    let (code, rest) = alone.ends();
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("no other node is there to take over"), "{rest}");
+}
