@@ -20,6 +20,7 @@ pub mod hash;
 mod l3;
 pub mod lport;
 pub mod memory;
+pub mod neighbours;
 mod parse;
 mod plain;
 pub mod port;

@@ -8,7 +8,7 @@ pub use route::{NextHop, Route, RouteTable};
 pub use snapshot::{
     NoHop, OwnedAddr, Place, RealServer, Snapshot, SnapshotError, SnapshotErrorKind, VirtualService,
 };
-pub(crate) use snapshot::{is_group, is_unicast};
+pub(crate) use snapshot::{is_group, is_host_mac, is_unicast, route_table};
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -32,7 +32,7 @@ pub const LOCAL_ADDR_COUNT_MAX: usize = 256;
 pub const PORT_COUNT_MAX: usize = 64;
 /// Routes at most, connected ones included.
 pub const ROUTE_COUNT_MAX: usize = 65_536;
-/// Static neighbours at most.
+/// Neighbours at most, static and learnt ones.
 pub const NEIGHBOUR_COUNT_MAX: usize = 65_536;
 /// Largest weight of a real server.
 pub const WEIGHT_MAX: u16 = 1_000;
@@ -152,7 +152,7 @@ pub struct RouteSpec {
     pub port: PortId,
 }
 
-/// A static neighbour (ARP or NDP entry).
+/// A neighbour (ARP or NDP entry).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighbourSpec {
     /// Its address.

@@ -22,7 +22,12 @@ pub enum Route {
     /// Through a gateway whose link-layer address is known.
     Via(NextHop),
     /// Through a gateway that no neighbour entry knows.
-    UnknownGateway,
+    UnknownGateway {
+        /// Interface.
+        port: PortId,
+        /// Its address.
+        addr: IpAddr,
+    },
     /// The destination is on the link of this interface.
     OnLink(PortId),
 }

@@ -6,9 +6,9 @@ use core::fmt;
 use core::net::IpAddr;
 
 use super::{
-    FwdMode, LOCAL_ADDR_COUNT_MAX, NEIGHBOUR_COUNT_MAX, NextHop, PORT_COUNT_MAX, PortSpec, ROUTE_COUNT_MAX,
-    RealServerId, Replicate, Route, RouteTable, SERVER_COUNT_MAX, SERVERS_PER_SERVICE_MAX, SERVICE_COUNT_MAX,
-    ServiceId, ServiceSpec, SnapshotSpec, WEIGHT_MAX,
+    FwdMode, LOCAL_ADDR_COUNT_MAX, NEIGHBOUR_COUNT_MAX, NeighbourSpec, NextHop, PORT_COUNT_MAX, PortSpec,
+    ROUTE_COUNT_MAX, RealServerId, Replicate, Route, RouteTable, SERVER_COUNT_MAX, SERVERS_PER_SERVICE_MAX,
+    SERVICE_COUNT_MAX, ServiceId, ServiceSpec, SnapshotSpec, WEIGHT_MAX,
 };
 use crate::port::PortId;
 use crate::proto::Timeouts;
@@ -245,9 +245,23 @@ pub(crate) fn is_unicast(addr: IpAddr) -> bool {
     }
 }
 
+/// Whether `mac` can be the link-layer address of one host.
+pub(crate) fn is_host_mac(mac: MacAddr) -> bool {
+    !mac.is_multicast() && mac != MacAddr::ZERO
+}
+
 impl Snapshot {
     /// Checks `spec` and makes a snapshot of it; or says all that is wrong.
     pub fn new(spec: &SnapshotSpec) -> Result<Self, Vec<SnapshotError>> {
+        Snapshot::with_neighbours(spec, &[])
+    }
+
+    /// A snapshot of `spec` and of neighbours that were `learnt` from the network. Those of `spec` win; of what was
+    /// learnt, what no spec may have is left out.
+    pub fn with_neighbours(
+        spec: &SnapshotSpec,
+        learnt: &[NeighbourSpec],
+    ) -> Result<Self, Vec<SnapshotError>> {
         let mut errors = Vec::new();
         check_bounds(spec, &mut errors);
         if !errors.is_empty() {
@@ -266,19 +280,26 @@ impl Snapshot {
         }
         let owned = owned_addrs(spec, &mut errors);
 
+        let can_be = |n: &&NeighbourSpec| {
+            usize::from(n.port.0) < spec.ports.len() && is_unicast(n.addr) && is_host_mac(n.mac)
+        };
+        let learnt = learnt.iter().filter(can_be);
         let mut neighbours: Vec<_> = spec
             .neighbours
             .iter()
+            .chain(learnt)
             .map(|n| ((n.addr, n.port), n.mac))
             .collect();
-        neighbours.sort_unstable();
+        // A stable sort: of equal ones the first stays, which is the spec's.
+        neighbours.sort_by_key(|(key, _)| *key);
+        neighbours.dedup_by_key(|(key, _)| *key);
         let mut snapshot = Snapshot {
             ports: spec.ports.clone(),
             owned,
             neighbours,
             ..Snapshot::default()
         };
-        snapshot.routes = snapshot.route_table(spec);
+        snapshot.routes = route_table(spec, |via, port| snapshot.neighbour(via, port));
         for (i, service) in spec.services.iter().enumerate() {
             let weights: Vec<u16> = service.servers.iter().map(|s| s.weight).collect();
             match service.scheduler.cycle(&weights) {
@@ -295,26 +316,6 @@ impl Snapshot {
         } else {
             Err(errors)
         }
-    }
-
-    fn route_table(&self, spec: &SnapshotSpec) -> RouteTable {
-        let mut routes = Vec::new();
-        for r in &spec.routes {
-            let route = match r.via {
-                None => Route::OnLink(r.port),
-                Some(via) => match self.neighbour(via, r.port) {
-                    Some(hop) => Route::Via(hop),
-                    None => Route::UnknownGateway,
-                },
-            };
-            routes.push((r.prefix, r.len, route));
-        }
-        for (i, port) in (0u16..).zip(&spec.ports) {
-            for &(addr, len) in &port.addresses {
-                routes.push((addr, len, Route::OnLink(PortId(i))));
-            }
-        }
-        RouteTable::new(&routes)
     }
 
     fn add_service(&mut self, spec: &ServiceSpec, cycle: Vec<u16>) {
@@ -400,7 +401,7 @@ impl Snapshot {
         Some(self.owned[at].1)
     }
 
-    /// The static neighbour with this address on `port`.
+    /// The neighbour with this address on `port`, static or learnt.
     pub fn neighbour(&self, addr: IpAddr, port: PortId) -> Option<NextHop> {
         let at = self
             .neighbours
@@ -424,10 +425,46 @@ impl Snapshot {
         match self.routes.lookup(addr) {
             Some(Route::Via(hop)) => Ok(hop),
             Some(Route::OnLink(port)) => self.neighbour(addr, port).ok_or(NoHop::Neighbour),
-            Some(Route::UnknownGateway) => Err(NoHop::Neighbour),
+            Some(Route::UnknownGateway { .. }) => Err(NoHop::Neighbour),
             None => Err(NoHop::Route),
         }
     }
+
+    /// The neighbour that a packet to `addr` needs and that is not known, if that is what it lacks.
+    pub fn missing_neighbour(&self, addr: IpAddr) -> Option<(PortId, IpAddr)> {
+        match self.routes.lookup(addr)? {
+            Route::Via(_) => None,
+            Route::OnLink(port) => self.neighbour(addr, port).is_none().then_some((port, addr)),
+            Route::UnknownGateway { port, addr } => Some((port, addr)),
+        }
+    }
+}
+
+/// The routes of `spec`, through gateways as `neighbour` knows them.
+pub(crate) fn route_table(
+    spec: &SnapshotSpec,
+    neighbour: impl Fn(IpAddr, PortId) -> Option<NextHop>,
+) -> RouteTable {
+    let mut routes = Vec::new();
+    for r in &spec.routes {
+        let route = match r.via {
+            None => Route::OnLink(r.port),
+            Some(via) => match neighbour(via, r.port) {
+                Some(hop) => Route::Via(hop),
+                None => Route::UnknownGateway {
+                    port: r.port,
+                    addr: via,
+                },
+            },
+        };
+        routes.push((r.prefix, r.len, route));
+    }
+    for (i, port) in (0u16..).zip(&spec.ports) {
+        for &(addr, len) in &port.addresses {
+            routes.push((addr, len, Route::OnLink(PortId(i))));
+        }
+    }
+    RouteTable::new(&routes)
 }
 
 /// Why there is no next hop.
@@ -512,7 +549,7 @@ fn check_ports(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) {
         if let Some(first) = spec.ports[..i].iter().position(|p| p.name == port.name) {
             err(Place::Port(i), SnapshotErrorKind::Duplicate { first });
         }
-        if port.mac.is_multicast() || port.mac == MacAddr([0; 6]) {
+        if !is_host_mac(port.mac) {
             err(Place::Port(i), SnapshotErrorKind::BadMac(port.mac));
         }
         let min = if port.addresses.iter().any(|(a, _)| a.is_ipv6()) {
@@ -570,7 +607,7 @@ fn check_l3(spec: &SnapshotSpec, errors: &mut Vec<SnapshotError>) {
         if !is_unicast(n.addr) {
             err(place, SnapshotErrorKind::NotUnicast(n.addr));
         }
-        if n.mac.is_multicast() || n.mac == MacAddr([0; 6]) {
+        if !is_host_mac(n.mac) {
             err(place, SnapshotErrorKind::BadMac(n.mac));
         }
         seen.push(((n.addr, n.port), i));
