@@ -167,6 +167,7 @@ pub fn worker(conns_v4: u32, conns_v6: u32, pages: Pages) -> Result<Worker, MapE
         sizes,
         local_port_min: 1024,
         seed: 0x5eed,
+        hold: None,
         cluster: None,
     };
     let mut worker = Worker::new(config, &mut memory).expect("it was reserved");

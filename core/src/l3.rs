@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use crate::announce::ALL_NODES;
 use crate::parse::{IPV6_LEN, L2_LEN_MAX, Parsed};
 use crate::port::{Frame, PortId, RxChecksum};
-use crate::service::{OwnedAddr, Snapshot, is_group, is_unicast};
+use crate::service::{OwnedAddr, Snapshot, is_group, is_host_mac, is_unicast};
 use crate::stats::DropReason;
 use crate::sync::Answering;
 use crate::tuple::Family;
@@ -110,6 +110,8 @@ pub(crate) struct Answers<'a> {
     pub(crate) snapshot: &'a Snapshot,
     /// Those VIPs and LIPs only; `None`: all.
     pub(crate) answering: Option<&'a Answering>,
+    /// Whether somebody wants to know where neighbours are.
+    pub(crate) learns: bool,
 }
 
 /// As whom a node answers.
@@ -145,6 +147,22 @@ impl Answers<'_> {
         .ok_or(DropReason::NeighbourNotOurs)
     }
 
+    /// Whether a message says that a neighbour that is known is elsewhere than is known.
+    fn is_news(self, port: PortId, addr: IpAddr, mac: MacAddr) -> bool {
+        let known = || self.snapshot.neighbour(addr, port);
+        self.learns && is_host_mac(mac) && known().is_some_and(|hop| hop.mac != mac)
+    }
+
+    /// What becomes of a message of which nobody waits for an answer from here: its news are the control side's,
+    /// and the kernel's.
+    fn unanswered(self, is_news: bool) -> Result<Reaction, DropReason> {
+        if is_news {
+            Ok(Reaction::Punt)
+        } else {
+            Err(DropReason::NeighbourNotOurs)
+        }
+    }
+
     /// The link-layer address that it answers with on `port`, which must be configured.
     fn mac(self, answerer: Answerer, port: PortId) -> Result<MacAddr, DropReason> {
         let port = port_mac(self.snapshot, port)?;
@@ -178,11 +196,16 @@ pub(crate) fn arp(
     if request.operation == ArpOperation::Reply && kernels {
         return Ok(Reaction::Punt);
     }
-    if request.operation != ArpOperation::Request {
-        return Err(DropReason::NeighbourNotOurs);
-    }
-    let answerer = answers.neighbour_answerer(request.target_ip.into(), ingress)?;
     let sender = IpAddr::V4(request.sender_ip);
+    let is_news = answers.is_news(ingress, sender, request.sender_mac);
+    if request.operation != ArpOperation::Request {
+        return answers.unanswered(is_news && request.operation == ArpOperation::Reply);
+    }
+    let answerer = match answers.neighbour_answerer(request.target_ip.into(), ingress) {
+        Ok(answerer) => answerer,
+        // Such as one that tells all others where it is (RFC 5227, section 3).
+        Err(_) => return answers.unanswered(is_news),
+    };
     // A probe (RFC 5227) has no sender address yet; one of ours as the sender is somebody's mistake.
     if !(request.sender_ip.is_unspecified() || is_unicast(sender)) || snapshot.owned(sender).is_some() {
         return Err(DropReason::BadNeighbourMessage);
@@ -192,15 +215,17 @@ pub(crate) fn arp(
     let mut frame = Originated::answer_to(data, l3, reply.buffer_len(), ingress, mac)
         .ok_or(DropReason::BadNeighbourMessage)?;
     reply.emit(&mut ArpView::new_unchecked(&mut frame.data[l3..]));
-    Ok(Reaction::Answer(frame))
+    let news = is_news.then_some((sender, request.sender_mac));
+    Ok(Reaction::Answer(frame, news))
 }
 
 /// What becomes of a message to the node itself.
 pub(crate) enum Reaction {
     /// The frame became the echo reply; it goes out where it came in.
     EchoReply,
-    /// An ARP reply or a neighbour advertisement is to be sent.
-    Answer(Originated),
+    /// An ARP reply or a neighbour advertisement is to be sent; and where the neighbour that asked is, if that
+    /// is news.
+    Answer(Originated, Option<(IpAddr, MacAddr)>),
     /// For the kernel.
     Punt,
 }
@@ -376,15 +401,22 @@ fn neighbour_discovery(
         flow_label: 0,
     };
     let ndp = NdpRepr::parse(&NdpView::new_checked(message).map_err(bad)?, &header).map_err(bad)?;
-    let NdpRepr::Solicitation { target, source_mac } = ndp else {
-        let kernels = snapshot.owned(dst.into()) == Some(OwnedAddr::Port(ingress));
-        return if kernels {
-            Ok(Reaction::Punt)
-        } else {
-            Err(DropReason::NeighbourNotOurs)
-        };
+    let is_news =
+        |addr: Ipv6Addr, mac: Option<MacAddr>| mac.is_some_and(|m| answers.is_news(ingress, addr.into(), m));
+    let (target, source_mac) = match ndp {
+        NdpRepr::Solicitation { target, source_mac } => (target, source_mac),
+        NdpRepr::Advertisement { .. } if snapshot.owned(dst.into()) == Some(OwnedAddr::Port(ingress)) => {
+            return Ok(Reaction::Punt);
+        }
+        NdpRepr::Advertisement {
+            target, target_mac, ..
+        } => return answers.unanswered(dst.is_multicast() && is_news(target, target_mac)),
     };
-    let answerer = answers.neighbour_answerer(target.into(), ingress)?;
+    let is_news = is_news(src, source_mac);
+    let answerer = match answers.neighbour_answerer(target.into(), ingress) {
+        Ok(answerer) => answerer,
+        Err(_) => return answers.unanswered(is_news),
+    };
     if !(src.is_unspecified() || is_unicast(src.into())) || snapshot.owned(src.into()).is_some() {
         return Err(DropReason::BadNeighbourMessage);
     }
@@ -425,5 +457,6 @@ fn neighbour_discovery(
     let mut view = NdpView::new_unchecked(&mut frame.data[l3 + IPV6_LEN..l3 + IPV6_LEN + len]);
     answer.emit(&mut view);
     view.fill_checksum(&Pseudo::v6(target, to));
-    Ok(Reaction::Answer(frame))
+    let news = source_mac.filter(|_| is_news).map(|mac| (src.into(), mac));
+    Ok(Reaction::Answer(frame, news))
 }

@@ -75,8 +75,14 @@ drop_reasons! {
     TtlExpired => "ttl-expired",
     /// No route to where it should go.
     NoRoute => "no-route",
-    /// A route, but no neighbour entry.
+    /// A route, but no neighbour entry. Where packets are held: one that cannot be copied.
     NoNeighbour => "no-neighbour",
+    /// No neighbour entry, and too many packets wait for neighbours already.
+    HoldFull => "hold-full",
+    /// While it waited for a neighbour, a newer packet for the same one took its place.
+    HoldReplaced => "hold-replaced",
+    /// It waited for a neighbour, and none was found in time.
+    HoldExpired => "hold-expired",
     /// Longer than the MTU of the way out, or than the other family can say.
     TooBig => "too-big",
     /// No headroom for a longer header.
@@ -211,6 +217,10 @@ pub struct Counters {
     pub answered: u64,
     /// Frames that the engine originated.
     pub originated: u64,
+    /// Frames that were copied to wait for a neighbour.
+    pub held: u64,
+    /// Of these: that wait no longer. Each was sent, or dropped for a reason that counts it too.
+    pub released: u64,
     /// Frames for the kernel.
     pub punted: u64,
     /// Frames for another worker.
@@ -247,6 +257,8 @@ impl Default for Counters {
             echo_replies: 0,
             answered: 0,
             originated: 0,
+            held: 0,
+            released: 0,
             punted: 0,
             handed_off: 0,
             drops: [0; DropReason::COUNT],
@@ -280,6 +292,8 @@ impl Counters {
             (&mut self.echo_replies, other.echo_replies),
             (&mut self.answered, other.answered),
             (&mut self.originated, other.originated),
+            (&mut self.held, other.held),
+            (&mut self.released, other.released),
             (&mut self.punted, other.punted),
             (&mut self.handed_off, other.handed_off),
             (&mut self.opened, other.opened),

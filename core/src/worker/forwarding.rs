@@ -18,13 +18,18 @@ impl Worker {
     /// A packet of a known conn: rewritten to its other side, and the state follows.
     #[inline]
     pub(super) fn forward<F: Frame>(&mut self, frame: &mut F, parsed: &Parsed, conn: ConnRef) -> Turn {
-        let port = if conn.id().is_v6() {
-            self.forward_v6(frame, parsed, conn)?
+        let turn = if conn.id().is_v6() {
+            self.forward_v6(frame, parsed, conn)
         } else {
-            self.forward_v4(frame, parsed, conn)?
+            self.forward_v4(frame, parsed, conn)
         };
-        self.advance(conn, parsed);
-        Ok(port)
+        match turn {
+            Ok(port) => {
+                self.advance(conn, parsed);
+                Ok(port)
+            }
+            Err(unsent) => Err(self.not_forwarded(conn, unsent)),
+        }
     }
 
     /// [`Worker::forward`] between IPv4 ends, without what follows for the conn.

@@ -4,11 +4,13 @@
 //! to do next, the rest reads.
 
 mod forwarding;
+mod hold;
 mod opening;
 mod relay;
 mod replication;
 mod types;
 
+pub use hold::{HELD_LEN_MAX, HoldConfig};
 pub use opening::{PORT_PROBE_ADDRS, PORT_PROBES_PER_ADDR};
 pub use types::{BucketMap, Command, CommandError, Event, Verdict, Verdicts, WorkerConfig};
 
@@ -17,6 +19,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use self::hold::Hold;
 use self::opening::Cursor;
 use self::relay::{Ahead, Order};
 use crate::conn::{
@@ -119,6 +122,8 @@ pub struct Worker {
     timeouts: Vec<Timeouts>,
     counters: Counters,
     originator: Originator,
+    /// What waits for neighbours; `None`: such packets are dropped.
+    hold: Option<Box<Hold>>,
     /// For what it answers; `None`: for all that the snapshot owns.
     answering: Option<Arc<Answering>>,
     events: VecDeque<Event>,
@@ -154,6 +159,7 @@ impl Worker {
             timeouts: Vec::new(),
             counters: Counters::default(),
             originator: Originator::new(),
+            hold: config.hold.map(|hold| Box::new(Hold::new(hold))),
             answering: None,
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
@@ -269,7 +275,7 @@ impl Worker {
                 self.counters.tx_bytes += frame.len() as u64;
                 Verdict::Tx(port)
             }
-            Err(unsent) => self.unsent(unsent),
+            Err(unsent) => self.unsent(frame, unsent),
         };
     }
 
@@ -354,6 +360,7 @@ impl Worker {
         l3::Answers {
             snapshot: &self.snapshot,
             answering: self.answering.as_deref(),
+            learns: self.hold.is_some(),
         }
     }
 
@@ -363,7 +370,12 @@ impl Worker {
                 self.counters.echo_replies += 1;
                 Ok(frame.ingress())
             }
-            l3::Reaction::Answer(answer) => self.originate(answer),
+            l3::Reaction::Answer(answer, news) => {
+                if let (Some((addr, mac)), Some(hold)) = (news, &mut self.hold) {
+                    hold.heard(frame.ingress(), addr, mac);
+                }
+                self.originate(answer)
+            }
             l3::Reaction::Punt => Err(Unsent::Punt),
         }
     }
@@ -378,8 +390,9 @@ impl Worker {
 
     /// Counts a frame that is not sent.
     #[cold]
-    fn unsent(&mut self, unsent: Unsent) -> Verdict {
+    fn unsent<F: Frame>(&mut self, frame: &F, unsent: Unsent) -> Verdict {
         match unsent {
+            Unsent::Drop(DropReason::NoNeighbour) if self.hold.is_some() => return self.hold_back(frame),
             Unsent::Drop(reason) => self.counters.drops[reason as usize] += 1,
             Unsent::Punt => self.counters.punted += 1,
             Unsent::Handoff { .. } => self.counters.handed_off += 1,
@@ -403,10 +416,11 @@ impl Worker {
         }
     }
 
-    /// Lets conns expire whose deadline has come; looks at [`TIMER_BUDGET`] at most a call. More may be due
+    /// Lets conns expire whose deadline has come, and frames that have waited long enough for a neighbour; looks at [`TIMER_BUDGET`] at most a call. More may be due
     /// then: [`Worker::poll_timeout`] says so.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.set_now(now);
+        self.expire_held();
         let mut budget = TIMER_BUDGET;
         if self.sync.is_some() {
             while let Some(id) = self.table.pop_fired(self.now.tick(), &mut budget) {
@@ -425,19 +439,18 @@ impl Worker {
     /// When [`Worker::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let conns = self.table.next_tick().and_then(Instant::from_tick);
-        match &self.sync {
-            None => conns,
-            Some(sync) => {
-                let sync = sync.poll_timeout();
-                Some(conns.map_or(sync, |conns| conns.min(sync)))
-            }
-        }
+        let held = self.hold.as_ref().and_then(|hold| hold.poll_timeout());
+        let sync = self.sync.as_ref().map(|sync| sync.poll_timeout());
+        [conns, held, sync].into_iter().flatten().min()
     }
 
     /// Checks that index, slabs, wheel, slots, queues and counts agree; for tests. Panics with what does not hold.
     #[doc(hidden)]
     pub fn audit(&self) {
         self.table.audit();
+        if let Some(hold) = &self.hold {
+            hold.audit(self.counters.held - self.counters.released);
+        }
         if let Some(sync) = &self.sync {
             sync.audit(&self.table);
         }
@@ -463,6 +476,7 @@ impl Worker {
                     .collect();
                 let old = core::mem::replace(&mut self.snapshot, snapshot);
                 self.events.push_back(Event::SnapshotReleased(old));
+                self.release_held();
                 Ok(())
             }
             Command::Install(record) => {
@@ -492,24 +506,33 @@ impl Worker {
         inbound == bucket(&conn.outbound()) && self.buckets.worker(inbound) == self.id
     }
 
-    /// A frame that the engine originates. `alloc` gives a frame of the length asked for; if it has none, the
-    /// engine keeps what it has to send.
+    /// A frame that the engine originates, or one that was held and goes on. `alloc` gives a frame of the length asked
+    /// for; if it has none, the engine keeps what it has to send.
     pub fn poll_transmit<F: Frame>(&mut self, alloc: impl FnOnce(usize) -> Option<F>) -> Option<(PortId, F)> {
-        let (port, data) = self.originator.peek()?;
+        let held = || self.hold.as_ref().and_then(|hold| hold.peek());
+        let (originated, (port, data)) = match self.originator.peek() {
+            Some(frame) => (true, frame),
+            None => (false, held()?),
+        };
         let mut frame = alloc(data.len())?;
         let room = frame.data_mut();
         if room.len() < data.len() {
             return None;
         }
         room[..data.len()].copy_from_slice(data);
-        self.originator.pop();
-        self.counters.originated += 1;
+        if originated {
+            self.originator.pop();
+            self.counters.originated += 1;
+        } else if let Some(hold) = &mut self.hold {
+            hold.pop();
+        }
         Some((port, frame))
     }
 
     /// Something that the worker tells.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
+        let event = event.or_else(|| self.hold.as_mut()?.poll_event());
         event.or_else(|| self.sync.as_mut()?.poll_event().map(Event::Sync))
     }
 }

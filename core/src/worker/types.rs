@@ -4,13 +4,16 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 
+use super::hold::HoldConfig;
 use crate::conn::TableSizes;
 use crate::lport::{BUCKET_COUNT_MAX, Steering};
 use crate::port::{BURST, HandoffTag, PortId, WorkerId};
 use crate::service::Snapshot;
 use crate::stats::DropReason;
 use crate::sync::{ClusterWorkerConfig, InstallError, SessionRecord, SyncCommand, SyncEvent};
+use crate::wire::MacAddr;
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub enum Verdict {
     Punt,
     /// Give it to another worker of this node.
     Handoff(WorkerId, HandoffTag),
-    /// It was copied and will come out of [`Worker::poll_transmit`](super::Worker::poll_transmit); its buffer is free.
+    /// It waits for a neighbour: it was copied and, if that is found, will come out of [`Worker::poll_transmit`](super::Worker::poll_transmit); its buffer is free.
     Held,
     /// It asked something, and the answer comes out of [`Worker::poll_transmit`](super::Worker::poll_transmit); its buffer is free.
     Answered,
@@ -87,6 +90,9 @@ pub struct WorkerConfig {
     pub local_port_min: u16,
     /// Where all its randomness comes from. Workers of one node have the same.
     pub seed: u64,
+    /// How packets wait for a neighbour that is not known, and news of neighbours are told; `None`: such packets are
+    /// dropped, and neighbours are those of the config.
+    pub hold: Option<HoldConfig>,
     /// Its place in a cluster; `None`: it is alone, and nothing is replicated.
     pub cluster: Option<ClusterWorkerConfig>,
 }
@@ -130,6 +136,23 @@ impl core::error::Error for CommandError {}
 pub enum Event {
     /// A snapshot that it no longer reads: who polls frees it, the fast path does not.
     SnapshotReleased(Arc<Snapshot>),
+    /// A packet needs the link-layer address of this neighbour. Told about once a second while packets come.
+    NeighbourWanted {
+        /// Interface.
+        port: PortId,
+        /// Its address.
+        addr: IpAddr,
+    },
+    /// A neighbour that is known asked for an address of ours, and from another link-layer address than the known
+    /// one: perhaps it has moved (RFC 826; RFC 4861, 7.2.3).
+    NeighbourHeard {
+        /// Interface.
+        port: PortId,
+        /// Its address.
+        addr: IpAddr,
+        /// Where it says to be.
+        mac: MacAddr,
+    },
     /// Something that the node has to know about replication.
     Sync(SyncEvent),
 }

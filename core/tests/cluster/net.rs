@@ -152,6 +152,7 @@ impl Node {
                     sizes: config.table,
                     local_port_min: 1024,
                     seed: u64::from(id.node.0),
+                    hold: None,
                     cluster: Some(ClusterWorkerConfig {
                         id,
                         cluster: 7,
@@ -512,7 +513,7 @@ impl Net {
                     match event {
                         Event::Sync(SyncEvent::Status(status)) => self.nodes[n].status[w] = status,
                         Event::Sync(event) => self.nodes[n].events.push((w, event)),
-                        Event::SnapshotReleased(_) => {}
+                        _ => {}
                     }
                 }
                 if !self.nodes[n].alive {

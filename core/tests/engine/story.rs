@@ -21,7 +21,7 @@ use evenkeel_core::sync::ClusterWorkerConfig;
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::{L4Proto, Tuple};
 use evenkeel_core::wire::MacAddr;
-use evenkeel_core::worker::{BucketMap, Command, Verdict, Verdicts, Worker, WorkerConfig};
+use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Verdict, Verdicts, Worker, WorkerConfig};
 
 use crate::packet::{ACK, Body, Mac, Packet, SYN, Tcp, read};
 
@@ -270,6 +270,7 @@ pub(crate) struct LabConfig {
     pub(crate) sizes: TableSizes,
     pub(crate) seed: u64,
     pub(crate) local_port_min: u16,
+    pub(crate) hold: Option<HoldConfig>,
     pub(crate) cluster: Option<ClusterWorkerConfig>,
 }
 
@@ -454,7 +455,7 @@ pub(crate) fn first(proto: L4Proto, client: SocketAddr, vip: SocketAddr) -> Pack
 
 /// What `given` must have become between `src` and `dst`: the model of the rewrite. `sum` is the
 /// transport checksum that was found, which names a translated packet.
-fn rewritten(given: &Packet, src: SocketAddr, dst: SocketAddr, sum: u16) -> Packet {
+pub(crate) fn rewritten(given: &Packet, src: SocketAddr, dst: SocketAddr, sum: u16) -> Packet {
     let (port, mac) = hop(dst.ip());
     let mut p = given.clone();
     p.port = port;
@@ -495,6 +496,8 @@ pub(crate) enum Want<'a> {
     Drop(DropReason),
     Punt,
     Answered,
+    /// Waits for a neighbour.
+    Held,
     Handoff(WorkerId),
 }
 
@@ -534,6 +537,7 @@ impl Lab {
             },
             seed: 7,
             local_port_min: 1024,
+            hold: None,
             cluster: None,
         };
         edit(&mut config);
@@ -550,6 +554,7 @@ impl Lab {
                     sizes: config.sizes,
                     local_port_min: config.local_port_min,
                     seed: config.seed,
+                    hold: config.hold,
                     cluster: config.cluster.clone(),
                 },
                 &mut HeapMemory,
@@ -715,6 +720,11 @@ impl Lab {
                 assert_eq!(verdict, Verdict::Answered, "{}", story());
                 count("answered", 1);
             }
+            Want::Held => {
+                assert_eq!(verdict, Verdict::Held, "{}", story());
+                assert_eq!(bytes, bytes_in, "what is held is a copy");
+                count("held", 1);
+            }
             Want::Handoff(to) => {
                 let Verdict::Handoff(worker, tag) = verdict else {
                     panic!("{}", story());
@@ -808,7 +818,7 @@ impl Lab {
     /// Index, slabs, timers and slots of every worker agree.
     pub(crate) fn audit(&self) {
         for worker in &self.workers {
-            worker.table().audit();
+            worker.audit();
             conserved(worker.counters());
             let live: u64 = worker.counters().by_state.iter().sum();
             assert_eq!(live, worker.table().len() as u64, "every conn is in one state");
@@ -821,7 +831,7 @@ impl Lab {
 pub(crate) fn conserved(c: &Counters) {
     assert_eq!(
         c.rx_packets,
-        c.tx_packets + c.dropped() + c.punted + c.handed_off + c.answered,
+        c.tx_packets + c.dropped() + c.punted + c.handed_off + c.answered + c.held - c.released,
         "packets are conserved"
     );
     assert_eq!(
@@ -844,6 +854,8 @@ pub(crate) fn flat(c: &Counters) -> BTreeMap<String, i64> {
         ("echo_replies", c.echo_replies),
         ("answered", c.answered),
         ("originated", c.originated),
+        ("held", c.held),
+        ("released", c.released),
         ("punted", c.punted),
         ("handed_off", c.handed_off),
         ("opened", c.opened),

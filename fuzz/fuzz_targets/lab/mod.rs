@@ -16,7 +16,7 @@ use evenkeel_core::service::{
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;
-use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
+use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Worker, WorkerConfig};
 
 /// VIP, LIP and real server of service pair `n`: TCP and UDP on port 80.
 const PAIRS: [[&str; 3]; 4] = [
@@ -145,6 +145,7 @@ pub fn worker() -> Worker {
             },
             local_port_min: 1024,
             seed: 1,
+            hold: Some(HoldConfig::default()),
             cluster: None,
         },
         &mut HeapMemory,
@@ -161,16 +162,16 @@ pub fn check(worker: &mut Worker) {
     let c = worker.counters();
     assert_eq!(
         c.rx_packets,
-        c.tx_packets + c.dropped() + c.punted + c.handed_off + c.answered
+        c.tx_packets + c.dropped() + c.punted + c.handed_off + c.answered + c.held - c.released
     );
     let live: u64 = c.by_state.iter().sum();
     assert_eq!(live, worker.table().len() as u64);
     assert_eq!(c.opened, live + c.expired + c.removed);
-    worker.table().audit();
+    worker.audit();
     let mut originated = 0;
     while let Some((_, frame)) = worker.poll_transmit(|len| Some(HeapFrame::zeroed(PortId(0), len))) {
         assert!(!evenkeel_core::port::Frame::data(&frame).is_empty());
         originated += 1;
-        assert!(originated <= 64, "the queue is bounded");
+        assert!(originated <= 64 + 64, "the queues are bounded: what is originated, and what was held");
     }
 }

@@ -208,6 +208,7 @@ fn worker(path: &str) -> Result<Worker> {
         local_port_min: config.local_port_min,
         // As `evenkeel replay` has it by default.
         seed: 0,
+        hold: None,
         cluster: None,
     };
     let mut worker = Worker::new(worker_config, &mut HeapMemory).map_err(|error| error.to_string())?;

@@ -83,6 +83,7 @@ impl Engine {
                 sizes: node.sizes,
                 local_port_min: node.local_port_min,
                 seed,
+                hold: None,
                 cluster: None,
             };
             let mut worker = Worker::new(config, memory).map_err(|_| ReplayError::Memory {

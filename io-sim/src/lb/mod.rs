@@ -203,6 +203,7 @@ impl Lb {
                 sizes: self.spec.sizes,
                 local_port_min: self.spec.local_port_min,
                 seed,
+                hold: None,
                 cluster: cluster.zip(me).map(|(c, id)| ClusterWorkerConfig {
                     id,
                     cluster: c.config.cluster,

@@ -8,7 +8,7 @@ use evenkeel_core::port::{HEAD_LEN, HandoffReason, HandoffTag, HeapFrame, PortId
 use evenkeel_core::stats::DropReason;
 use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
 use evenkeel_core::tuple::L4Proto;
-use evenkeel_core::worker::{BucketMap, Verdict};
+use evenkeel_core::worker::{BucketMap, HoldConfig, Verdict};
 
 use crate::packet::{ACK, Body, FIN, Packet, RST, SYN};
 use crate::story::{
@@ -357,6 +357,29 @@ fn produce(reason: DropReason) -> (Lab, Verdict) {
         DropReason::TtlExpired => v6.with(|p| p.ttl = 1).bytes(),
         DropReason::NoRoute => syn(v4.src, at(VIP_V4, NO_ROUTE.0)).bytes(),
         DropReason::NoNeighbour => syn(v4.src, at(VIP_V4, NO_NEIGHBOUR.0)).bytes(),
+        DropReason::HoldFull | DropReason::HoldReplaced | DropReason::HoldExpired => {
+            let full = reason == DropReason::HoldFull;
+            lab = Lab::with(|c| {
+                c.hold = Some(HoldConfig {
+                    frames: if full { 0 } else { 1 },
+                    frames_per_neighbour: 1,
+                    ..HoldConfig::default()
+                });
+            });
+            let given = syn(v4.src, at(VIP_V4, NO_NEIGHBOUR.0));
+            if !full {
+                // It waited: what becomes of it is counted, and is no verdict.
+                lab.check(&given, Want::Held, "");
+                if reason == DropReason::HoldReplaced {
+                    lab.check(&given, Want::Held, "hold-replaced+1 released+1");
+                } else {
+                    lab.pass(HoldConfig::default().time);
+                    lab.expire();
+                }
+                return (lab, Verdict::Drop(reason));
+            }
+            given.bytes()
+        }
         DropReason::TooBig => {
             lab = Lab::with(|c| c.spec.ports[1].mtu = Some(1280));
             v4.with(|p| p.payload = vec![0; 1300]).bytes()

@@ -16,7 +16,7 @@ use crate::story::{
     HOST_MAC, HOST_V4, HOST_V6, LIP_V4, LIP_V6, Lab, PORT_MACS, PORT_V4, PORT_V6, VIP_V4, VIP_V6, Want, ip,
 };
 
-type Tags = Vec<(u16, u16)>;
+pub(crate) type Tags = Vec<(u16, u16)>;
 
 fn ethernet(dst: Mac, src: Mac, tags: &Tags, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = [dst, src].concat();
@@ -38,14 +38,14 @@ fn v6(s: &str) -> Ipv6Addr {
 }
 
 /// An ARP packet (RFC 826).
-struct Arp {
-    operation: u16,
-    sender: (Mac, Ipv4Addr),
-    target: (Mac, Ipv4Addr),
-    tags: Tags,
+pub(crate) struct Arp {
+    pub(crate) operation: u16,
+    pub(crate) sender: (Mac, Ipv4Addr),
+    pub(crate) target: (Mac, Ipv4Addr),
+    pub(crate) tags: Tags,
 }
 
-fn who_has(target: &str) -> Arp {
+pub(crate) fn who_has(target: &str) -> Arp {
     Arp {
         operation: 1,
         sender: (HOST_MAC, v4(HOST_V4)),
@@ -65,7 +65,7 @@ impl Arp {
         p
     }
 
-    fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         ethernet([0xff; 6], self.sender.0, &self.tags, 0x0806, &self.packet())
     }
 }
@@ -215,15 +215,17 @@ fn nothing_is_answered_to_a_group_address() {
 
 /// A neighbour solicitation (RFC 4861, 4.3).
 #[derive(Clone)]
-struct Ns {
-    kind: u8,
-    code: u8,
-    hop_limit: u8,
-    src: Ipv6Addr,
-    dst: Ipv6Addr,
-    target: Ipv6Addr,
-    options: Vec<u8>,
-    tags: Tags,
+pub(crate) struct Ns {
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    /// Of an advertisement.
+    pub(crate) flags: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) src: Ipv6Addr,
+    pub(crate) dst: Ipv6Addr,
+    pub(crate) target: Ipv6Addr,
+    pub(crate) options: Vec<u8>,
+    pub(crate) tags: Tags,
 }
 
 fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
@@ -233,11 +235,12 @@ fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
 }
 
 impl Ns {
-    fn new(target: &str) -> Self {
+    pub(crate) fn new(target: &str) -> Self {
         let target = v6(target);
         Ns {
             kind: 135,
             code: 0,
+            flags: 0,
             hop_limit: 255,
             src: v6(HOST_V6),
             dst: solicited_node(target),
@@ -248,7 +251,7 @@ impl Ns {
     }
 
     fn message(&self) -> Vec<u8> {
-        let mut m = vec![self.kind, self.code, 0, 0, 0, 0, 0, 0];
+        let mut m = vec![self.kind, self.code, 0, 0, self.flags, 0, 0, 0];
         m.extend(self.target.octets());
         m.extend(&self.options);
         let sum = transport_checksum(self.src.into(), self.dst.into(), 58, &m);
@@ -256,7 +259,7 @@ impl Ns {
         m
     }
 
-    fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let ip = v6_packet(self.src, self.dst, self.hop_limit, &self.message());
         let [.., a, b, c, d] = self.dst.octets();
         let dst = if self.dst.is_multicast() {
@@ -280,7 +283,7 @@ fn v6_packet(src: Ipv6Addr, dst: Ipv6Addr, hop_limit: u8, message: &[u8]) -> Vec
 
 /// The ICMPv6 message of a frame, its checksum verified by etherparse: source, destination, hop limit.
 #[track_caller]
-fn read_icmpv6(frame: &[u8]) -> (Ipv6Addr, Ipv6Addr, u8, Vec<u8>) {
+pub(crate) fn read_icmpv6(frame: &[u8]) -> (Ipv6Addr, Ipv6Addr, u8, Vec<u8>) {
     let sliced = SlicedPacket::from_ethernet(frame).expect("etherparse reads it");
     let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) = (&sliced.net, &sliced.transport)
     else {

@@ -4,6 +4,7 @@ mod conns;
 mod drops;
 mod fullnat;
 mod l3;
+mod neighbours;
 mod replica;
 mod scheduling;
 mod timeouts;
