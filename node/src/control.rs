@@ -115,6 +115,7 @@ pub(crate) struct Parts {
     pub(crate) manager: Manager,
     pub(crate) config: Config,
     pub(crate) reload: Reload,
+    pub(crate) seed: u64,
 }
 
 /// See the module.
@@ -186,7 +187,7 @@ impl ControlSide {
             alarms: BTreeSet::new(),
             names: parts.names,
             manager: parts.manager,
-            serving: Serving::new(parts.config.spec.clone()),
+            serving: Serving::new(parts.config.spec.clone(), parts.seed),
             config: parts.config,
             reload: parts.reload,
             untold,
@@ -242,7 +243,10 @@ impl ControlSide {
             Ending::Not => None,
             Ending::Draining(until) | Ending::Leaving(until, _) => Some(until),
         };
-        let due = control.into_iter().chain(ending).min();
+        let due = [control, ending, self.serving.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min();
         let left = due.map(|at| at.as_nanos().saturating_sub(clock::now().as_nanos()));
         let left = left.map_or(SLEEP_MAX, |left| Duration::from_nanos(left).min(SLEEP_MAX));
         self.manager
@@ -254,7 +258,11 @@ impl ControlSide {
     fn turn(&mut self) -> bool {
         let now = clock::now();
         let Self {
-            control, out, ear, ..
+            control,
+            out,
+            ear,
+            serving,
+            ..
         } = self;
         // First of all it finds out that it stood still.
         if let Some(control) = control {
@@ -269,67 +277,22 @@ impl ControlSide {
             more |= taken >= RECEIVE_COUNT_MAX / 2;
         }
         for worker in 0..out.lanes.len() {
-            more |= Self::hear_worker(control, out, worker);
+            more |= hear_worker(control, out, serving, worker);
         }
-        self.tell_snapshot();
+        self.tell_snapshot(now);
         self.report();
         self.manager
             .feed(now.as_nanos(), self.out.lanes.iter().map(|lane| &**lane));
         more
     }
 
-    /// Takes in what a worker has to say; whether more waits.
-    fn hear_worker(control: &mut Option<Control>, out: &mut Out, worker: usize) -> bool {
-        let Some(lane) = out.lanes.get(worker).map(Arc::clone) else {
-            return false;
-        };
-        let id = WorkerId(u8::try_from(worker).unwrap_or(u8::MAX));
-        for _ in 0..TURN_COUNT_MAX {
-            let Some((to, frame)) = lane.sync.pop() else { break };
-            let to = match to {
-                Destination::All => None,
-                Destination::One(peer) => Some(peer.node),
-            };
-            if let Some(voice) = &out.voice {
-                voice.send_of_worker(to, &frame);
-            }
-            // It came from there.
-            let _ = lane.sync_buffers.push(frame);
-        }
-        for _ in 0..TURN_COUNT_MAX {
-            let Some((at, frame)) = lane.sent.pop() else { break };
-            if let Some(control) = control {
-                control.handle_frame_sent(clock::now(), at, &frame, out);
-            }
-        }
-        for _ in 0..TURN_COUNT_MAX {
-            let Some((port, frame)) = lane.punted.pop() else {
-                break;
-            };
-            if let Some(control) = control {
-                control.handle_frame(clock::now(), port, &frame, out);
-            }
-            let _ = lane.punt_buffers.push(frame);
-        }
-        for _ in 0..TURN_COUNT_MAX {
-            match lane.events.pop() {
-                Some(Event::Sync(event)) => {
-                    if let Some(control) = control {
-                        control.handle_event(clock::now(), id, event, out);
-                    }
-                }
-                // Freed here, and not on the fast path.
-                Some(Event::SnapshotReleased(snapshot)) => drop(snapshot),
-                None => break,
-            }
-        }
-        lane.has_news()
-    }
-
-    /// What changed of what is served by goes to all workers; the latest counts.
-    fn tell_snapshot(&mut self) {
-        if let Some(snapshot) = self.serving.changed() {
+    /// What changed of what is served by goes to all workers; the latest counts. Questions for neighbours leave.
+    fn tell_snapshot(&mut self, now: Instant) {
+        if let Some(snapshot) = self.serving.handle_timeout(now) {
             self.untold.fill(Some(snapshot));
+        }
+        while let Some((port, frame)) = self.serving.neighbours().poll_transmit() {
+            self.out.frame(port, frame);
         }
         for (lane, untold) in self.out.lanes.iter().zip(&mut self.untold) {
             if let Some(snapshot) = untold
@@ -450,5 +413,72 @@ impl ControlSide {
                 _ => info!("{what}"),
             }
         }
+    }
+}
+
+/// Takes in what a worker has to say; whether more waits.
+fn hear_worker(control: &mut Option<Control>, out: &mut Out, serving: &mut Serving, worker: usize) -> bool {
+    let Some(lane) = out.lanes.get(worker).map(Arc::clone) else {
+        return false;
+    };
+    let id = WorkerId(u8::try_from(worker).unwrap_or(u8::MAX));
+    for _ in 0..TURN_COUNT_MAX {
+        let Some((to, frame)) = lane.sync.pop() else { break };
+        let to = match to {
+            Destination::All => None,
+            Destination::One(peer) => Some(peer.node),
+        };
+        if let Some(voice) = &out.voice {
+            voice.send_of_worker(to, &frame);
+        }
+        // It came from there.
+        let _ = lane.sync_buffers.push(frame);
+    }
+    for _ in 0..TURN_COUNT_MAX {
+        let Some((at, frame)) = lane.sent.pop() else { break };
+        if let Some(control) = control {
+            control.handle_frame_sent(clock::now(), at, &frame, out);
+        }
+    }
+    for _ in 0..TURN_COUNT_MAX {
+        let Some((port, frame)) = lane.punted.pop() else {
+            break;
+        };
+        let now = clock::now();
+        if is_about_neighbours(&frame) {
+            serving.neighbours().handle_frame(now, port, &frame);
+        } else if let Some(control) = control {
+            control.handle_frame(now, port, &frame, out);
+        }
+        let _ = lane.punt_buffers.push(frame);
+    }
+    for _ in 0..TURN_COUNT_MAX {
+        match lane.events.pop() {
+            Some(Event::Sync(event)) => {
+                if let Some(control) = control {
+                    control.handle_event(clock::now(), id, event, out);
+                }
+            }
+            Some(Event::NeighbourWanted { port, addr }) => {
+                serving.neighbours().handle_want(clock::now(), port, addr);
+            }
+            Some(Event::NeighbourHeard { port, addr, mac }) => {
+                serving.neighbours().handle_heard(clock::now(), port, addr, mac);
+            }
+            // Freed here, and not on the fast path.
+            Some(Event::SnapshotReleased(snapshot)) => drop(snapshot),
+            None => break,
+        }
+    }
+    lane.has_news()
+}
+
+/// Whether a frame is ARP or ICMPv6: all else that is punted is for the cluster.
+fn is_about_neighbours(frame: &[u8]) -> bool {
+    const ICMPV6: u8 = 58;
+    match frame.get(12..14) {
+        Some([0x08, 0x06]) => true,
+        Some([0x86, 0xdd]) => frame.get(20) == Some(&ICMPV6),
+        _ => false,
     }
 }

@@ -11,7 +11,7 @@ use evenkeel_core::cluster::{Control, Incarnation, NodeId, PeerId};
 use evenkeel_core::port::WorkerId;
 use evenkeel_core::sync::codec::BULK_FRAME_LEN_MAX;
 use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
-use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
+use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Worker, WorkerConfig};
 use tracing::{error, info};
 
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
@@ -101,6 +101,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         names: Names::new(config.cluster.as_ref()),
         manager: Manager::new(),
         reload,
+        seed,
         config,
     });
     let ended = side.run(signals).await;
@@ -142,6 +143,7 @@ fn make_worker(
         sizes: config.sizes,
         local_port_min: config.local_port_min,
         seed,
+        hold: Some(HoldConfig::default()),
         cluster: cluster.map(|(c, id)| ClusterWorkerConfig {
             id,
             cluster: c.config.cluster,

@@ -1,9 +1,15 @@
-//! What workers serve by: the config, less the real servers that are down, more the neighbours that were learnt.
+//! What workers serve by: the config, less the real servers that are down, with the neighbours that were learnt.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use evenkeel_core::service::{NeighbourSpec, RealServerId, ServiceId, Snapshot, SnapshotSpec};
+use evenkeel_core::neighbours::Neighbours;
+use evenkeel_core::service::{RealServerId, ServiceId, Snapshot, SnapshotSpec};
+use evenkeel_core::time::Instant;
+
+/// Changes are gathered for so long before workers are told of them.
+const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -11,19 +17,31 @@ pub(crate) struct Serving {
     spec: SnapshotSpec,
     /// Servers that get no new connections, by service.
     down: BTreeSet<(ServiceId, RealServerId)>,
-    /// Neighbours beside those of the config.
-    learnt: Vec<NeighbourSpec>,
+    neighbours: Neighbours,
+    /// Something but neighbours has changed.
     changed: bool,
+    /// What of the neighbours workers know.
+    told: u64,
+    /// Nothing is told before.
+    not_before: Instant,
 }
 
 impl Serving {
-    pub(crate) fn new(spec: SnapshotSpec) -> Self {
+    /// Workers begin with `spec`, too. `seed` spreads the times of questions for neighbours.
+    pub(crate) fn new(spec: SnapshotSpec, seed: u64) -> Self {
         Serving {
             spec,
             down: BTreeSet::new(),
-            learnt: Vec::new(),
-            changed: false,
+            neighbours: Neighbours::new(seed),
+            changed: true,
+            told: 0,
+            not_before: Instant::default(),
         }
+    }
+
+    /// Who is known on the links.
+    pub(crate) fn neighbours(&mut self) -> &mut Neighbours {
+        &mut self.neighbours
     }
 
     /// A real server is up or down; whether that is new.
@@ -53,12 +71,6 @@ impl Serving {
         &self.spec
     }
 
-    /// The neighbours that are known beside those of the config.
-    pub(crate) fn set_learnt(&mut self, learnt: Vec<NeighbourSpec>) {
-        self.changed |= self.learnt != learnt;
-        self.learnt = learnt;
-    }
-
     /// Another config. What is known of servers that it still has stays known.
     pub(crate) fn reload(&mut self, spec: SnapshotSpec) {
         let has = |(service, server): &(ServiceId, RealServerId)| {
@@ -70,44 +82,56 @@ impl Serving {
         self.changed = true;
     }
 
-    /// What workers are to read from now on; `None`: what they have.
-    pub(crate) fn changed(&mut self) -> Option<Arc<Snapshot>> {
-        if !std::mem::take(&mut self.changed) {
+    /// When [`Serving::changed`] has something to say.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let waits = self.changed || self.neighbours.version() != self.told;
+        let told = waits.then_some(self.not_before);
+        told.into_iter().chain(self.neighbours.poll_timeout()).min()
+    }
+
+    /// Asks for neighbours again, ages them; and what workers are to read from now on, if that has changed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Arc<Snapshot>> {
+        self.neighbours.handle_timeout(now);
+        if now < self.not_before {
             return None;
         }
-        let mut spec = self.spec.clone();
-        for service in &mut spec.services {
-            for server in &mut service.servers {
-                if self.down.contains(&(service.id, server.id)) {
-                    server.weight = 0;
+        if std::mem::take(&mut self.changed) {
+            let mut spec = self.spec.clone();
+            for service in &mut spec.services {
+                for server in &mut service.servers {
+                    if self.down.contains(&(service.id, server.id)) {
+                        server.weight = 0;
+                    }
                 }
             }
+            if let Err(errors) = self.neighbours.set_spec(now, Arc::new(spec)) {
+                complain(&errors);
+                return None;
+            }
         }
-        // What the config says of an address counts.
-        let said = |n: &&NeighbourSpec| {
-            spec.neighbours
-                .iter()
-                .any(|m| m.addr == n.addr && m.port == n.port)
-        };
-        let more: Vec<_> = self.learnt.iter().filter(|n| !said(n)).cloned().collect();
-        spec.neighbours.extend(more);
-        match Snapshot::new(&spec) {
+        if self.neighbours.version() == self.told {
+            return None;
+        }
+        self.told = self.neighbours.version();
+        self.not_before = now + GATHER_TIME;
+        match self.neighbours.snapshot() {
             Ok(snapshot) => Some(Arc::new(snapshot)),
             Err(errors) => {
-                // The config was checked, and a neighbour is checked when it is learnt.
-                let all: Vec<_> = errors.iter().take(3).map(ToString::to_string).collect();
-                tracing::error!("what changed cannot be served by: {}", all.join("; "));
+                complain(&errors);
                 None
             }
         }
     }
 }
 
+/// The config was good when it was read: this is a fault of ours.
+fn complain(errors: &[evenkeel_core::service::SnapshotError]) {
+    let all: Vec<_> = errors.iter().take(3).map(ToString::to_string).collect();
+    tracing::error!("what changed cannot be served by: {}", all.join("; "));
+}
+
 #[cfg(test)]
 mod tests {
-    use evenkeel_core::port::PortId;
-    use evenkeel_core::wire::MacAddr;
-
     use super::*;
 
     const CONFIG: &str = r#"
@@ -137,53 +161,47 @@ address = "10.0.0.12:80"
     #[test]
     fn a_server_that_is_down_gets_nothing_until_it_is_up() {
         let mut serving = serving();
-        assert!(serving.changed().is_none(), "workers begin with the config");
         let service = serving.spec().services[0].clone();
         let (first, second) = (service.servers[0].id, service.servers[1].id);
-        let weights = |snapshot: &Snapshot| -> Vec<u16> {
+        let mut now = Instant::default();
+        let mut weights = |serving: &mut Serving| -> Option<Vec<u16>> {
+            now = now + GATHER_TIME;
+            let snapshot = serving.handle_timeout(now)?;
             let service = snapshot.service(service.id).expect("it is served");
-            service.servers.iter().map(|s| s.weight).collect()
+            Some(service.servers.iter().map(|s| s.weight).collect())
         };
+        assert_eq!(weights(&mut serving), Some(vec![1, 1]));
+        assert_eq!(weights(&mut serving), None, "nothing has changed");
         assert!(serving.set_server(service.id, first, false));
         assert!(!serving.set_server(service.id, first, false), "it was");
         assert!(
             !serving.set_server(service.id, RealServerId(999), false),
             "there is none"
         );
-        assert_eq!(weights(&serving.changed().expect("changed")), [0, 1]);
-        assert!(serving.changed().is_none());
+        assert_eq!(weights(&mut serving), Some(vec![0, 1]));
+        assert_eq!(weights(&mut serving), None);
         assert!(serving.set_server(service.id, second, false));
-        assert_eq!(weights(&serving.changed().expect("changed")), [0, 0]);
+        assert_eq!(weights(&mut serving), Some(vec![0, 0]));
         // A reload keeps what is known of servers.
         let mut spec = serving.spec().clone();
         spec.services[0].servers.remove(1);
         serving.reload(spec);
-        assert_eq!(weights(&serving.changed().expect("changed")), [0]);
+        assert_eq!(weights(&mut serving), Some(vec![0]));
         assert!(!serving.is_up(service.id, first) && serving.is_up(service.id, second));
         assert!(serving.set_server(service.id, first, true));
-        assert_eq!(weights(&serving.changed().expect("changed")), [1]);
+        assert_eq!(weights(&mut serving), Some(vec![1]));
     }
 
     #[test]
-    fn what_the_config_says_of_a_neighbour_counts() {
+    fn what_comes_at_once_is_told_at_once_and_what_follows_is_gathered() {
         let mut serving = serving();
-        let neighbour = |addr: &str, last| NeighbourSpec {
-            addr: addr.parse().expect("an address"),
-            mac: MacAddr([2, 0, 0, 0, 0, last]),
-            port: PortId(0),
-        };
-        let mut spec = serving.spec().clone();
-        spec.neighbours.push(neighbour("10.0.0.11", 1));
-        serving.reload(spec);
-        serving.set_learnt(vec![neighbour("10.0.0.11", 9), neighbour("10.0.0.12", 2)]);
-        let snapshot = serving.changed().expect("changed");
-        let mac = |addr: &str| {
-            let hop = snapshot.neighbour(addr.parse().expect("an address"), PortId(0));
-            hop.map(|hop| hop.mac)
-        };
-        assert_eq!(mac("10.0.0.11"), Some(MacAddr([2, 0, 0, 0, 0, 1])));
-        assert_eq!(mac("10.0.0.12"), Some(MacAddr([2, 0, 0, 0, 0, 2])));
-        serving.set_learnt(Vec::new());
-        assert!(serving.changed().is_some());
+        let at = |ms: u64| Instant::from_millis(ms);
+        assert!(serving.handle_timeout(at(1000)).is_some());
+        let service = serving.spec().services[0].clone();
+        serving.set_server(service.id, service.servers[0].id, false);
+        assert!(serving.handle_timeout(at(1001)).is_none());
+        let due = serving.poll_timeout().expect("it waits");
+        assert_eq!(due, at(1000) + GATHER_TIME);
+        assert!(serving.handle_timeout(due).is_some());
     }
 }
