@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +14,14 @@ use std::{fmt, fs, io};
 
 use dpdk_sys::RteMempool;
 
+use crate::device::DeviceSpec;
 use crate::mbuf::RxTimestampField;
 
 /// Whether EAL was started, or tried, in this process.
 static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Lines of DPDK's log that wait for [`Eal::take_log`], at most.
+const SAID_LINES_MAX: usize = 256;
 
 /// Where DPDK's memory comes from. Sizes in MiB, reserved at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +53,8 @@ impl Default for Memory {
 #[derive(Clone, Debug, Default)]
 pub struct EalArgs {
     memory: Memory,
-    vdevs: Vec<Vdev>,
+    devices: Vec<DeviceSpec>,
     extra: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-struct Vdev {
-    name: String,
-    args: Vec<(String, String)>,
 }
 
 impl EalArgs {
@@ -75,14 +74,18 @@ impl EalArgs {
             .iter()
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
-        self.vdevs.push(Vdev {
-            name: name.to_owned(),
-            args,
-        });
+        self.devices.push(DeviceSpec::unchecked(name, args));
         self
     }
 
-    /// Adds an argument as it is, such as `--no-pci`.
+    /// Adds a device. Of the PCI bus, EAL looks at devices that were added, and at no others.
+    #[must_use]
+    pub fn device(mut self, device: DeviceSpec) -> Self {
+        self.devices.push(device);
+        self
+    }
+
+    /// Adds an argument as it is, such as `--log-level=debug`.
     #[must_use]
     pub fn extra(mut self, arg: &str) -> Self {
         self.extra.push(arg.to_owned());
@@ -116,12 +119,18 @@ impl EalArgs {
         };
         argv.extend(how.iter().map(|&arg| arg.to_owned()));
         argv.extend(["-m".to_owned(), mb.to_string()]);
+        // Of what it says, only what went wrong is of use to who reads our message.
+        argv.push("--log-level=warning".to_owned());
         let mut names = BTreeSet::new();
-        for vdev in &self.vdevs {
-            if !names.insert(vdev.name.as_str()) {
-                return Err(EalError::bad(&vdev.name, "two virtual devices have this name"));
+        for device in &self.devices {
+            device.check()?;
+            if !names.insert(device.name()) {
+                return Err(EalError::bad(device.name(), "two devices have this name"));
             }
-            argv.push(format!("--vdev={}", vdev.check()?));
+            argv.push(device.to_arg());
+        }
+        if !self.devices.iter().any(DeviceSpec::is_pci) {
+            argv.push("--no-pci".to_owned());
         }
         argv.extend(self.extra.iter().cloned());
         argv.into_iter()
@@ -134,33 +143,6 @@ impl EalArgs {
     }
 }
 
-impl Vdev {
-    /// The device as one EAL argument. EAL reports no mistake in it (the device is missing afterwards),
-    /// so what can be seen beforehand is refused here.
-    fn check(&self) -> Result<String, EalError> {
-        let name = &self.name;
-        let known = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if name.is_empty() || !known || name.len() >= dpdk_sys::PORT_NAME_SIZE {
-            return Err(EalError::bad(
-                name,
-                "a device's name has 1 to 63 letters, digits and underscores",
-            ));
-        }
-        let mut text = name.clone();
-        for (key, value) in &self.args {
-            if let Some(c) = value
-                .chars()
-                .find(|c| matches!(c, ',' | '[' | ']' | '"') || c.is_control())
-            {
-                let why = format!("value {value:?} of {key} contains {c:?}, which DPDK would split at");
-                return Err(EalError::bad(name, &why));
-            }
-            text.push_str(&format!(",{key}={value}"));
-        }
-        Ok(text)
-    }
-}
-
 /// DPDK, running. There is at most one of it in the life of a process.
 #[derive(Debug)]
 pub struct Eal {
@@ -168,6 +150,8 @@ pub struct Eal {
     thread: Option<JoinHandle<()>>,
     end: SyncSender<SyncSender<c_int>>,
     without_hugepages: bool,
+    /// What its devices stand on, claimed for this process.
+    _claims: Vec<UnixDatagram>,
 }
 
 /// What ports, pools and registered threads keep alive.
@@ -175,6 +159,8 @@ pub struct Eal {
 pub(crate) struct EalInner {
     ports_taken: Mutex<BTreeSet<u16>>,
     pools: Mutex<Vec<PoolRecord>>,
+    /// What DPDK said at the start: its words on devices that failed.
+    said: Mutex<Vec<String>>,
 }
 
 /// A pool, owned by EAL so that no frame can outlive it.
@@ -203,6 +189,11 @@ impl Eal {
             return Err(EalError::Again);
         }
         let argv = args.to_argv(free_hugepages_mb(), first_allowed_cpu())?;
+        let mut claims = Vec::new();
+        for device in &args.devices {
+            device.find()?;
+            claims.extend(device.claim()?);
+        }
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(EalError::Again);
         }
@@ -215,14 +206,19 @@ impl Eal {
             .map_err(EalError::Thread)?;
         match start.recv() {
             Ok(Ok(())) => Ok(Eal {
-                inner: Arc::default(),
+                inner: Arc::new(EalInner {
+                    said: Mutex::new(said_lines()),
+                    ..EalInner::default()
+                }),
                 thread: Some(thread),
                 end,
                 without_hugepages,
+                _claims: claims,
             }),
             Ok(Err(code)) => Err(EalError::Init {
                 code,
                 text: error_text(code),
+                said: last_words(&said_lines()),
             }),
             Err(_) => Err(EalError::Thread(io::Error::other("it ended before EAL answered"))),
         }
@@ -234,6 +230,14 @@ impl Eal {
         unsafe { CStr::from_ptr(dpdk_sys::ekd_version()) }
             .to_string_lossy()
             .into_owned()
+    }
+
+    /// What DPDK and its drivers logged since the last call, warnings and worse: the last 16 KiB of it. Nothing of
+    /// it goes to stderr.
+    pub fn take_log(&self) -> Vec<String> {
+        let mut lines = std::mem::take(&mut *lock(&self.inner.said));
+        lines.extend(said_lines());
+        lines
     }
 
     /// Whether DPDK runs on ordinary pages.
@@ -334,6 +338,15 @@ impl EalInner {
         lock(&self.ports_taken).remove(&id);
     }
 
+    /// DPDK's last words, as the end of a message; what is shown stays for [`Eal::take_log`].
+    pub(crate) fn last_words(&self) -> String {
+        let mut said = lock(&self.said);
+        said.extend(said_lines());
+        let excess = said.len().saturating_sub(SAID_LINES_MAX);
+        said.drain(..excess);
+        last_words(&said)
+    }
+
     pub(crate) fn add_pool(&self, pool: NonNull<RteMempool>, name: &str, frame_count: u32) {
         lock(&self.pools).push(PoolRecord {
             pool,
@@ -387,13 +400,60 @@ pub enum EalError {
         /// MiB free, all page sizes together.
         free_mb: u64,
     },
-    /// EAL refused; its log has the details.
-    #[error("DPDK did not start: {text} (error {code}); its log lines above say more")]
+    /// EAL refused.
+    #[error(
+        "DPDK did not start: {text} (error {code}){said}; check the device's driver and arguments, and that \
+         enough memory is free"
+    )]
     Init {
         /// Negative errno.
         code: c_int,
         /// Its text.
         text: String,
+        /// What DPDK logged last, as the end of a sentence.
+        said: String,
+    },
+    /// A virtual device stands on an interface of the kernel that is not there.
+    #[error(
+        "device {device}: the kernel has no interface {interface:?} in this network namespace; `ip link` lists \
+         those there are"
+    )]
+    NoInterface {
+        /// Name of the device.
+        device: String,
+        /// Name of the interface.
+        interface: String,
+    },
+    /// There is no such device on the PCI bus.
+    #[error("there is no PCI device {0}; `lspci -D` lists those there are")]
+    NoPciDevice(String),
+    /// A PCI device is the kernel's.
+    #[error(
+        "PCI device {device} belongs to the kernel (driver: {driver}); give it to DPDK: \
+         dpdk-devbind.py --bind=vfio-pci {device}"
+    )]
+    KernelDriver {
+        /// Address of the device.
+        device: String,
+        /// Name of the kernel's driver, or `none`.
+        driver: String,
+    },
+    /// Another process has it.
+    #[error("device {device}: {what} is in use by another process with this program; stop that one first")]
+    Taken {
+        /// Name of the device.
+        device: String,
+        /// The kernel's interface, or the PCI address.
+        what: String,
+    },
+    /// Whether another process has it cannot be found out.
+    #[error("{what} cannot be claimed for this process: {error}")]
+    Claim {
+        /// The kernel's interface, or the PCI address.
+        what: String,
+        /// Why.
+        #[source]
+        error: io::Error,
     },
     /// The thread for EAL could not be made.
     #[error("the thread for DPDK failed: {0}")]
@@ -412,7 +472,7 @@ pub enum EalError {
 }
 
 impl EalError {
-    fn bad(arg: &str, why: &str) -> Self {
+    pub(crate) fn bad(arg: &str, why: &str) -> Self {
         EalError::BadArgument {
             arg: arg.to_owned(),
             why: why.to_owned(),
@@ -461,6 +521,9 @@ fn eal_thread(
         .collect();
     let argc = c_int::try_from(argv.len() - 1).unwrap_or(c_int::MAX);
     let argv = Box::leak(argv.into_boxed_slice());
+    // Without it, its lines go to stderr: worse to read, nothing more.
+    // SAFETY: sets the stream of the log, before EAL and its threads use it; called once, as this is.
+    let _ = unsafe { dpdk_sys::ekd_log_capture() };
     // SAFETY: rte_eal_init() wants a NULL-terminated vector of writable strings that stay, which was just
     // made, and to be called once, which STARTED keeps.
     let code = unsafe { dpdk_sys::ekd_eal_init(argc, argv.as_mut_ptr()) };
@@ -475,6 +538,29 @@ fn eal_thread(
         let code = unsafe { dpdk_sys::ekd_eal_cleanup() };
         // A receiver that is gone no longer wants to know.
         let _ = reply.send(code);
+    }
+}
+
+/// What DPDK logged since the last call, line by line; the shim keeps 16 KiB.
+fn said_lines() -> Vec<String> {
+    let mut text: Vec<c_char> = vec![0; 16 << 10];
+    // SAFETY: `text` has the room that is said; the shim locks.
+    let len = unsafe { dpdk_sys::ekd_log_take(text.as_mut_ptr(), text.len() as u32) };
+    text.truncate(len as usize);
+    let bytes: Vec<u8> = text.into_iter().map(c_char::cast_unsigned).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
+}
+
+/// The last three lines, for the end of a message.
+fn last_words(lines: &[String]) -> String {
+    match lines {
+        [] => String::new(),
+        lines => {
+            let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or(lines);
+            format!("; DPDK says: {}", last.join(" / "))
+        }
     }
 }
 
@@ -580,9 +666,16 @@ mod tests {
     fn hugepages_are_taken_if_free() {
         let args = EalArgs::default()
             .vdev("net_pcap0", &[("rx_pcap", "/a b/c.pcap")])
-            .extra("--no-pci");
+            .extra("--iova-mode=va");
         let common = ["evenkeel", "--no-telemetry", "--lcores=0@3"];
-        let rest = ["-m", "256", "--vdev=net_pcap0,rx_pcap=/a b/c.pcap", "--no-pci"];
+        let rest = [
+            "-m",
+            "256",
+            "--log-level=warning",
+            "--vdev=net_pcap0,rx_pcap=/a b/c.pcap",
+            "--no-pci",
+            "--iova-mode=va",
+        ];
         assert_eq!(argv(&args, 256), [&common[..], &["--in-memory"], &rest].concat());
         assert_eq!(
             argv(&args, 255),
@@ -621,7 +714,7 @@ mod tests {
                 .to_argv(0, None)
                 .expect_err("same name")
                 .to_string()
-                .contains("two virtual devices")
+                .contains("two devices")
         );
         let zero = EalArgs::default().extra("--a\0b");
         assert!(
@@ -630,6 +723,26 @@ mod tests {
                 .to_string()
                 .contains("zero byte")
         );
+    }
+
+    #[test]
+    fn pci_devices_that_were_not_named_are_not_probed() {
+        let device = |text| DeviceSpec::parse(text).expect("a device");
+        let args = EalArgs::default()
+            .device(device("03:00.0"))
+            .device(device("net_null0"));
+        let argv = argv(&args, 0);
+        assert!(argv.contains(&"--allow=0000:03:00.0".to_owned()), "{argv:?}");
+        assert!(argv.contains(&"--vdev=net_null0".to_owned()), "{argv:?}");
+        assert!(!argv.contains(&"--no-pci".to_owned()), "{argv:?}");
+    }
+
+    #[test]
+    fn the_last_words_end_a_message() {
+        let lines = |n: usize| (0..n).map(|n| format!("line {n}")).collect::<Vec<_>>();
+        assert_eq!(last_words(&lines(0)), "");
+        assert_eq!(last_words(&lines(1)), "; DPDK says: line 0");
+        assert_eq!(last_words(&lines(5)), "; DPDK says: line 2 / line 3 / line 4");
     }
 
     #[test]

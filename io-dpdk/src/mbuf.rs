@@ -6,8 +6,10 @@ use std::slice;
 
 use dpdk_sys::RteMbuf;
 use evenkeel_core::port::{Frame, HEAD_LEN, HandoffTag, PortId, RxChecksum};
+use evenkeel_core::wire::checksum;
 
 use crate::mempool::Mempool;
+use crate::rss::PacketType;
 
 /// Flags of segments whose buffer is not their own, so that another may point to it.
 const FOREIGN: u64 = dpdk_sys::INDIRECT | dpdk_sys::EXTERNAL;
@@ -152,8 +154,59 @@ impl Mbuf {
         Some(unsafe { Mbuf::from_raw(raw) })
     }
 
-    pub(crate) fn set_ingress(&mut self, port: PortId) {
-        self.head_mut().port = port.0;
+    /// Where the frame came from, and for which types of packets ([`PacketType::bit`]) its hash is believed. What a
+    /// driver left of its way out (net_ring) means nothing on the way in.
+    pub(crate) fn set_received(&mut self, port: PortId, trusted: u32) {
+        let head = self.head_mut();
+        head.port = port.0;
+        head.hash_hi = trusted;
+        head.ol_flags &= !TX_FLAGS;
+    }
+
+    pub(crate) fn set_tag(&mut self, tag: HandoffTag) {
+        self.tag = Some(tag);
+    }
+
+    /// The checksum that is still to be made of the frame, if one was asked for.
+    pub(crate) fn asked_checksum(&self) -> Option<TxChecksum> {
+        match self.head().ol_flags & dpdk_sys::TX_L4_MASK {
+            0 => None,
+            dpdk_sys::TX_UDP_CKSUM => Some(TxChecksum::Udp),
+            dpdk_sys::TX_TCP_CKSUM => Some(TxChecksum::Tcp),
+            // No frame of ours is of SCTP.
+            _ => None,
+        }
+    }
+
+    /// Makes the checksum that was asked for, over all segments, for a driver that cannot.
+    pub(crate) fn finish_checksum(&mut self) {
+        let Some(asked) = self.asked_checksum() else {
+            return;
+        };
+        self.head_mut().ol_flags &= !TX_FLAGS;
+        // SAFETY: the mbuf is ours, and the lengths were set when the checksum was asked for.
+        let l4 = unsafe { dpdk_sys::ekd_mbuf_transport_at(self.raw.as_ptr()) } as usize;
+        let mut sum = RunningSum::default();
+        let mut skip = l4;
+        self.for_each_segment(|segment| {
+            // SAFETY: as in `copy_to`.
+            let bytes = unsafe {
+                let start = segment.buf_addr.add(usize::from(segment.data_off));
+                slice::from_raw_parts(start, usize::from(segment.data_len))
+            };
+            let part = bytes.get(skip.min(bytes.len())..).unwrap_or_default();
+            skip = skip.saturating_sub(bytes.len());
+            sum.add(part);
+        });
+        let checksum = match (asked, sum.finish()) {
+            // Zero would say that there is none (RFC 768).
+            (TxChecksum::Udp, 0) => 0xffff,
+            (_, checksum) => checksum,
+        };
+        let at = l4 + asked.field();
+        if let Some(field) = self.data_mut().get_mut(at..at + 2) {
+            field.copy_from_slice(&checksum.to_be_bytes());
+        }
     }
 
     fn for_each_segment(&self, mut visit: impl FnMut(&RteMbuf)) {
@@ -248,29 +301,121 @@ impl Frame for Mbuf {
         PortId(self.head().port)
     }
 
-    /// Always `None`: with one queue there is nothing to steer, and a NIC's hash is to be trusted only
-    /// after it was compared with the software's ([`Mbuf::nic_rss`] has it).
+    /// The NIC's, of packets of a type whose hash was compared with the software's often enough
+    /// ([`RssTrust`](crate::rss::RssTrust)); [`Mbuf::nic_rss`] has it of all.
     fn rss(&self) -> Option<u32> {
-        None
+        let trusted = self.head().hash_hi;
+        let hash = self.nic_rss().filter(|_| trusted != 0)?;
+        let kind = PacketType::of(self.data())?;
+        (trusted & kind.bit() != 0).then_some(hash)
     }
 
     fn rx_checksum(&self) -> RxChecksum {
-        // Both bits of a field set mean "not right in the packet, but the data is" (a checksum left to
-        // offload): nothing that can be relied on, hence unknown.
-        let flags = self.head().ol_flags;
-        let ip = flags & (dpdk_sys::RX_IP_CKSUM_BAD | dpdk_sys::RX_IP_CKSUM_GOOD);
-        let l4 = flags & (dpdk_sys::RX_L4_CKSUM_BAD | dpdk_sys::RX_L4_CKSUM_GOOD);
-        if ip == dpdk_sys::RX_IP_CKSUM_BAD || l4 == dpdk_sys::RX_L4_CKSUM_BAD {
-            RxChecksum::Bad
-        } else if ip == dpdk_sys::RX_IP_CKSUM_GOOD && l4 == dpdk_sys::RX_L4_CKSUM_GOOD {
-            RxChecksum::Good
-        } else {
-            RxChecksum::Unknown
-        }
+        rx_checksum(self.head().ol_flags)
     }
 
     fn tag(&self) -> Option<HandoffTag> {
         self.tag
+    }
+
+    /// Always: where the driver cannot, the port does it before the frame leaves.
+    fn can_offload_tx_checksum(&self) -> bool {
+        true
+    }
+
+    fn offload_tx_checksum(&mut self, l3: usize, l4: usize) {
+        let Some(flags) = tx_flags(self.data(), l3) else {
+            return;
+        };
+        let Some(l3_len) = l4.checked_sub(l3) else { return };
+        // Widths of the fields: 7 and 9 bits. The engine's headers are shorter.
+        if l3 > 127 || l3_len > 511 {
+            return;
+        }
+        // SAFETY: the mbuf is ours; the lengths fit their fields.
+        unsafe { dpdk_sys::ekd_mbuf_ask_checksum(self.raw.as_ptr(), l3 as u16, l3_len as u16, flags) };
+    }
+}
+
+/// What a driver is asked to do on the way out.
+const TX_FLAGS: u64 = dpdk_sys::TX_L4_MASK | dpdk_sys::TX_IP_CKSUM | dpdk_sys::TX_IPV4 | dpdk_sys::TX_IPV6;
+
+/// A transport whose checksum a driver may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TxChecksum {
+    Tcp,
+    Udp,
+}
+
+impl TxChecksum {
+    /// Its bit in what a port says of its driver ([`dpdk_sys::PortSetup::tx_checksum`]).
+    pub(crate) fn bit(self) -> u8 {
+        match self {
+            TxChecksum::Tcp => 1,
+            TxChecksum::Udp => 2,
+        }
+    }
+
+    /// Where the checksum is in the header.
+    fn field(self) -> usize {
+        match self {
+            TxChecksum::Tcp => 16,
+            TxChecksum::Udp => 6,
+        }
+    }
+}
+
+/// The flags that ask for the transport checksum of a packet whose network header is at `l3`; `None` if it is
+/// neither TCP nor UDP.
+fn tx_flags(frame: &[u8], l3: usize) -> Option<u64> {
+    let (family, proto) = match frame.get(l3)? >> 4 {
+        4 => (dpdk_sys::TX_IPV4, frame.get(l3 + 9)?),
+        6 => (dpdk_sys::TX_IPV6, frame.get(l3 + 6)?),
+        _ => return None,
+    };
+    match proto {
+        6 => Some(family | dpdk_sys::TX_TCP_CKSUM),
+        17 => Some(family | dpdk_sys::TX_UDP_CKSUM),
+        _ => None,
+    }
+}
+
+/// The ones' complement sum of 16-bit words (RFC 1071) of bytes that come in parts of any length.
+#[derive(Debug, Default)]
+struct RunningSum {
+    sum: u32,
+    /// Whether the next byte is the low one of its word.
+    odd: bool,
+}
+
+impl RunningSum {
+    fn add(&mut self, bytes: &[u8]) {
+        let part = checksum::sum(bytes);
+        self.sum = if self.odd {
+            checksum::combine_after_odd(self.sum, part)
+        } else {
+            checksum::combine(self.sum, part)
+        };
+        self.odd ^= bytes.len() % 2 == 1;
+    }
+
+    fn finish(&self) -> u16 {
+        checksum::finish(self.sum)
+    }
+}
+
+/// What flags of a received frame say of its checksums.
+fn rx_checksum(flags: u64) -> RxChecksum {
+    // Both bits of a field set mean "not right in the packet, but the data is" (a checksum left to offload):
+    // nothing that can be relied on, hence unknown.
+    let ip = flags & (dpdk_sys::RX_IP_CKSUM_BAD | dpdk_sys::RX_IP_CKSUM_GOOD);
+    let l4 = flags & (dpdk_sys::RX_L4_CKSUM_BAD | dpdk_sys::RX_L4_CKSUM_GOOD);
+    if ip == dpdk_sys::RX_IP_CKSUM_BAD || l4 == dpdk_sys::RX_L4_CKSUM_BAD {
+        RxChecksum::Bad
+    } else if ip == dpdk_sys::RX_IP_CKSUM_GOOD && l4 == dpdk_sys::RX_L4_CKSUM_GOOD {
+        RxChecksum::Good
+    } else {
+        RxChecksum::Unknown
     }
 }
 
@@ -290,5 +435,68 @@ impl RxTimestampField {
         }
         let offset = usize::try_from(offset).ok()?;
         (offset + size_of::<u64>() <= dpdk_sys::MBUF_SIZE).then_some(RxTimestampField { offset, flag })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dpdk_sys::{RX_IP_CKSUM_BAD, RX_IP_CKSUM_GOOD, RX_L4_CKSUM_BAD, RX_L4_CKSUM_GOOD};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn received_checksums_are_good_if_both_are_and_bad_if_one_is() {
+        let (ip_good, ip_bad) = (RX_IP_CKSUM_GOOD, RX_IP_CKSUM_BAD);
+        let (l4_good, l4_bad) = (RX_L4_CKSUM_GOOD, RX_L4_CKSUM_BAD);
+        for (flags, want) in [
+            (0, RxChecksum::Unknown),
+            (ip_good, RxChecksum::Unknown),
+            (l4_good, RxChecksum::Unknown),
+            (ip_good | l4_good, RxChecksum::Good),
+            (ip_bad, RxChecksum::Bad),
+            (l4_bad, RxChecksum::Bad),
+            (ip_bad | l4_good, RxChecksum::Bad),
+            (ip_good | l4_bad, RxChecksum::Bad),
+            // "None": the checksum is wrong in the packet, and the data is not.
+            (ip_good | l4_good | l4_bad, RxChecksum::Unknown),
+            (ip_good | ip_bad | l4_good, RxChecksum::Unknown),
+        ] {
+            assert_eq!(rx_checksum(flags), want, "{flags:#x}");
+            // Other flags do not matter.
+            assert_eq!(rx_checksum(flags | dpdk_sys::RX_RSS_HASH | 1), want, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_asked_for_is_that_of_the_packets_protocol() {
+        let frame = |version: u8, at: usize, proto| {
+            let mut frame = vec![0; 60];
+            frame[14] = version << 4;
+            frame[14 + at] = proto;
+            frame
+        };
+        let (tcp, udp) = (dpdk_sys::TX_TCP_CKSUM, dpdk_sys::TX_UDP_CKSUM);
+        let (v4, v6) = (dpdk_sys::TX_IPV4, dpdk_sys::TX_IPV6);
+        assert_eq!(tx_flags(&frame(4, 9, 6), 14), Some(v4 | tcp));
+        assert_eq!(tx_flags(&frame(4, 9, 17), 14), Some(v4 | udp));
+        assert_eq!(tx_flags(&frame(6, 6, 6), 14), Some(v6 | tcp));
+        assert_eq!(tx_flags(&frame(6, 6, 17), 14), Some(v6 | udp));
+        assert_eq!(tx_flags(&frame(6, 6, 58), 14), None);
+        assert_eq!(tx_flags(&frame(5, 6, 17), 14), None);
+        assert_eq!(tx_flags(&[0x60], 0), None);
+    }
+
+    proptest! {
+        /// However the segments are cut.
+        #[test]
+        fn a_sum_of_parts_is_that_of_the_whole(bytes in proptest::collection::vec(any::<u8>(), 0..400), cuts in proptest::collection::vec(0usize..400, 0..6)) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut sum = RunningSum::default();
+            cuts.windows(2).for_each(|two| sum.add(&bytes[two[0]..two[1]]));
+            prop_assert_eq!(sum.finish(), checksum::finish(checksum::sum(&bytes)));
+        }
     }
 }

@@ -60,6 +60,19 @@ impl Mempool {
     /// # Errors
     /// A size out of range, a name that is taken or too long (at most 25 bytes), or too little memory.
     pub fn create(eal: &Eal, name: &str, config: MempoolConfig) -> Result<Mempool, MempoolError> {
+        Mempool::create_on(eal, name, config, None)
+    }
+
+    /// As [`Mempool::create`], in the memory of a NUMA socket; `None`: of any.
+    ///
+    /// # Errors
+    /// As [`Mempool::create`].
+    pub fn create_on(
+        eal: &Eal,
+        name: &str,
+        config: MempoolConfig,
+        socket: Option<u16>,
+    ) -> Result<Mempool, MempoolError> {
         let MempoolConfig {
             frame_count,
             cache_count,
@@ -76,9 +89,17 @@ impl Mempool {
         }
         let c_name = CString::new(name).map_err(|_| MempoolError::Name(name.to_owned()))?;
         let mut code: c_int = 0;
+        let socket = socket.map_or(-1, c_int::from);
         // SAFETY: EAL is up, `eal` being there; the name is a C string, which DPDK copies; `code` is writable.
         let pool = unsafe {
-            dpdk_sys::ekd_pool_create(c_name.as_ptr(), frame_count, cache_count, room_len, &mut code)
+            dpdk_sys::ekd_pool_create(
+                c_name.as_ptr(),
+                frame_count,
+                cache_count,
+                room_len,
+                socket,
+                &mut code,
+            )
         };
         let Some(pool) = NonNull::new(pool) else {
             return Err(MempoolError::Create {
@@ -123,6 +144,15 @@ impl Mempool {
         // SAFETY: rte_pktmbuf_alloc() gives a reset, unshared mbuf, now ours alone.
         let mut frame = unsafe { Mbuf::from_raw(raw) };
         frame.append_zeros(len).then_some(frame)
+    }
+
+    /// A frame with a copy of `bytes`, in as many buffers as they need; `None` if the pool has not so many.
+    pub fn copy_of(&self, bytes: &[u8]) -> Option<Mbuf> {
+        let len = u32::try_from(bytes.len()).ok()?;
+        // SAFETY: the pool lives as long as `_eal`; `bytes` has `len` bytes.
+        let raw = unsafe { dpdk_sys::ekd_mbuf_from(self.pool.as_ptr(), bytes.as_ptr().cast(), len) };
+        // SAFETY: fresh mbufs of the pool, chained, now ours alone.
+        Some(unsafe { Mbuf::from_raw(NonNull::new(raw)?) })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut RteMempool {

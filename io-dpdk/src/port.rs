@@ -1,52 +1,26 @@
-//! Packet I/O of one worker over DPDK ports, one queue each.
+//! Packet I/O of one worker over DPDK: its queue of every interface, and the rings between the workers.
 
-use std::ffi::{CString, c_int};
+use std::fmt;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use dpdk_sys::RteMbuf;
+use evenkeel_core::hash::Toeplitz;
 use evenkeel_core::port::{BURST, Frame, HEADROOM, HandoffTag, Port, PortId, WorkerId};
 
-use crate::eal::{Eal, EalInner, error_text, port_names};
+use crate::devices::{Device, DriverStats, Link};
+use crate::handoff::{Refused, Ring};
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
-
-/// Interfaces of one port at most.
-pub const INTERFACES_MAX: usize = 16;
+use crate::rss::RssTrust;
 
 /// Attempts to send what is left of a burst, after the driver took nothing, before it is dropped.
 pub const TX_TRIES_MAX: u32 = 4;
 
-/// Longest chained frame that net_pcap writes whole; it cuts longer ones. It does not announce that it
-/// takes chains.
-const NET_PCAP_CHAIN_MAX: usize = 0x3F00;
-
-/// An interface to open.
-#[derive(Clone, Debug)]
-pub struct InterfaceConfig {
-    /// Name of the DPDK device: `net_pcap0`, or a PCI address such as `0000:03:00.0`.
-    pub name: String,
-    /// Receive descriptors wanted; the driver's limits apply.
-    pub rx_desc_count: u16,
-    /// Transmit descriptors wanted; the driver's limits apply.
-    pub tx_desc_count: u16,
-}
-
-impl InterfaceConfig {
-    /// An interface with 1,024 descriptors each way.
-    pub fn new(name: &str) -> Self {
-        InterfaceConfig {
-            name: name.to_owned(),
-            rx_desc_count: 1024,
-            tx_desc_count: 1024,
-        }
-    }
-}
-
 /// What a port did with frames. The engine counts its own verdicts; these are the driver's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStats {
-    /// Frames given to the engine.
+    /// Frames given to the engine, those that other workers handed over included.
     pub rx_frames: u64,
     /// Of these, frames copied because they came shared or without headroom.
     pub rx_copied: u64,
@@ -62,118 +36,181 @@ pub struct PortStats {
     pub tx_chained: u64,
     /// Frames dropped because they were to leave by an interface that does not exist.
     pub tx_no_interface: u64,
+    /// Frames passed on to the worker that has a transmit queue of their interface: there are fewer than workers.
+    pub tx_passed_on: u64,
+    /// Frames dropped because too many wait to be passed on.
+    pub tx_pass_full: u64,
+    /// Frames sent for the kernel or for a worker without a transmit queue, of `tx_frames`.
+    pub tx_for_others: u64,
+    /// Frames whose checksum was left to the driver.
+    pub tx_checksum_driver: u64,
+    /// Frames whose checksum was asked for and made here, as the driver does not.
+    pub tx_checksum_software: u64,
+    /// Frames dropped because the driver would not make the checksum that it offers.
+    pub tx_refused: u64,
+    /// Frames given to the kernel.
+    pub punted: u64,
+    /// Frames for the kernel, dropped because too many wait for it.
+    pub punt_full: u64,
     /// Frames for the kernel, dropped: there is no way to it.
     pub punt_dropped: u64,
-    /// Frames for another worker, dropped: a port of one queue is for one worker.
+    /// Frames given to other workers.
+    pub handoff_out: u64,
+    /// Frames that other workers gave, of `rx_frames`.
+    pub handoff_in: u64,
+    /// Frames for another worker, dropped because its ring is full.
+    pub handoff_full: u64,
+    /// Frames for another worker, dropped: that one is gone, or there is none of its number.
     pub handoff_dropped: u64,
     /// Frames that the engine wanted and the pool, or a buffer's room, did not have.
     pub alloc_failed: u64,
+    /// RSS hashes that were compared with the software's, and agreed.
+    pub rss_agreed: u64,
+    /// RSS hashes that did not: their type of packets is not believed again.
+    pub rss_disagreed: u64,
 }
 
-/// Counters that the driver keeps.
-pub type DriverStats = dpdk_sys::Stats;
+/// Who is told of each frame for the kernel, before the kernel is: where it came in, and all of its bytes.
+pub type PuntHook = Box<dyn FnMut(PortId, &[u8]) + Send>;
 
-/// State of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Whether it carries frames.
-    pub up: bool,
-    /// Whether both directions may send at once.
-    pub full_duplex: bool,
-    /// Speed in Mbit/s, if known.
-    pub speed_mbps: Option<u32>,
-}
-
-/// One worker's interfaces. The index of an interface is its [`PortId`].
-#[derive(Debug)]
+/// One worker's queues. The index of an interface is its [`PortId`]. To be moved to the worker's thread, which
+/// registers itself ([`Eal::register_thread`](crate::Eal::register_thread)).
 pub struct DpdkPort {
-    interfaces: Vec<Interface>,
-    pool: Mempool,
+    worker: u16,
+    interfaces: Vec<Queues>,
+    /// By receiver; empty if there is one worker.
+    rings: Arc<[Arc<Ring<Mbuf>>]>,
+    /// For comparison with hashes of NICs, if any reports some.
+    toeplitz: Option<Arc<Toeplitz>>,
     /// Interface to be polled first, so that a busy one does not starve the others.
     first: usize,
     stats: PortStats,
+    punt_hook: Option<PuntHook>,
+    /// For frames of several segments that are shown in one piece.
+    scratch: Vec<u8>,
 }
 
-/// A started DPDK port and what waits to be sent on it. Stopped and closed when dropped.
+impl fmt::Debug for DpdkPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DpdkPort")
+            .field("worker", &self.worker)
+            .field("interfaces", &self.interfaces)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A worker's queues of an interface, and what waits to be sent.
 #[derive(Debug)]
-struct Interface {
-    id: u16,
-    mac: [u8; 6],
-    mtu: u16,
-    /// Longest chained frame that may be sent.
-    chain_len_max: usize,
-    pending: Vec<Mbuf>,
-    eal: Arc<EalInner>,
+pub(crate) struct Queues {
+    pub(crate) device: Arc<Device>,
+    /// Receive queue; `None`: there are fewer than workers.
+    pub(crate) rx: Option<u16>,
+    /// Transmit queue, this worker's or one that another one sends for it.
+    pub(crate) tx: u16,
+    /// Whether the transmit queue is this worker's.
+    pub(crate) owns_tx: bool,
+    /// At most [`BURST`].
+    pub(crate) pending: Vec<Mbuf>,
+    /// For which types of packets its hash is believed; `None`: it reports none.
+    pub(crate) trust: Option<RssTrust>,
 }
 
 impl DpdkPort {
-    /// Opens and starts interfaces; received frames come from `pool`.
-    ///
-    /// # Errors
-    /// An interface that does not exist, is in use or cannot be set up; those opened before it are closed.
-    pub fn open(eal: &Eal, interfaces: &[InterfaceConfig], pool: &Mempool) -> Result<DpdkPort, PortError> {
-        if interfaces.is_empty() || interfaces.len() > INTERFACES_MAX {
-            return Err(PortError::Count(interfaces.len()));
-        }
-        let interfaces = interfaces
-            .iter()
-            .map(|config| Interface::open(eal, config, pool))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(DpdkPort {
+    pub(crate) fn new(
+        worker: u16,
+        interfaces: Vec<Queues>,
+        rings: Arc<[Arc<Ring<Mbuf>>]>,
+        toeplitz: Option<Arc<Toeplitz>>,
+    ) -> DpdkPort {
+        DpdkPort {
+            worker,
             interfaces,
-            pool: pool.clone(),
+            rings,
+            toeplitz,
             first: 0,
             stats: PortStats::default(),
-        })
+            punt_hook: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whose port it is.
+    pub fn worker(&self) -> WorkerId {
+        // As many as a number of a worker has values: `Devices` makes no more.
+        WorkerId(self.worker as u8)
+    }
+
+    /// Tells `hook` of each frame for the kernel before the kernel gets it, on this worker's thread: it must not
+    /// wait for anything.
+    pub fn set_punt(&mut self, hook: PuntHook) {
+        self.punt_hook = Some(hook);
     }
 
     /// What happened so far.
     pub fn stats(&self) -> PortStats {
-        self.stats
+        let trust = |of: fn(&RssTrust) -> u64| self.interfaces.iter().flat_map(|i| &i.trust).map(of).sum();
+        PortStats {
+            rss_agreed: trust(RssTrust::agreed),
+            rss_disagreed: trust(RssTrust::disagreed),
+            ..self.stats
+        }
     }
 
-    /// The pool of received and allocated frames.
-    pub fn pool(&self) -> &Mempool {
-        &self.pool
+    /// The pool of allocated frames: that of the first interface.
+    pub fn pool(&self) -> Option<&Mempool> {
+        Some(&self.interfaces.first()?.device.pool)
     }
 
     /// MAC address of an interface.
     pub fn mac(&self, port: PortId) -> Option<[u8; 6]> {
-        Some(self.interface(port)?.mac)
+        Some(self.device(port)?.mac)
     }
 
     /// MTU of an interface, in bytes.
     pub fn mtu(&self, port: PortId) -> Option<u16> {
-        Some(self.interface(port)?.mtu)
+        Some(self.device(port)?.mtu)
     }
 
-    /// State of an interface's link, without waiting; `None` if there is no such interface, or the driver
-    /// does not say.
+    /// State of an interface's link; see [`Control::link`](crate::Control::link), for other threads.
     pub fn link(&self, port: PortId) -> Option<Link> {
-        let interface = self.interface(port)?;
-        let mut link = dpdk_sys::Link::default();
-        // SAFETY: the port is open, as we hold it; `link` is writable and of the shim's layout.
-        if unsafe { dpdk_sys::ekd_port_link(interface.id, &mut link) } != 0 {
-            return None;
-        }
-        let speed_mbps = (link.speed_mbps != u32::MAX && link.speed_mbps != 0).then_some(link.speed_mbps);
-        Some(Link {
-            up: link.up != 0,
-            full_duplex: link.full_duplex != 0,
-            speed_mbps,
-        })
+        self.device(port)?.link()
     }
 
-    /// The driver's counters of an interface; `None` if there is no such interface, or it has none.
+    /// The driver's counters of an interface, all queues together; see
+    /// [`Control::driver_stats`](crate::Control::driver_stats), for other threads.
     pub fn driver_stats(&self, port: PortId) -> Option<DriverStats> {
-        let interface = self.interface(port)?;
-        let mut stats = DriverStats::default();
-        // SAFETY: the port is open, as we hold it; `stats` is writable and of the shim's layout.
-        (unsafe { dpdk_sys::ekd_port_stats(interface.id, &mut stats) } == 0).then_some(stats)
+        self.device(port)?.driver_stats()
     }
 
-    fn interface(&self, port: PortId) -> Option<&Interface> {
-        self.interfaces.get(usize::from(port.0))
+    fn device(&self, port: PortId) -> Option<&Device> {
+        let queues = self.interfaces.get(usize::from(port.0))?;
+        Some(&queues.device)
+    }
+
+    /// Takes over what other workers handed to this one, half a burst at most: interfaces have their turn too.
+    fn take_handed_over(&mut self, into: &mut Vec<Mbuf>) {
+        let Some(ring) = self.rings.get(usize::from(self.worker)) else {
+            return;
+        };
+        while into.len() < BURST / 2
+            && let Some(frame) = ring.pop()
+        {
+            self.stats.handoff_in += 1;
+            into.push(frame);
+        }
+    }
+
+    /// Shows a frame for the kernel to who asked for that.
+    fn show(&mut self, frame: &Mbuf) {
+        let Some(hook) = &mut self.punt_hook else { return };
+        if frame.segment_count() == 1 {
+            hook(frame.ingress(), frame.data());
+        } else {
+            self.scratch.clear();
+            frame.copy_to(&mut self.scratch);
+            hook(frame.ingress(), &self.scratch);
+        }
     }
 }
 
@@ -182,23 +219,33 @@ impl Port for DpdkPort {
 
     fn rx_burst(&mut self, into: &mut Vec<Mbuf>) -> usize {
         let before = into.len();
+        self.take_handed_over(into);
         let count = self.interfaces.len();
         for step in 0..count {
             let index = (self.first + step) % count;
             let room = BURST.saturating_sub(into.len());
-            let Some(interface) = self.interfaces.get_mut(index).filter(|_| room > 0) else {
+            let Some(queues) = self.interfaces.get_mut(index).filter(|_| room > 0) else {
                 break;
             };
+            let from = into.len();
             let mut raw: [*mut RteMbuf; BURST] = [ptr::null_mut(); BURST];
-            let got = interface.receive(&mut raw[..room]);
+            let got = queues.receive(&mut raw[..room]);
+            let trusted = queues.trust.as_ref().map_or(0, RssTrust::trusted);
             for raw in raw.iter().take(got).filter_map(|&raw| NonNull::new(raw)) {
                 // SAFETY: rte_eth_rx_burst() gives ownership of the frames it returns. What a driver may
                 // still hold shared is copied by `receivable` before anyone writes to it.
-                let frame = unsafe { receivable(raw, &self.pool, &mut self.stats) };
+                let frame = unsafe { receivable(raw, &queues.device.pool, &mut self.stats) };
                 if let Some(mut frame) = frame {
-                    frame.set_ingress(PortId(index as u16));
+                    frame.set_received(PortId(index as u16), trusted);
                     into.push(frame);
                 }
+            }
+            if let (Some(trust), Some(toeplitz), Some(frame)) =
+                (&mut queues.trust, &self.toeplitz, into.get(from))
+                && trust.wants_sample()
+                && let Some(reported) = frame.nic_rss()
+            {
+                trust.compare(toeplitz, frame.data(), reported);
             }
         }
         self.first = (self.first + 1) % count.max(1);
@@ -208,10 +255,10 @@ impl Port for DpdkPort {
     }
 
     fn alloc(&mut self, len: usize) -> Option<Mbuf> {
-        let frame = self.pool.alloc(len);
+        let frame = self.pool().and_then(|pool| pool.alloc(len));
         match frame {
             Some(mut frame) => {
-                frame.set_ingress(PortId::default());
+                frame.set_received(PortId::default(), 0);
                 Some(frame)
             }
             None => {
@@ -221,120 +268,151 @@ impl Port for DpdkPort {
         }
     }
 
-    fn tx(&mut self, port: PortId, frame: Mbuf) {
-        let Some(interface) = self.interfaces.get_mut(usize::from(port.0)) else {
+    fn tx(&mut self, port: PortId, mut frame: Mbuf) {
+        let Some(queues) = self.interfaces.get_mut(usize::from(port.0)) else {
             self.stats.tx_no_interface += 1;
             return;
         };
-        if frame.segment_count() > 1 && frame.len() > interface.chain_len_max {
+        if frame.segment_count() > 1 && frame.len() > queues.device.chain_len_max {
             self.stats.tx_chained += 1;
             return;
         }
-        interface.pending.push(frame);
-        if interface.pending.len() >= BURST {
-            interface.send(&mut self.stats);
+        if let Some(asked) = frame.asked_checksum() {
+            if queues.device.tx_checksum & asked.bit() != 0 {
+                self.stats.tx_checksum_driver += 1;
+            } else {
+                frame.finish_checksum();
+                self.stats.tx_checksum_software += 1;
+            }
+        }
+        if !queues.owns_tx {
+            match queues.outbox().map(|outbox| outbox.push(frame)) {
+                Some(Ok(())) => self.stats.tx_passed_on += 1,
+                _ => self.stats.tx_pass_full += 1,
+            }
+            return;
+        }
+        queues.pending.push(frame);
+        if queues.pending.len() >= BURST {
+            queues.send(&mut self.stats);
         }
     }
 
     fn punt(&mut self, frame: Mbuf) {
-        self.stats.punt_dropped += 1;
-        drop(frame);
+        self.show(&frame);
+        let tap = self
+            .device(frame.ingress())
+            .and_then(|device| device.tap.as_deref());
+        match tap.map(|tap| tap.give(frame)) {
+            Some(Ok(())) => self.stats.punted += 1,
+            Some(Err(Refused::Full)) => self.stats.punt_full += 1,
+            Some(Err(Refused::Gone)) | None => self.stats.punt_dropped += 1,
+        }
     }
 
-    fn handoff(&mut self, _to: WorkerId, frame: Mbuf, _tag: HandoffTag) {
-        self.stats.handoff_dropped += 1;
-        drop(frame);
+    fn handoff(&mut self, to: WorkerId, mut frame: Mbuf, tag: HandoffTag) {
+        frame.set_tag(tag);
+        let ring = self.rings.get(usize::from(to.0));
+        match ring.map(|ring| ring.push(frame)) {
+            Some(Ok(())) => self.stats.handoff_out += 1,
+            Some(Err(Refused::Full)) => self.stats.handoff_full += 1,
+            Some(Err(Refused::Gone)) | None => self.stats.handoff_dropped += 1,
+        }
     }
 
     fn flush(&mut self) {
-        for interface in &mut self.interfaces {
-            interface.send(&mut self.stats);
+        for queues in &mut self.interfaces {
+            queues.send(&mut self.stats);
+            queues.send_for_others(&mut self.stats);
         }
     }
 }
 
-impl Interface {
-    fn open(eal: &Eal, config: &InterfaceConfig, pool: &Mempool) -> Result<Interface, PortError> {
-        let name = &config.name;
-        let missing = || PortError::NoSuchPort {
-            name: name.clone(),
-            known: port_names(),
-        };
-        let c_name = CString::new(name.as_str()).map_err(|_| missing())?;
-        let mut id = 0;
-        // SAFETY: EAL is up, `eal` being there; the name is a C string and `id` is writable.
-        if unsafe { dpdk_sys::ekd_port_by_name(c_name.as_ptr(), &mut id) } != 0 {
-            return Err(missing());
+impl Drop for DpdkPort {
+    fn drop(&mut self) {
+        // What waits for this worker, and what would later, goes home.
+        if let Some(ring) = self.rings.get(usize::from(self.worker)) {
+            ring.close();
         }
-        if !eal.inner().claim_port(id) {
-            return Err(PortError::InUse(name.clone()));
+        for queues in self.interfaces.iter().filter(|queues| queues.owns_tx) {
+            if let Some(outbox) = queues.outbox() {
+                outbox.close();
+            }
         }
-        let mut info = dpdk_sys::PortInfo {
-            rx_desc: config.rx_desc_count,
-            tx_desc: config.tx_desc_count,
-            ..dpdk_sys::PortInfo::default()
-        };
-        // SAFETY: the port is stopped and ours (claimed above); the pool lives until `Eal::shutdown`, which
-        // the interface's `eal` prevents; `info` is writable and of the shim's layout.
-        let code = unsafe { dpdk_sys::ekd_port_configure(id, pool.as_ptr(), &mut info) };
-        if code != 0 {
-            eal.inner().release_port(id);
-            return Err(PortError::Configure {
-                name: name.clone(),
-                code,
-                text: error_text(code),
-            });
-        }
-        // SAFETY: configured just now, with its queues.
-        let code = unsafe { dpdk_sys::ekd_port_start(id) };
-        if code != 0 {
-            eal.inner().release_port(id);
-            return Err(PortError::Start {
-                name: name.clone(),
-                code,
-                text: error_text(code),
-            });
-        }
-        let driver: Vec<u8> = info.driver.iter().copied().take_while(|&b| b != 0).collect();
-        let chain_len_max = match (info.tx_multi_seg, driver.as_slice()) {
-            (0, b"net_pcap") => NET_PCAP_CHAIN_MAX,
-            (0, _) => 0,
-            _ => usize::MAX,
-        };
-        Ok(Interface {
-            id,
-            mac: info.mac,
-            mtu: info.mtu,
-            chain_len_max,
-            pending: Vec::with_capacity(BURST),
-            eal: Arc::clone(eal.inner()),
-        })
+    }
+}
+
+impl Queues {
+    fn outbox(&self) -> Option<&Arc<Ring<Mbuf>>> {
+        self.device.outboxes.get(usize::from(self.tx))
     }
 
     /// Fills `raw` from the front; returns how many.
     fn receive(&mut self, raw: &mut [*mut RteMbuf]) -> usize {
+        let Some(queue) = self.rx else { return 0 };
         let room = u16::try_from(raw.len()).unwrap_or(u16::MAX);
-        // SAFETY: a receive queue is for one thread at a time: only one `Interface` has this port (claim_port),
-        // and `self` is borrowed mutably. The port is started. `raw` has `room` places.
-        usize::from(unsafe { dpdk_sys::ekd_rx_burst(self.id, raw.as_mut_ptr(), room) })
+        // SAFETY: a receive queue is for one thread at a time: it is one worker's alone (`share_out`), and `self` is
+        // borrowed mutably. The port is started as long as the device is held. `raw` has `room` places.
+        usize::from(unsafe { dpdk_sys::ekd_rx_burst(self.device.id, queue, raw.as_mut_ptr(), room) })
+    }
+
+    /// Sends what the kernel, or a worker without a queue of this interface, left here: a burst at most.
+    fn send_for_others(&mut self, stats: &mut PortStats) {
+        if !self.owns_tx {
+            return;
+        }
+        let Some(outbox) = self.device.outboxes.get(usize::from(self.tx)) else {
+            return;
+        };
+        while self.pending.len() < BURST
+            && let Some(frame) = outbox.pop()
+        {
+            if frame.segment_count() > 1 && frame.len() > self.device.chain_len_max {
+                stats.tx_chained += 1;
+                continue;
+            }
+            self.pending.push(frame);
+        }
+        if !self.pending.is_empty() {
+            let before = stats.tx_frames;
+            self.send(stats);
+            stats.tx_for_others += stats.tx_frames - before;
+        }
     }
 
     /// Sends what is pending; what the driver does not take after [`TX_TRIES_MAX`] vain attempts is dropped.
     fn send(&mut self, stats: &mut PortStats) {
         let mut raw: [*mut RteMbuf; BURST] = [ptr::null_mut(); BURST];
         let mut count = 0;
+        let mut asks = false;
         // At most BURST frames are pending, as `tx` sends then.
         for (slot, frame) in raw.iter_mut().zip(self.pending.drain(..)) {
+            asks |= frame.asked_checksum().is_some();
             *slot = frame.into_raw().as_ptr();
             count += 1;
         }
         let mut rest = raw.get_mut(..count).unwrap_or_default();
         let mut tries = 0;
         while !rest.is_empty() && tries < TX_TRIES_MAX {
-            let left = u16::try_from(rest.len()).unwrap_or(u16::MAX);
+            let mut ready = u16::try_from(rest.len()).unwrap_or(u16::MAX);
+            if asks {
+                // SAFETY: as for the burst below; the frames stay ours.
+                ready =
+                    unsafe { dpdk_sys::ekd_tx_prepare(self.device.id, self.tx, rest.as_mut_ptr(), ready) };
+                if ready == 0 {
+                    stats.tx_refused += 1;
+                    let (refused, others) = rest.split_at_mut(1);
+                    // SAFETY: the driver refused this one, so it is still ours; it is freed once, here.
+                    unsafe { dpdk_sys::ekd_mbuf_free_bulk(refused.as_mut_ptr(), 1) };
+                    rest = others;
+                    continue;
+                }
+            }
             // SAFETY: a transmit queue is for one thread at a time: as in `receive`. We own the frames; the driver
             // owns the first `sent` of them from here on, and they are not looked at again.
-            let sent = usize::from(unsafe { dpdk_sys::ekd_tx_burst(self.id, rest.as_mut_ptr(), left) });
+            let sent = usize::from(unsafe {
+                dpdk_sys::ekd_tx_burst(self.device.id, self.tx, rest.as_mut_ptr(), ready)
+            });
             stats.tx_frames += sent as u64;
             tries = if sent == 0 { tries + 1 } else { 0 };
             rest = rest.get_mut(sent..).unwrap_or_default();
@@ -347,20 +425,6 @@ impl Interface {
             // SAFETY: the driver did not take these, so they are still ours; they are freed once, here.
             unsafe { dpdk_sys::ekd_mbuf_free_bulk(rest.as_mut_ptr(), rest.len() as u32) };
         }
-    }
-}
-
-impl Drop for Interface {
-    fn drop(&mut self) {
-        // What `tx` took without a `flush` was never promised to the wire.
-        self.pending.clear();
-        // SAFETY: the port is open and ours; nobody is in its queues, as `self` is borrowed mutably. Closing
-        // returns the driver's frames to their pools. A driver that fails here has been told to stop twice.
-        unsafe {
-            dpdk_sys::ekd_port_stop(self.id);
-            dpdk_sys::ekd_port_close(self.id);
-        }
-        self.eal.release_port(self.id);
     }
 }
 
@@ -383,56 +447,5 @@ unsafe fn receivable(raw: NonNull<RteMbuf>, pool: &Mempool, stats: &mut PortStat
             stats.rx_no_buffer += 1;
             None
         }
-    }
-}
-
-/// Why an interface was not opened.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PortError {
-    /// There are 1 to [`INTERFACES_MAX`].
-    #[error("a port has 1 to {INTERFACES_MAX} interfaces, not {0}")]
-    Count(usize),
-    /// DPDK has no port of this name. EAL starts without devices that fail: its log has the reason.
-    #[error(
-        "DPDK has no port {name:?}: its device is missing, or failed to start (its log lines above say why); \
-         ports there are: {}",
-        list(known)
-    )]
-    NoSuchPort {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: Vec<String>,
-    },
-    /// Another [`DpdkPort`] has it.
-    #[error("DPDK port {0:?} is in use by this process")]
-    InUse(String),
-    /// Its queues could not be set up.
-    #[error("DPDK port {name:?} cannot be set up: {text} (error {code})")]
-    Configure {
-        /// Name of the port.
-        name: String,
-        /// Negative errno.
-        code: c_int,
-        /// Its text.
-        text: String,
-    },
-    /// It did not start.
-    #[error("DPDK port {name:?} does not start: {text} (error {code})")]
-    Start {
-        /// Name of the port.
-        name: String,
-        /// Negative errno.
-        code: c_int,
-        /// Its text.
-        text: String,
-    },
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
     }
 }

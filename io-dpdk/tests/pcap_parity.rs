@@ -79,6 +79,31 @@ mod port {
         (outcome, got)
     }
 
+    /// A UDP datagram over IPv6 as etherparse makes it, its checksum right.
+    fn udp6(len: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let payload: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256) as u8).collect();
+        etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv6([0x20; 16], [0xfd; 16], 64)
+            .udp(4711, 53)
+            .write(&mut frame, &payload)
+            .expect("to memory");
+        frame
+    }
+
+    /// The folded sum of the pseudo-header (RFC 8200, 8.1), which is in the field until the checksum is made.
+    fn pseudo_sum(frame: &[u8]) -> u16 {
+        let len = &frame[18..20];
+        let mut sum: u32 = 17;
+        for word in frame[22..54].chunks(2).chain([len]) {
+            sum += u32::from(word[0]) << 8 | u32::from(word[1]);
+        }
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
     fn frames(packets: &[Packet]) -> Vec<&[u8]> {
         packets.iter().map(|(_, bytes)| bytes.as_slice()).collect()
     }
@@ -185,6 +210,27 @@ mod port {
             }
         }
 
+        /// net_pcap makes no checksums: the port does, over however many segments.
+        fn a_checksum_that_the_driver_does_not_make_is_made_before_the_frame_leaves() {
+            let lengths = [0, 1, 2, 17, 130, 257, 1452, 8900];
+            let want: Vec<Vec<u8>> = lengths.iter().map(|&len| udp6(len)).collect();
+            let begun = |(n, frame): (u64, &Vec<u8>)| {
+                let mut frame = frame.clone();
+                let sum = pseudo_sum(&frame);
+                frame[60..62].copy_from_slice(&sum.to_be_bytes());
+                (1_700_000_000_000_000_000 + n * 1_000_000, frame)
+            };
+            let sent: Vec<Packet> = (0..).zip(&want).map(begun).collect();
+            for room in ["room=320", "room=333", "room=2176"] {
+                let folder = folder("checksum");
+                let (outcome, got) = forward(&folder, USUAL, &sent, &[room, "checksum=54"]);
+                outcome.clean();
+                assert_frames(&got, &want, room);
+                assert_eq!(outcome.number("tx_checksum_software"), lengths.len() as u64);
+                assert_eq!(outcome.number("tx_checksum_driver"), 0);
+            }
+        }
+
         fn a_push_beyond_the_headroom_is_refused() {
             let folder = folder("headroom");
             let sent = packets(&LENGTHS);
@@ -273,6 +319,8 @@ mod eal {
                 assert!(!outcome.success && outcome.said("without_hugepages"), "EAL itself failed: {}", outcome.stderr);
                 assert!(outcome.stderr.contains("DPDK has no port \"net_"), "{}", outcome.stderr);
                 assert!(outcome.stderr.contains("ports there are: none"), "{}", outcome.stderr);
+                assert_eq!(outcome.stderr.lines().count(), 1, "more than our message: {}", outcome.stderr);
+                assert!(outcome.stderr.contains("DPDK says: "), "{}", outcome.stderr);
             }
             let outcome = run("open", &["vdev=net_null0", "port=net_null1"]);
             assert!(!outcome.success && outcome.stderr.contains("ports there are: net_null0"), "{}", outcome.stderr);
@@ -282,6 +330,25 @@ mod eal {
             let outcome = run("open", &["vdev=net_bogus0", "port=net_bogus0"]);
             assert!(!outcome.success && !outcome.said("without_hugepages"));
             assert!(outcome.stderr.contains("DPDK did not start"), "{}", outcome.stderr);
+        }
+
+        fn a_device_as_a_config_has_it_is_opened() {
+            let outcome = run("open", &["device=net_null0,size=64,copy=1", "port=net_null0"]);
+            assert!(outcome.clean().text("second").contains("in use"));
+        }
+
+        fn a_device_that_is_not_there_is_named_before_init() {
+            for (device, want) in [
+                ("net_af_packet0,iface=no-such-if0", "`ip link` lists"),
+                ("0000:fe:1f.7", "`lspci -D` lists"),
+                ("net_af_packet0 iface=x", "letters, digits and underscores"),
+                ("net_null0,size", "is not key=value"),
+            ] {
+                let outcome = run("open", &[&format!("device={device}"), "port=net_null0"]);
+                assert!(!outcome.success && !outcome.said("without_hugepages"), "{device}");
+                assert!(outcome.stderr.contains(want), "{device}: {}", outcome.stderr);
+                assert_eq!(outcome.stderr.lines().count(), 1, "{device}: {}", outcome.stderr);
+            }
         }
 
         fn a_value_that_dpdk_would_split_is_refused_before_init() {

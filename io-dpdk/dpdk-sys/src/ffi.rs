@@ -39,7 +39,9 @@ pub struct RteMbuf {
     pub vlan_tci: u16,
     /// RSS hash, if [`RX_RSS_HASH`] is set.
     pub rss: u32,
-    _hash_hi: u32,
+    /// Second half of the hash field, which drivers leave alone unless they match flows: io-dpdk keeps there
+    /// for which types of packets the hash is trusted.
+    pub hash_hi: u32,
     /// Outer VLAN tag that the NIC stripped, if a flag says so.
     pub vlan_tci_outer: u16,
     /// Bytes of the buffer, headroom included.
@@ -61,6 +63,7 @@ const _: () = {
     assert!(offset_of!(RteMbuf, data_len) == 40);
     assert!(offset_of!(RteMbuf, vlan_tci) == 42);
     assert!(offset_of!(RteMbuf, rss) == 44);
+    assert!(offset_of!(RteMbuf, hash_hi) == 48);
     assert!(offset_of!(RteMbuf, vlan_tci_outer) == 52);
     assert!(offset_of!(RteMbuf, buf_len) == 54);
     assert!(offset_of!(RteMbuf, pool) == 56);
@@ -79,6 +82,18 @@ pub const RX_IP_CKSUM_BAD: u64 = 1 << 4;
 pub const RX_IP_CKSUM_GOOD: u64 = 1 << 7;
 /// `RTE_MBUF_F_RX_L4_CKSUM_GOOD`
 pub const RX_L4_CKSUM_GOOD: u64 = 1 << 8;
+/// `RTE_MBUF_F_TX_TCP_CKSUM`
+pub const TX_TCP_CKSUM: u64 = 1 << 52;
+/// `RTE_MBUF_F_TX_UDP_CKSUM`
+pub const TX_UDP_CKSUM: u64 = 3 << 52;
+/// `RTE_MBUF_F_TX_L4_MASK`
+pub const TX_L4_MASK: u64 = 3 << 52;
+/// `RTE_MBUF_F_TX_IP_CKSUM`
+pub const TX_IP_CKSUM: u64 = 1 << 54;
+/// `RTE_MBUF_F_TX_IPV4`
+pub const TX_IPV4: u64 = 1 << 55;
+/// `RTE_MBUF_F_TX_IPV6`
+pub const TX_IPV6: u64 = 1 << 56;
 /// `RTE_MBUF_F_EXTERNAL`
 pub const EXTERNAL: u64 = 1 << 61;
 /// `RTE_MBUF_F_INDIRECT`
@@ -86,22 +101,81 @@ pub const INDIRECT: u64 = 1 << 62;
 /// `RTE_ETH_NAME_MAX_LEN`: bytes of a port's name, its zero included.
 pub const PORT_NAME_SIZE: usize = 64;
 
+/// What a port can be given.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PortCaps {
+    /// NUMA socket, -1: any.
+    pub socket: i32,
+    /// Receive queues at most.
+    pub rx_queues: u16,
+    /// Transmit queues at most.
+    pub tx_queues: u16,
+    /// Entries of the table that RSS chooses queues by; 0: no RSS over four-tuples that can be configured.
+    pub reta_size: u16,
+    /// Bytes of the RSS key, 0: the driver does not say.
+    pub key_len: u8,
+    /// Name of the driver, ended by a zero.
+    pub driver: [u8; 33],
+}
+
+impl Default for PortCaps {
+    fn default() -> Self {
+        PortCaps {
+            socket: -1,
+            rx_queues: 0,
+            tx_queues: 0,
+            reta_size: 0,
+            key_len: 0,
+            driver: [0; 33],
+        }
+    }
+}
+
 /// What was asked of a port, and what it gave.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PortInfo {
+#[derive(Clone, Copy, Debug)]
+pub struct PortSetup {
+    /// RSS key, `key_len` bytes; null: no RSS.
+    pub key: *const u8,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
     /// Receive descriptors: wanted, then granted.
     pub rx_desc: u16,
     /// Transmit descriptors: wanted, then granted.
     pub tx_desc: u16,
-    /// MTU in bytes.
+    /// MTU in bytes: wanted, 0 is as it is; then what is in force.
     pub mtu: u16,
-    /// MAC address.
+    /// Bytes of the key.
+    pub key_len: u8,
+    /// MAC address; given.
     pub mac: [u8; 6],
-    /// 1 if the driver takes chained frames.
+    /// 1 if the driver takes chained frames; given.
     pub tx_multi_seg: u8,
-    /// Name of the driver, ended by a zero.
-    pub driver: [u8; 31],
+    /// 1: the driver fills in checksums of TCP; 2: of UDP; given.
+    pub tx_checksum: u8,
+    /// 1 if the driver reports RSS hashes; given.
+    pub rx_hash: u8,
+}
+
+impl Default for PortSetup {
+    fn default() -> Self {
+        PortSetup {
+            key: core::ptr::null(),
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_desc: 0,
+            tx_desc: 0,
+            mtu: 0,
+            key_len: 0,
+            mac: [0; 6],
+            tx_multi_seg: 0,
+            tx_checksum: 0,
+            rx_hash: 0,
+        }
+    }
 }
 
 /// State of a link.
@@ -140,7 +214,11 @@ pub struct Stats {
 }
 
 const _: () = {
-    assert!(size_of::<PortInfo>() == 44);
+    assert!(size_of::<PortCaps>() == 44);
+    assert!(size_of::<PortSetup>() == 32);
+    assert!(offset_of!(PortSetup, rx_queues) == 8);
+    assert!(offset_of!(PortSetup, mac) == 19);
+    assert!(offset_of!(PortSetup, rx_hash) == 27);
     assert!(size_of::<Link>() == 8);
     assert!(size_of::<Stats>() == 64);
 };
@@ -170,6 +248,11 @@ macro_rules! shim {
 const NO: c_int = -38;
 
 shim! {
+    /// Keeps what DPDK logs, 16 KiB at most, instead of writing it to stderr; 0 or a negative errno. Once, first.
+    fn ekd_log_capture() -> c_int = 0;
+    /// Moves what was logged into `into`, `room` bytes at most; how many.
+    fn ekd_log_take(into: *mut c_char, room: u32) -> u32 = 0;
+
     /// Starts EAL with a C argument vector; 0 or a negative errno. Once per process.
     fn ekd_eal_init(argc: c_int, argv: *mut *mut c_char) -> c_int = NO;
     /// Ends EAL: its memory goes, and with it every pool and mbuf.
@@ -186,9 +269,10 @@ shim! {
     /// The calling thread's lcore id, `u32::MAX` if it has none.
     fn ekd_lcore_id() -> u32 = u32::MAX;
 
-    /// Makes a pool of `count` mbufs with `data_room` bytes, headroom included; null and `err` negative.
+    /// Makes a pool of `count` mbufs with `data_room` bytes, headroom included, in the memory of a NUMA socket
+    /// (-1: any); null and `err` negative.
     fn ekd_pool_create(
-        name: *const c_char, count: u32, cache: u32, data_room: u16, err: *mut c_int
+        name: *const c_char, count: u32, cache: u32, data_room: u16, socket: c_int, err: *mut c_int
     ) -> *mut RteMempool = core::ptr::null_mut();
     /// Frees a pool, all of whose mbufs are home.
     fn ekd_pool_free(pool: *mut RteMempool) = ();
@@ -199,8 +283,18 @@ shim! {
     fn ekd_port_by_name(name: *const c_char, port: *mut u16) -> c_int = NO;
     /// The first port at or after `from`; `name` has [`PORT_NAME_SIZE`] bytes. 0 or a negative errno.
     fn ekd_port_next(from: u16, port: *mut u16, name: *mut c_char) -> c_int = NO;
-    /// Sets up a stopped port with one queue each way; 0 or a negative errno.
-    fn ekd_port_configure(port: u16, pool: *mut RteMempool, io: *mut PortInfo) -> c_int = NO;
+    /// What a port can be given; 0 or a negative errno.
+    fn ekd_port_caps(port: u16, out: *mut PortCaps) -> c_int = NO;
+    /// Sets up a stopped port; 0 or a negative errno.
+    fn ekd_port_configure(port: u16, pool: *mut RteMempool, io: *mut PortSetup) -> c_int = NO;
+    /// Asks a started port for frames to whatever destination; if it cannot, for all multicast ones.
+    fn ekd_port_promiscuous(port: u16) = ();
+    /// Asks a started port for all multicast frames.
+    fn ekd_port_allmulticast(port: u16) = ();
+    /// Fills a started port's table of `count` entries with queues; 0 or a negative errno.
+    fn ekd_port_set_reta(port: u16, queues: *const u16, count: u16) -> c_int = NO;
+    /// Reads the table back; 0 or a negative errno.
+    fn ekd_port_reta(port: u16, queues: *mut u16, count: u16) -> c_int = NO;
     /// Starts a configured port.
     fn ekd_port_start(port: u16) -> c_int = NO;
     /// Stops a port.
@@ -211,10 +305,12 @@ shim! {
     fn ekd_port_link(port: u16, out: *mut Link) -> c_int = NO;
     /// The driver's counters.
     fn ekd_port_stats(port: u16, out: *mut Stats) -> c_int = NO;
-    /// Receives up to `count` frames from queue 0; they belong to the caller.
-    fn ekd_rx_burst(port: u16, frames: *mut *mut RteMbuf, count: u16) -> u16 = 0;
-    /// Sends frames on queue 0; the first so many now belong to the driver, the others stay the caller's.
-    fn ekd_tx_burst(port: u16, frames: *mut *mut RteMbuf, count: u16) -> u16 = 0;
+    /// Receives up to `count` frames from a queue; they belong to the caller.
+    fn ekd_rx_burst(port: u16, queue: u16, frames: *mut *mut RteMbuf, count: u16) -> u16 = 0;
+    /// Sends frames on a queue; the first so many now belong to the driver, the others stay the caller's.
+    fn ekd_tx_burst(port: u16, queue: u16, frames: *mut *mut RteMbuf, count: u16) -> u16 = 0;
+    /// Makes frames ready whose checksums the driver is to fill in; the first so many can be sent.
+    fn ekd_tx_prepare(port: u16, queue: u16, frames: *mut *mut RteMbuf, count: u16) -> u16 = 0;
 
     /// An empty mbuf, or null.
     fn ekd_mbuf_alloc(pool: *mut RteMempool) -> *mut RteMbuf = core::ptr::null_mut();
@@ -224,6 +320,12 @@ shim! {
     fn ekd_mbuf_free_bulk(frames: *mut *mut RteMbuf, count: u32) = ();
     /// A deep, unshared copy with full headroom, or null.
     fn ekd_mbuf_copy(m: *const RteMbuf, pool: *mut RteMempool) -> *mut RteMbuf = core::ptr::null_mut();
+    /// A frame with a copy of `len` bytes, in as many segments as they need, or null.
+    fn ekd_mbuf_from(pool: *mut RteMempool, bytes: *const c_char, len: u32) -> *mut RteMbuf = core::ptr::null_mut();
+    /// Asks for a transport checksum by flags; `l2` (at most 127) and `l3` (511) are the lengths of headers.
+    fn ekd_mbuf_ask_checksum(m: *mut RteMbuf, l2: u16, l3: u16, flags: u64) = ();
+    /// Where the transport header begins whose checksum was asked for.
+    fn ekd_mbuf_transport_at(m: *const RteMbuf) -> u32 = 0;
     /// The next segment, or null.
     fn ekd_mbuf_next(m: *const RteMbuf) -> *mut RteMbuf = core::ptr::null_mut();
     /// Grows the frame at the front; the new start, or null if the headroom is too small.
@@ -240,4 +342,13 @@ shim! {
     fn ekd_mbuf_check(m: *const RteMbuf) -> *const c_char = core::ptr::null();
     /// Offset and flag of the receive timestamp, once a driver has registered them; 0 or a negative errno.
     fn ekd_rx_timestamp(offset: *mut i32, flag: *mut u64) -> c_int = NO;
+
+    /// Makes a kernel interface (TAP) and sets it up; its file descriptor, or a negative errno.
+    fn ekd_tap_open(name: *const c_char, mac: *const u8, mtu: u16) -> c_int = NO;
+    /// Gives a kernel interface an address of 4 or 16 bytes; 0 or a negative errno.
+    fn ekd_address_add(name: *const c_char, address: *const u8, len: u8, prefix: u8) -> c_int = NO;
+    /// Index of a kernel interface, 0 if there is none of this name.
+    fn ekd_interface_index(name: *const c_char) -> u32 = 0;
+    /// Waits until one of at most 32 file descriptors can be read; which, by bits.
+    fn ekd_wait_readable(fds: *const c_int, count: u32, timeout_ms: c_int) -> u32 = 0;
 }

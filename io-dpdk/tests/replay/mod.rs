@@ -4,7 +4,9 @@
 //! The captures are "as seen at the balancer", both legs: a replay with `--map-vip` presents a capture taken
 //! at a server as a balancer would have seen it, and what it presents is replayed again, by both.
 
+mod tap;
 mod traffic;
+mod workers;
 
 use std::fs;
 use std::io::Write;
@@ -110,6 +112,8 @@ struct Case<'a> {
     /// Room of a buffer: how far frames are in several segments.
     room: &'a str,
     bad_checksums: BadChecksums,
+    /// Frames that workers handed over: a replay has one.
+    hand_offs: u64,
 }
 
 impl Case<'_> {
@@ -119,6 +123,7 @@ impl Case<'_> {
             config,
             room: "room=2176",
             bad_checksums: BadChecksums::Drop,
+            hand_offs: 0,
         }
     }
 
@@ -201,7 +206,7 @@ impl Case<'_> {
             ("answered", v.answered),
             ("punted", v.punted),
             ("dropped", v.dropped + too_short),
-            ("handed_off", v.handed_off),
+            ("handed_off", v.handed_off + self.hand_offs),
             ("originated", v.originated),
             ("opened", c.opened),
             ("established", c.established),

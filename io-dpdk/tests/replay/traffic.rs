@@ -7,8 +7,8 @@ use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0x77, 1];
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0x77, 2];
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(super) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 /// Payload of the longest frame, of 9,000 bytes behind the Ethernet header at most.
 const JUMBO: usize = 8900;
 
@@ -63,7 +63,7 @@ fn udp(src: SocketAddr, dst: SocketAddr, len: usize) -> Vec<u8> {
     frame
 }
 
-fn echo(src: IpAddr, dst: IpAddr, ttl: u8, len: usize) -> Vec<u8> {
+pub(super) fn echo(src: IpAddr, dst: IpAddr, ttl: u8, len: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     let b = builder(src, dst, ttl);
     match src {
@@ -118,7 +118,7 @@ pub(super) fn tags(n: usize) -> &'static [[u8; 4]] {
     [&[][..], &[VLAN], &[QINQ, VLAN]][n % 3]
 }
 
-fn arp_request(target: [u8; 4]) -> Vec<u8> {
+pub(super) fn arp_request(target: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(CLIENT_MAC);
     frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -132,7 +132,7 @@ fn arp_request(target: [u8; 4]) -> Vec<u8> {
 }
 
 /// A neighbour solicitation with the sender's link-layer address (RFC 4861, 4.3).
-fn solicitation(target: Ipv6Addr) -> Vec<u8> {
+pub(super) fn solicitation(target: Ipv6Addr) -> Vec<u8> {
     let octets = target.octets();
     let mut group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0).octets();
     group[13..].copy_from_slice(&octets[13..]);

@@ -156,10 +156,22 @@ impl Outcome {
     }
 }
 
+/// The program that runs a case.
+pub(crate) fn helper() -> &'static str {
+    env!("CARGO_BIN_EXE_evenkeel-dpdk-pcap")
+}
+
 /// Runs the helper in a process of its own.
 pub(crate) fn run<S: AsRef<str>>(mode: &str, args: &[S]) -> Outcome {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-dpdk-pcap"));
-    command.arg(mode).args(args.iter().map(AsRef::as_ref));
+    outcome_of(
+        Command::new(helper())
+            .arg(mode)
+            .args(args.iter().map(AsRef::as_ref)),
+    )
+}
+
+/// Runs a command that ends in the helper.
+pub(crate) fn outcome_of(command: &mut Command) -> Outcome {
     let output = command.output().expect("the helper starts");
     let stdout = String::from_utf8(output.stdout).expect("the helper prints UTF-8");
     let values = stdout

@@ -4,6 +4,8 @@
 //! `evenkeel-dpdk-pcap MODE key=value ..` prints `= key value` lines among EAL's own. Exit 0: the case ran;
 //! 1: it was refused, with the reason on stderr.
 
+mod workers;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
@@ -17,7 +19,8 @@ use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Worker, WorkerConfig};
 use evenkeel_io_dpdk::{
-    DpdkPort, Eal, EalArgs, InterfaceConfig, Mbuf, Memory, Mempool, MempoolConfig, PacedPort, PortStats,
+    DeviceSpec, DpdkPort, Eal, EalArgs, InterfaceConfig, Mbuf, Memory, Mempool, MempoolConfig, PacedPort,
+    PortStats,
 };
 
 /// Polls without a frame, one after the other, that end a case: net_pcap gives nothing, for ever, at the
@@ -46,6 +49,10 @@ fn run() -> Result<()> {
         "engine" => engine(&args),
         "ring" => ring(&args),
         "open" => open(&args),
+        "workers" => workers::workers(&args),
+        "gone" => workers::gone(&args),
+        "devices" => workers::devices(&args),
+        "tap" => workers::tap(&args),
         "init-twice" => init_twice(&args),
         "threads" => threads(&args),
         "shutdown" => shutdown(&args),
@@ -54,12 +61,16 @@ fn run() -> Result<()> {
 }
 
 /// A capture through the port: `in`, `out`, `count`; optionally `pull`, `push` (bytes of 0x5a) and `trim` in
-/// this order on each frame, `times` (a file for the receive times), `room` and `frames` of the pool.
+/// this order on each frame, `checksum` (asks for that of a transport header at this byte, behind an IPv6 header), `times` (a file for the receive times), `room` and `frames` of the pool.
 fn forward(args: &Args) -> Result<()> {
     let (input, output) = (args.text("in")?, args.text("out")?);
     let count: u64 = args.number("count")?;
     let (pull, push) = (args.number_or("pull", 0)?, args.number_or("push", 0)?);
     let trim = args.number_or("trim", usize::MAX)?;
+    let checksum = args
+        .get("checksum")
+        .map(|_| args.number("checksum"))
+        .transpose()?;
     let eal = args.eal(|eal| eal.vdev("net_pcap0", &[("rx_pcap", input), ("tx_pcap", output)]))?;
     let (pool, mut port) = args.open(&eal, &["net_pcap0"])?;
     let lcore = eal.register_thread()?;
@@ -84,6 +95,9 @@ fn forward(args: &Args) -> Result<()> {
             }
         }
         frame.truncate(trim);
+        if let Some(l4) = checksum {
+            frame.offload_tx_checksum(l4 - 40, l4);
+        }
         frame.check()?;
         promises_kept(&frame)?;
         port.tx(frame.ingress(), frame);
@@ -149,7 +163,7 @@ fn paced(args: &Args) -> Result<()> {
 fn engine(args: &Args) -> Result<()> {
     let (input, output) = (args.text("in")?, args.text("out")?);
     let count: u64 = args.number("count")?;
-    let mut worker = worker(args.text("config")?)?;
+    let mut worker = worker(&config(args)?, WorkerId(0), BucketMap::dealt(1))?;
     let eal = args.eal(|eal| eal.vdev("net_pcap0", &[("rx_pcap", input), ("tx_pcap", output)]))?;
     let (pool, port) = args.open(&eal, &["net_pcap0"])?;
     let free_before = pool.available();
@@ -197,12 +211,17 @@ fn engine(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The only worker of a node with the config in the file `path`.
-fn worker(path: &str) -> Result<Worker> {
-    let config = evenkeel_control::parse(path, &fs::read_to_string(path)?)?;
+/// The config in the file `config`.
+fn config(args: &Args) -> Result<evenkeel_control::Config> {
+    let path = args.text("config")?;
+    Ok(evenkeel_control::parse(path, &fs::read_to_string(path)?)?)
+}
+
+/// A worker of a node with this config.
+fn worker(config: &evenkeel_control::Config, id: WorkerId, buckets: BucketMap) -> Result<Worker> {
     let worker_config = WorkerConfig {
-        id: WorkerId(0),
-        buckets: BucketMap::dealt(1),
+        id,
+        buckets,
         steering: config.steering.clone(),
         sizes: config.sizes,
         local_port_min: config.local_port_min,
@@ -213,7 +232,7 @@ fn worker(path: &str) -> Result<Worker> {
     };
     let mut worker = Worker::new(worker_config, &mut HeapMemory).map_err(|error| error.to_string())?;
     worker
-        .handle_command(Instant::ZERO, Command::SetSnapshot(config.snapshot))
+        .handle_command(Instant::ZERO, Command::SetSnapshot(config.snapshot.clone()))
         .map_err(|error| error.to_string())?;
     while worker.poll_event().is_some() {}
     Ok(worker)
@@ -277,15 +296,24 @@ fn ring(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Opens the port `port`, of the device `vdev` whose argument `key` is `value`; twice, if that succeeds.
+/// Opens the port `port`, of the device `vdev` whose argument `key` is `value`, or of `device` as a config has it;
+/// twice, if that succeeds.
 fn open(args: &Args) -> Result<()> {
     let pair = (
         args.get("key").unwrap_or_default(),
         args.get("value").unwrap_or_default(),
     );
     let pairs = if pair.0.is_empty() { vec![] } else { vec![pair] };
-    let vdev = args.text("vdev")?;
-    let eal = args.eal(|eal| eal.vdev(vdev, &pairs))?;
+    let eal = match args.get("device") {
+        Some(device) => {
+            let device = DeviceSpec::parse(device)?;
+            args.eal(|eal| eal.device(device))?
+        }
+        None => {
+            let vdev = args.text("vdev")?;
+            args.eal(|eal| eal.vdev(vdev, &pairs))?
+        }
+    };
     say("without_hugepages", eal.without_hugepages());
     let name = args.text("port")?;
     let (pool, port) = args.open(&eal, &[name])?;
@@ -423,6 +451,8 @@ fn say_stats(stats: &PortStats) {
     say("tx_frames", stats.tx_frames);
     say("tx_full", stats.tx_full);
     say("tx_chained", stats.tx_chained);
+    say("tx_checksum_driver", stats.tx_checksum_driver);
+    say("tx_checksum_software", stats.tx_checksum_software);
 }
 
 /// What replay's summary says of verdicts, drops and conns.
@@ -486,7 +516,7 @@ impl Args {
         }
     }
 
-    /// EAL without PCI devices, with the memory that `hugepages`, `auto` or `nohuge` (MiB) ask for; by default
+    /// EAL with the memory that `hugepages`, `auto` or `nohuge` (MiB) ask for; by default
     /// without huge pages, of which cases that run at once could take one another's.
     fn eal(&self, with: impl FnOnce(EalArgs) -> EalArgs) -> Result<Eal> {
         let memory = if self.get("hugepages").is_some() {
@@ -502,7 +532,7 @@ impl Args {
                 mb: self.number_or("nohuge", 256)?,
             }
         };
-        Ok(Eal::init(&with(EalArgs::new(memory).extra("--no-pci")))?)
+        Ok(Eal::init(&with(EalArgs::new(memory)))?)
     }
 
     fn pool(&self) -> Result<MempoolConfig> {
