@@ -3,9 +3,7 @@
 //!
 //! libpcap gives an interface's frames to whoever opened it, all of them. So each interface is received by one
 //! worker, and the engine hands frames on to the worker of their bucket, by bounded rings. Every worker sends on
-//! all interfaces. Frames for other stations are left out, as a NIC would do: in promiscuous mode a bridge's flooded
-//! frames come in too.
-
+//! all interfaces.
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -31,8 +29,6 @@ pub type WakeHook = Box<dyn Fn(WorkerId) + Send>;
 pub struct LivePortStats {
     /// Frames given to the engine, those that were handed over included.
     pub rx_frames: u64,
-    /// Frames for other stations.
-    pub rx_filtered: u64,
     /// Packets that could not be made into frames, or of which libpcap captured a part only.
     pub rx_unusable: u64,
     /// Times that an interface failed to receive: it went away, or is down.
@@ -77,8 +73,6 @@ pub struct LivePort {
     buffer: Vec<u8>,
     punt: PuntHook,
     wake: WakeHook,
-    /// Addresses that this station has beside those of its interfaces.
-    extra_macs: Vec<[u8; 6]>,
     stats: LivePortStats,
     /// The last failure of an interface, until it is asked for.
     failed: Option<LiveError>,
@@ -88,7 +82,6 @@ pub struct LivePort {
 
 struct Interface {
     live: LiveInterface,
-    mac: [u8; 6],
     receives: bool,
 }
 
@@ -103,19 +96,15 @@ impl std::fmt::Debug for LivePort {
 }
 
 impl LivePort {
-    /// Opens interfaces, by name and with the station's address on each, for a worker; in promiscuous mode those that it
-    /// receives, as virtual MAC addresses are not the interface's own. Interface `n` is received by worker `n` modulo the number of workers.
+    /// Opens interfaces by their names for a worker, in promiscuous mode those that it receives, as virtual MAC addresses are
+    /// not the interface's own. Interface `n` is received by worker `n` modulo the number of workers.
     ///
     /// # Errors
     ///
     /// An interface that cannot be opened, with the reason.
-    pub fn open(
-        devices: &[(String, [u8; 6])],
-        worker: WorkerId,
-        handoffs: &Handoffs,
-    ) -> Result<LivePort, LiveError> {
+    pub fn open(devices: &[String], worker: WorkerId, handoffs: &Handoffs) -> Result<LivePort, LiveError> {
         let workers = handoffs.rings.len().max(1);
-        let interfaces = devices.iter().enumerate().map(|(n, (device, mac))| {
+        let interfaces = devices.iter().enumerate().map(|(n, device)| {
             let receives = n % workers == usize::from(worker.0);
             let options = LiveOptions {
                 promiscuous: receives,
@@ -124,11 +113,7 @@ impl LivePort {
                 ..LiveOptions::default()
             };
             let live = LiveInterface::open(device, &options)?;
-            Ok(Interface {
-                live,
-                mac: *mac,
-                receives,
-            })
+            Ok(Interface { live, receives })
         });
         Ok(LivePort {
             worker,
@@ -138,7 +123,6 @@ impl LivePort {
             buffer: Vec::with_capacity(usize::from(u16::MAX)),
             punt: Box::new(|_, _| ()),
             wake: Box::new(|_| ()),
-            extra_macs: Vec::new(),
             stats: LivePortStats::default(),
             failed: None,
             failing: false,
@@ -153,12 +137,6 @@ impl LivePort {
     /// Sets how another worker is woken.
     pub fn set_wake(&mut self, hook: WakeHook) {
         self.wake = hook;
-    }
-
-    /// Sets the addresses that this station has on every link, beside those of its interfaces: virtual ones.
-    pub fn set_extra_macs(&mut self, macs: &[[u8; 6]]) {
-        self.extra_macs.clear();
-        self.extra_macs.extend_from_slice(macs);
     }
 
     /// What happened so far.
@@ -214,11 +192,7 @@ impl Port for LivePort {
                 match interface.live.receive(&mut self.buffer) {
                     Ok(Received::Nothing) => break,
                     Ok(Received::Packet { snapped: false, .. }) => {
-                        if accepts(&interface.mac, &self.extra_macs, &self.buffer) {
-                            into.push(HeapFrame::new(PortId(index as u16), &self.buffer));
-                        } else {
-                            self.stats.rx_filtered += 1;
-                        }
+                        into.push(HeapFrame::new(PortId(index as u16), &self.buffer));
                     }
                     Ok(_) => self.stats.rx_unusable += 1,
                     Err(error) => {
@@ -268,36 +242,4 @@ impl Port for LivePort {
     }
 
     fn flush(&mut self) {}
-}
-
-/// Whether a frame is for this station: what is cut short is for the engine to count.
-fn accepts(own: &[u8; 6], extra: &[[u8; 6]], frame: &[u8]) -> bool {
-    let Some(to) = frame.first_chunk::<6>() else {
-        return true;
-    };
-    to[0] & 1 == 1 || to == own || extra.contains(to)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_of_other_stations_are_left_out() {
-        let own = [2, 0, 0, 0, 0, 1];
-        let router = [0, 0, 0x5e, 0, 1, 51];
-        for (to, extra, taken) in [
-            (own, &[][..], true),
-            ([2, 0, 0, 0, 0, 2], &[], false),
-            ([0xff; 6], &[], true),
-            ([0x33, 0x33, 0, 0, 0, 1], &[], true),
-            (router, &[], false),
-            (router, &[router], true),
-        ] {
-            let mut frame = to.to_vec();
-            frame.resize(60, 0);
-            assert_eq!(accepts(&own, extra, &frame), taken, "{to:?}");
-        }
-        assert!(accepts(&own, &[], &[0; 5]));
-    }
 }

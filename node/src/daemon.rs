@@ -16,11 +16,11 @@ use tracing::{error, info};
 
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
 use crate::identity::{Lock, incarnation};
+use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
 use crate::system::Manager;
 use crate::telling::Names;
-use crate::worker::Wires;
 use crate::{Refusal, clock, io, refusal, system, transport, worker};
 
 /// Runs a node until it is asked to end. SIGHUP makes it `reload` its config.
@@ -105,15 +105,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         config,
     });
     let ended = side.run(signals).await;
-    for lane in &lanes {
-        lane.stop.store(true, Ordering::Relaxed);
-        lane.worker_bell.ring();
-    }
-    for thread in threads {
-        if thread.join().is_err() {
-            error!("a worker ended by a fault of its own");
-        }
-    }
+    threads.end(&lanes);
     info!(?ended, "ended");
     Ok(ended)
 }
@@ -162,67 +154,118 @@ fn make_worker(
     Ok(worker)
 }
 
+/// The threads of all workers, and what is to be ended after them.
+struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    after: Option<Box<dyn FnOnce()>>,
+}
+
+impl Threads {
+    /// Ends them.
+    fn end(self, lanes: &[Arc<Lane>]) {
+        stop(lanes);
+        for handle in self.handles {
+            if handle.join().is_err() {
+                error!("a worker ended by a fault of its own");
+            }
+        }
+        if let Some(after) = self.after {
+            after();
+        }
+    }
+}
+
+fn stop(lanes: &[Arc<Lane>]) {
+    for lane in lanes {
+        lane.stop.store(true, Ordering::Relaxed);
+        lane.worker_bell.ring();
+    }
+}
+
 /// Opens the interfaces and starts the threads of all workers.
-fn spawn(config: &Config, workers: Vec<Worker>, lanes: &[Arc<Lane>]) -> Result<Vec<JoinHandle<()>>, Refusal> {
+fn spawn(config: &Config, workers: Vec<Worker>, lanes: &[Arc<Lane>]) -> Result<Threads, Refusal> {
+    let devices = config.spec.ports.iter().zip(&config.io.devices);
+    let devices = devices.map(|(port, device)| {
+        device.name.clone().ok_or_else(|| {
+            refusal(
+                format!("port {} has no device", port.name),
+                format!(
+                    "name its interface: device = \"eth0\" with the [[port]] {}",
+                    port.name
+                ),
+            )
+        })
+    });
+    let devices = devices.collect::<Result<Vec<_>, Refusal>>()?;
     match config.io.driver {
-        Driver::Pcap => spawn_pcap(config, workers, lanes),
-        Driver::Dpdk => Err(refusal(
-            "this evenkeel was built without DPDK",
-            "build it with `--features dpdk`, or take `driver = \"pcap\"` in [io]",
-        )),
+        Driver::Pcap => spawn_pcap(config, &devices, workers, lanes),
+        Driver::Dpdk => spawn_dpdk(config, &devices, workers, lanes),
     }
 }
 
 #[cfg(feature = "libpcap")]
 fn spawn_pcap(
     config: &Config,
+    devices: &[String],
     workers: Vec<Worker>,
     lanes: &[Arc<Lane>],
-) -> Result<Vec<JoinHandle<()>>, Refusal> {
-    let devices = config
-        .spec
-        .ports
-        .iter()
-        .zip(&config.io.devices)
-        .map(|(port, device)| {
-            let name = device.name.clone().ok_or_else(|| {
-                refusal(
-                    format!("port {} has no device", port.name),
-                    format!(
-                        "name its interface: device = \"eth0\" with the [[port]] {}",
-                        port.name
-                    ),
-                )
-            })?;
-            Ok((name, port.mac.0))
-        });
-    let devices = devices.collect::<Result<Vec<_>, Refusal>>()?;
-    let wires = io::pcap::open(&devices, lanes)?;
-    start(config, workers, wires, lanes)
+) -> Result<Threads, Refusal> {
+    let wires = io::pcap::open(devices, lanes)?;
+    let handles = start(config, workers, wires, lanes)?;
+    Ok(Threads { handles, after: None })
 }
 
 #[cfg(not(feature = "libpcap"))]
-fn spawn_pcap(_: &Config, _: Vec<Worker>, _: &[Arc<Lane>]) -> Result<Vec<JoinHandle<()>>, Refusal> {
+fn spawn_pcap(_: &Config, _: &[String], _: Vec<Worker>, _: &[Arc<Lane>]) -> Result<Threads, Refusal> {
     Err(refusal(
         "this evenkeel was built without libpcap",
         "build it with `cargo build --release -p evenkeel-cli --features libpcap` (Debian: libpcap-dev)",
     ))
 }
 
+#[cfg(feature = "dpdk")]
+fn spawn_dpdk(
+    config: &Config,
+    devices: &[String],
+    workers: Vec<Worker>,
+    lanes: &[Arc<Lane>],
+) -> Result<Threads, Refusal> {
+    let (wires, running) = io::dpdk::open(config, devices, lanes)?;
+    let handles = start(config, workers, wires, lanes)?;
+    let after = Box::new(move || running.end());
+    Ok(Threads {
+        handles,
+        after: Some(after),
+    })
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn spawn_dpdk(_: &Config, _: &[String], _: Vec<Worker>, _: &[Arc<Lane>]) -> Result<Threads, Refusal> {
+    Err(refusal(
+        "this evenkeel was built without DPDK",
+        "build it with `cargo build --release -p evenkeel-cli --features dpdk` (Debian: libdpdk-dev), or take \
+         `driver = \"pcap\"` in [io]",
+    ))
+}
+
 #[cfg_attr(
-    not(feature = "libpcap"),
+    not(any(feature = "libpcap", feature = "dpdk")),
     allow(dead_code, reason = "there is no driver to start")
 )]
-fn start<W: Wires + Send + 'static>(
+fn start<D: crate::io::station::Driver + Send + 'static>(
     config: &Config,
     workers: Vec<Worker>,
-    wires: Vec<W>,
+    drivers: Vec<D>,
     lanes: &[Arc<Lane>],
 ) -> Result<Vec<JoinHandle<()>>, Refusal> {
     // All that needs more is had by now.
     if let Some(user) = &config.daemon.user {
         system::become_user(user)?;
     }
+    let macs: Vec<[u8; 6]> = config.spec.ports.iter().map(|port| port.mac.0).collect();
+    let wires = drivers
+        .into_iter()
+        .map(|driver| Station::new(driver, macs.clone()));
     let may_sleep = config.io.idle == Idle::Sleep;
     let mut threads = Vec::with_capacity(workers.len());
     for (n, ((worker, wires), lane)) in workers.into_iter().zip(wires).zip(lanes).enumerate() {
@@ -238,9 +281,7 @@ fn start<W: Wires + Send + 'static>(
             Ok(thread) => threads.push(thread),
             Err(e) => {
                 // Those that run already end by themselves.
-                lanes
-                    .iter()
-                    .for_each(|lane| lane.stop.store(true, Ordering::Relaxed));
+                stop(lanes);
                 return Err(limits("cannot start a thread", &e));
             }
         }

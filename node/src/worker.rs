@@ -24,6 +24,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(10);
 
 /// What a worker's packet I/O can do beside [`Port`].
 pub(crate) trait Wires: Port {
+    /// What the worker's thread holds while it runs.
+    type Guard;
+    /// The calling thread is the worker's.
+    fn enter(&self) -> Self::Guard;
     /// Sleeps until a frame, or the worker's bell, or the end of `at_most`. May return earlier.
     fn sleep(&mut self, at_most: Duration, lane: &Lane);
     /// The station has these addresses on every link, beside those of its interfaces.
@@ -43,6 +47,7 @@ impl Drop for Ends<'_> {
 /// Runs a worker until its lane says stop.
 pub(crate) fn run<W: Wires>(mut worker: Worker, mut wires: W, lane: &Arc<Lane>, may_sleep: bool) {
     let _ends = Ends(lane);
+    let _guard = wires.enter();
     let mut buffers: StepBuffers<W::Frame> = StepBuffers::default();
     let mut idle = 0u32;
     while !lane.stop.load(Ordering::Relaxed) {

@@ -8,14 +8,18 @@ use evenkeel_io_pcap::live_port::{HANDOFF_COUNT_MAX, Handoffs, LivePort};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::warn;
 
+use crate::io::station::Driver;
 use crate::lane::Lane;
-use crate::worker::Wires;
 use crate::{Refusal, refusal};
 
 /// Sleep while an interface is down.
 const FAILING_SLEEP: Duration = Duration::from_millis(1);
 
-impl Wires for LivePort {
+impl Driver for LivePort {
+    type Guard = ();
+
+    fn enter(&self) {}
+
     fn sleep(&mut self, at_most: Duration, lane: &Lane) {
         if self.waiting() > 0 {
             return;
@@ -39,14 +43,10 @@ impl Wires for LivePort {
         // Interrupted by a signal: as good as the end of the time.
         let _ = poll(&mut fds, Some(&timeout));
     }
-
-    fn set_extra_macs(&mut self, macs: &[[u8; 6]]) {
-        LivePort::set_extra_macs(self, macs);
-    }
 }
 
 /// Opens the interfaces of all workers.
-pub(crate) fn open(devices: &[(String, [u8; 6])], lanes: &[Arc<Lane>]) -> Result<Vec<LivePort>, Refusal> {
+pub(crate) fn open(devices: &[String], lanes: &[Arc<Lane>]) -> Result<Vec<LivePort>, Refusal> {
     let workers = u8::try_from(lanes.len()).unwrap_or(u8::MAX);
     let handoffs = Handoffs::new(workers, HANDOFF_COUNT_MAX);
     let ports = (0..workers).zip(lanes).map(|(worker, lane)| {

@@ -1,0 +1,180 @@
+//! Interfaces through DPDK.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_control::Config;
+use evenkeel_core::port::PortId;
+use evenkeel_io_dpdk::{
+    DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard, Memory,
+    MempoolConfig, TapConfig,
+};
+use tracing::{error, info, warn};
+
+use crate::io::station::Driver;
+use crate::lane::Lane;
+use crate::{Refusal, refusal};
+
+/// A worker without packets sleeps so long at a time: a packet waits for it at most.
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// A worker's port, and the EAL that its thread registers with.
+pub(crate) struct EalPort {
+    port: DpdkPort,
+    eal: Arc<Eal>,
+}
+
+impl evenkeel_core::port::Port for EalPort {
+    type Frame = <DpdkPort as evenkeel_core::port::Port>::Frame;
+
+    fn rx_burst(&mut self, into: &mut Vec<Self::Frame>) -> usize {
+        self.port.rx_burst(into)
+    }
+
+    fn alloc(&mut self, len: usize) -> Option<Self::Frame> {
+        self.port.alloc(len)
+    }
+
+    fn tx(&mut self, port: PortId, frame: Self::Frame) {
+        self.port.tx(port, frame);
+    }
+
+    fn punt(&mut self, frame: Self::Frame) {
+        self.port.punt(frame);
+    }
+
+    fn handoff(
+        &mut self,
+        to: evenkeel_core::port::WorkerId,
+        frame: Self::Frame,
+        tag: evenkeel_core::port::HandoffTag,
+    ) {
+        self.port.handoff(to, frame, tag);
+    }
+
+    fn flush(&mut self) {
+        self.port.flush();
+    }
+}
+
+impl Driver for EalPort {
+    type Guard = Option<LcoreGuard>;
+
+    fn enter(&self) -> Option<LcoreGuard> {
+        self.eal
+            .register_thread()
+            .inspect_err(|error| warn!(%error, "a worker does without a cache of packet buffers"))
+            .ok()
+    }
+
+    fn sleep(&mut self, at_most: Duration, _: &Lane) {
+        std::thread::sleep(at_most.min(SLEEP));
+    }
+}
+
+/// DPDK while the node runs.
+pub(crate) struct Running {
+    devices: Devices,
+    eal: Arc<Eal>,
+    frames_before: u32,
+}
+
+/// Starts DPDK, and opens the interfaces of all workers.
+pub(crate) fn open(
+    config: &Config,
+    devices: &[String],
+    lanes: &[Arc<Lane>],
+) -> Result<(Vec<EalPort>, Running), Refusal> {
+    let wrong = |error: &dyn std::fmt::Display, help: &str| refusal(error.to_string(), help);
+    let workers = u16::from(config.workers);
+    let dpdk = &config.io.dpdk;
+    let memory = if dpdk.huge_pages {
+        Memory::Hugepages { mb: dpdk.memory_mib }
+    } else {
+        Memory::NoHuge { mb: dpdk.memory_mib }
+    };
+    let mut args = EalArgs::new(memory);
+    let mut interfaces = Vec::with_capacity(devices.len());
+    for (device, port) in devices.iter().zip(&config.spec.ports) {
+        let spec = DeviceSpec::parse(device)
+            .map_err(|e| {
+                wrong(
+                    &e,
+                    "correct `device` of the port: a PCI address, or a virtual device",
+                )
+            })?
+            .with_queues(workers);
+        let mut interface = InterfaceConfig::new(spec.name());
+        interface.rx_desc_count = dpdk.rx_descriptors;
+        interface.tx_desc_count = dpdk.tx_descriptors;
+        interface.mtu = port.mtu;
+        interfaces.push(interface);
+        args = args.device(spec);
+    }
+    let eal = Eal::init(&args).map_err(|e| {
+        wrong(
+            &e,
+            "docs/deploy.md says how huge pages are reserved and interfaces bound to DPDK",
+        )
+    })?;
+    let mut wanted = DevicesConfig::new(interfaces, workers, Arc::clone(&config.steering), &config.rss_key);
+    wanted.pool = Some(MempoolConfig {
+        frame_count: dpdk
+            .mbufs
+            .saturating_mul(u32::try_from(devices.len()).unwrap_or(1)),
+        ..MempoolConfig::default()
+    });
+    for (n, (device, port)) in config.io.devices.iter().zip(&config.spec.ports).enumerate() {
+        if let Some(name) = &device.tap {
+            let tap = TapConfig {
+                name: name.clone(),
+                mac: Some(port.mac.0),
+                addresses: port.addresses.clone(),
+            };
+            wanted.taps.push((PortId(n as u16), tap));
+        }
+    }
+    let (devices, ports) = Devices::open(&eal, &wanted)
+        .map_err(|e| wrong(&e, "docs/deploy.md says how interfaces are bound to DPDK"))?;
+    let frames_before = frames(&devices);
+    let eal = Arc::new(eal);
+    let ports = ports.into_iter().zip(lanes).map(|(mut port, lane)| {
+        let lane = Arc::clone(lane);
+        port.set_punt(Box::new(move |at, frame| lane.punt(at, frame)));
+        EalPort {
+            port,
+            eal: Arc::clone(&eal),
+        }
+    });
+    let ports = ports.collect();
+    let running = Running {
+        devices,
+        eal,
+        frames_before,
+    };
+    Ok((ports, running))
+}
+
+/// Free buffers of all pools.
+fn frames(devices: &Devices) -> u32 {
+    let pools = devices.control().pools();
+    pools.iter().map(|pool| pool.available() as u32).sum()
+}
+
+impl Running {
+    /// Ends DPDK, once all workers have ended.
+    pub(crate) fn end(self) {
+        let Running {
+            devices,
+            eal,
+            frames_before,
+        } = self;
+        drop(devices);
+        let ended = Arc::into_inner(eal).map(Eal::shutdown);
+        match ended {
+            Some(Ok(())) => info!(buffers = frames_before, "DPDK has ended, every buffer is home"),
+            Some(Err(error)) => error!(%error, "DPDK has not ended well"),
+            None => error!("DPDK has not ended: a worker holds it"),
+        }
+    }
+}
