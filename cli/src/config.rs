@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use evenkeel_control::{Code, Config, Ids, TEXT_LEN_MAX, parse_as};
+use evenkeel_control::{Code, Config, Ids, Problem, TEXT_LEN_MAX, parse_as};
 use miette::Report;
 use serde::Serialize;
 
@@ -116,11 +116,20 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 
 /// Prints the warnings of a config to standard error.
 pub(crate) fn warn(config: &Config) {
-    for warning in &config.warnings {
+    say(&config.warnings, config.warnings_omitted);
+}
+
+/// Prints whose link-layer address a capture cannot be asked for.
+pub(crate) fn warn_of_unresolved(config: &Config) {
+    say(&config.unresolved, config.unresolved_omitted);
+}
+
+fn say(warnings: &[Problem], omitted: usize) {
+    for warning in warnings {
         let _ = writeln!(io::stderr(), "{:?}", Report::new(warning.clone()));
     }
-    if config.warnings_omitted > 0 {
-        let omitted = counted(config.warnings_omitted, "more warning");
+    if omitted > 0 {
+        let omitted = counted(omitted, "more warning");
         let _ = writeln!(io::stderr(), "and {omitted}");
     }
 }

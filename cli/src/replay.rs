@@ -89,6 +89,7 @@ pub(crate) fn run(mut args: Args) -> Result<Exit, Complaint> {
     }
     let mut config = config::load(&args.config, args.node.as_deref())?;
     config::warn(&config);
+    config::warn_of_unresolved(&config);
     // A replay has one node: what others own is not its own.
     config.spec.peer_local_addrs.clear();
     let node = Node {

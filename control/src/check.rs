@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use evenkeel_core::lport::{PortClassError, Steering, SteeringError};
+use evenkeel_core::port::PortId;
 use evenkeel_core::sched::CYCLE_LEN_MAX;
 use evenkeel_core::service::{Place, Snapshot, SnapshotError, SnapshotErrorKind as Kind, WEIGHT_MAX};
 use evenkeel_core::tuple::Family;
@@ -370,8 +371,14 @@ pub(crate) fn next_hops(draft: &Draft, findings: &mut Findings) {
     }
 }
 
-/// What is allowed but will not work as its writer may think.
-pub(crate) fn warnings(draft: &Draft, snapshot: &Snapshot, warnings: &mut Findings) {
+/// What is allowed but will not work as its writer may think. Apart from that, whose link-layer address has to be asked
+/// for, which only who is on the network can.
+pub(crate) fn warnings(
+    draft: &Draft,
+    snapshot: &Snapshot,
+    warnings: &mut Findings,
+    unresolved: &mut Findings,
+) {
     let (workers, buckets) = (&draft.workers, draft.buckets.value);
     if u16::from(workers.value) > buckets {
         let message = format!(
@@ -390,17 +397,23 @@ pub(crate) fn warnings(draft: &Draft, snapshot: &Snapshot, warnings: &mut Findin
         ));
     }
     for (route, place) in draft.spec.routes.iter().zip(&draft.places.routes) {
-        if let Some(via) = route
-            .via
-            .filter(|&via| snapshot.neighbour(via, route.port).is_none())
-        {
-            let message = format!("the link-layer address of gateway {via} is not known");
-            let help = format!(
-                "packets that this route takes are dropped: add a `[[neighbour]]` with address \"{via}\""
-            );
-            warnings.push(
-                Finding::new(Code::UnknownGateway, place.via.clone(), message, help).label("no neighbour"),
-            );
+        let unknown = |via: &IpAddr| snapshot.neighbour(*via, route.port).is_none();
+        if let Some(via) = route.via.filter(unknown) {
+            let message = format!("the link-layer address of gateway {via} is not in the config");
+            let span = place.via.clone();
+            let finding =
+                |help| Finding::new(Code::UnknownGateway, span, message, help).label("no neighbour");
+            match asking_port(draft, route.port, via) {
+                Asks::Can => unresolved.push(finding(format!(
+                    "the packets of a capture that this route takes are dropped: add a `[[neighbour]]` with address \
+                     \"{via}\""
+                ))),
+                Asks::Cannot(name) => warnings.push(finding(format!(
+                    "port \"{name}\" has no {} address to ask for it from: give it one in `addresses`, or add a \
+                     `[[neighbour]]` with address \"{via}\"",
+                    Family::of(&via)
+                ))),
+            }
         }
     }
     for family in [Family::V4, Family::V6] {
@@ -429,18 +442,62 @@ pub(crate) fn warnings(draft: &Draft, snapshot: &Snapshot, warnings: &mut Findin
                 .push(Finding::new(Code::NoWeight, place.whole.clone(), message, help).label("this service"));
         }
         for (server, place) in service.servers.iter().zip(&place.servers) {
-            if snapshot.next_hop(server.addr).is_err() {
-                let message = format!("{} cannot be reached", server.addr);
-                let help = format!(
-                    "add a `[[neighbour]]` with address \"{}\" if it is on the link of a port, or a `[[route]]` \
-                     to it and a `[[neighbour]]` with the address of the gateway",
-                    server.addr
-                );
-                warnings.push(
-                    Finding::new(Code::NoNextHop, place.address.clone(), message, help).label("no next hop"),
-                );
+            let (addr, span) = (server.addr, place.address.clone());
+            let finding =
+                |message, help| Finding::new(Code::NoNextHop, span, message, help).label("no next hop");
+            match snapshot.missing_neighbour(addr) {
+                None if snapshot.next_hop(addr).is_ok() => {}
+                None => {
+                    let message = format!("{addr} cannot be reached");
+                    let help = "no route leads there: add a `[[route]]` to it, or a prefix with it to the \
+                                `addresses` of the `[[port]]` on whose link it is";
+                    warnings.push(finding(message, help.into()));
+                }
+                // The gateway has a warning of its own.
+                Some((_, gateway)) if gateway != addr => {}
+                Some((port, _)) => {
+                    let message = format!("the link-layer address of {addr} is not in the config");
+                    match asking_port(draft, port, addr) {
+                        Asks::Can => unresolved.push(finding(
+                            message,
+                            format!(
+                                "the packets of a capture that go there are dropped: add a `[[neighbour]]` with \
+                                 address \"{addr}\""
+                            ),
+                        )),
+                        Asks::Cannot(name) => warnings.push(finding(
+                            message,
+                            format!(
+                                "port \"{name}\" has no {} address to ask for it from: give it one in `addresses`, \
+                                 or add a `[[neighbour]]` with address \"{addr}\"",
+                                Family::of(&addr)
+                            ),
+                        )),
+                    }
+                }
             }
         }
+    }
+}
+
+/// Whether a neighbour can be asked for.
+enum Asks<'a> {
+    Can,
+    /// The port of this name has no address of the neighbour's family.
+    Cannot(&'a str),
+}
+
+fn asking_port(draft: &Draft, port: PortId, addr: IpAddr) -> Asks<'_> {
+    match draft.spec.ports.get(usize::from(port.0)) {
+        Some(port)
+            if !port
+                .addresses
+                .iter()
+                .any(|(own, _)| Family::of(own) == Family::of(&addr)) =>
+        {
+            Asks::Cannot(&port.name)
+        }
+        _ => Asks::Can,
     }
 }
 

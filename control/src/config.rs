@@ -48,6 +48,11 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// Warnings beyond these.
     pub warnings_omitted: usize,
+    /// Gateways and real servers whose link-layer address the config does not say. Who is on the network asks for it;
+    /// who has a capture alone cannot. As many as of `warnings`.
+    pub unresolved: Vec<Problem>,
+    /// Such beyond these.
+    pub unresolved_omitted: usize,
 }
 
 impl Config {
@@ -123,9 +128,10 @@ pub fn parse_as(name: &str, text: &str, node: Option<&str>, ids: &mut Ids) -> Re
         return Err(findings.into_errors(name, text));
     };
     *ids = new_ids;
-    let mut warnings = Findings::default();
-    check::warnings(&draft, &snapshot, &mut warnings);
+    let (mut warnings, mut unresolved) = (Findings::default(), Findings::default());
+    check::warnings(&draft, &snapshot, &mut warnings, &mut unresolved);
     let (warnings, warnings_omitted) = warnings.finish(name, text);
+    let (unresolved, unresolved_omitted) = unresolved.finish(name, text);
     Ok(Config {
         name: name.to_owned(),
         workers: draft.workers.value,
@@ -141,6 +147,8 @@ pub fn parse_as(name: &str, text: &str, node: Option<&str>, ids: &mut Ids) -> Re
         snapshot: Arc::new(snapshot),
         warnings,
         warnings_omitted,
+        unresolved,
+        unresolved_omitted,
     })
 }
 

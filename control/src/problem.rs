@@ -105,9 +105,9 @@ codes! {
     NoTable = "no_table",
     /// Something that cannot have any effect, such as a timeout of the other protocol.
     NoEffect = "no_effect",
-    /// Warning: a real server to which no frame can be sent.
+    /// Warning: a real server to which no frame can be sent, or none before its neighbour is asked for.
     NoNextHop = "no_next_hop",
-    /// Warning: a gateway whose link-layer address is not known.
+    /// Warning: a gateway whose link-layer address is not in the config.
     UnknownGateway = "unknown_gateway",
     /// Warning: clients of a family are reached only where a more special route says so.
     NoDefaultRoute = "no_default_route",

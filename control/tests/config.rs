@@ -143,9 +143,14 @@ fn configs_that_will_not_work_as_meant_are_warned_of() {
     let mut seen = Vec::new();
     for (name, text) in texts("warn") {
         let config = parse(&format!("{name}.toml"), &text).unwrap_or_else(|e| panic!("{}", report(&e)));
-        let reports: Vec<_> = config.warnings.iter().map(|w| report(w)).collect();
-        assert!(config.warnings.iter().all(|w| w.code.is_warning()), "{name}");
-        seen.extend(config.warnings.iter().map(|w| w.code));
+        let mut reports: Vec<_> = config.warnings.iter().map(|w| report(w)).collect();
+        if !config.unresolved.is_empty() {
+            reports.push("\nWho has a capture alone:\n\n".into());
+            reports.extend(config.unresolved.iter().map(|w| report(w)));
+        }
+        let warnings = || config.warnings.iter().chain(&config.unresolved);
+        assert!(warnings().all(|w| w.code.is_warning()), "{name}");
+        seen.extend(warnings().map(|w| w.code));
         insta::assert_snapshot!(format!("warn_{name}"), reports.concat());
     }
     for code in Code::ALL.iter().filter(|c| c.is_warning()) {
@@ -162,6 +167,7 @@ fn the_examples_are_right_and_without_warning() {
     for text in [EXAMPLE, REPLAY, REPLAY_MARIADB] {
         let config = right(text);
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert!(config.unresolved.is_empty(), "{:?}", config.unresolved);
         assert_eq!(config.warnings_omitted, 0);
         for server in config.snapshot.services().flat_map(|s| &s.servers) {
             assert!(server.next_hop.is_some());
@@ -535,7 +541,7 @@ fn check_any(text: &str) {
     match parse("any.toml", text) {
         Ok(config) => {
             assert!(config.snapshot.services().count() > 0);
-            for warning in &config.warnings {
+            for warning in config.warnings.iter().chain(&config.unresolved) {
                 assert!(text.get(warning.span()).is_some());
             }
         }
