@@ -160,6 +160,65 @@ pub fn write_syn(frame: &mut BenchFrame, kind: Kind, n: u32) {
     write(frame, f.client, f.vip, TCP_SYN, 0);
 }
 
+/// A segment of a short connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// The client opens.
+    Syn,
+    /// The server answers.
+    SynAck,
+    /// The client is there.
+    Ack,
+    /// The client has said all.
+    Fin,
+    /// The server has, too.
+    ServerFin,
+    /// The client knows.
+    LastAck,
+}
+
+impl Segment {
+    /// In their order.
+    pub const ALL: [Segment; 6] = [
+        Segment::Syn,
+        Segment::SynAck,
+        Segment::Ack,
+        Segment::Fin,
+        Segment::ServerFin,
+        Segment::LastAck,
+    ];
+}
+
+/// Makes `frame` a segment of the short connection of the client of flow `n`; `local` is what the engine chose for it:
+/// local address and port, and the server's address. `None` is for its SYN.
+pub fn write_segment(
+    frame: &mut BenchFrame,
+    n: u32,
+    local: Option<([u8; 4], u16, [u8; 4])>,
+    segment: Segment,
+) {
+    let f = flow(Kind::V4, n);
+    let flags = match segment {
+        Segment::Syn => TCP_SYN,
+        Segment::SynAck => 0x12,
+        Segment::Ack | Segment::LastAck => 0x10,
+        Segment::Fin | Segment::ServerFin => 0x11,
+    };
+    let of_server = matches!(segment, Segment::SynAck | Segment::ServerFin);
+    match local.filter(|_| of_server) {
+        Some((addr, port, server)) => {
+            write(
+                frame,
+                (Addr::V4(server), SERVER_PORT),
+                (Addr::V4(addr), port),
+                flags,
+                0,
+            );
+        }
+        None => write(frame, f.client, f.vip, flags, 0),
+    }
+}
+
 fn write(frame: &mut BenchFrame, src: (Addr, u16), dst: (Addr, u16), flags: u8, payload: usize) {
     let tcp_len = 20 + payload;
     let data = frame.reset();

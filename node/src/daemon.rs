@@ -21,7 +21,7 @@ use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
 use crate::system::Manager;
 use crate::telling::Names;
-use crate::{Refusal, clock, io, refusal, system, transport, worker};
+use crate::{Refusal, clock, refusal, system, transport, worker};
 
 /// Runs a node until it is asked to end. SIGHUP makes it `reload` its config.
 ///
@@ -210,7 +210,7 @@ fn spawn_pcap(
     workers: Vec<Worker>,
     lanes: &[Arc<Lane>],
 ) -> Result<Threads, Refusal> {
-    let wires = io::pcap::open(devices, lanes)?;
+    let wires = crate::io::pcap::open(devices, lanes)?;
     let handles = start(config, workers, wires, lanes)?;
     Ok(Threads { handles, after: None })
 }
@@ -230,7 +230,7 @@ fn spawn_dpdk(
     workers: Vec<Worker>,
     lanes: &[Arc<Lane>],
 ) -> Result<Threads, Refusal> {
-    let (wires, running) = io::dpdk::open(config, devices, lanes)?;
+    let (wires, running) = crate::io::dpdk::open(config, devices, lanes)?;
     let handles = start(config, workers, wires, lanes)?;
     let after = Box::new(move || running.end());
     Ok(Threads {

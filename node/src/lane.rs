@@ -180,10 +180,10 @@ impl Lane {
             ended: AtomicBool::new(false),
         };
         for _ in 0..SYNC_COUNT {
-            let _ = lane.sync_buffers.push(Vec::with_capacity(sync_len));
+            let _ = lane.sync_buffers.push(touched(sync_len));
         }
         for _ in 0..PUNT_COUNT {
-            let _ = lane.punt_buffers.push(Vec::with_capacity(PUNT_LEN_MAX));
+            let _ = lane.punt_buffers.push(touched(PUNT_LEN_MAX));
         }
         Ok(lane)
     }
@@ -267,6 +267,14 @@ impl Lane {
     pub(crate) fn has_news(&self) -> bool {
         !(self.events.is_empty() && self.sync.is_empty() && self.punted.is_empty() && self.sent.is_empty())
     }
+}
+
+/// A buffer with so much room, whose pages are there: none is to come with a packet.
+fn touched(room: usize) -> Vec<u8> {
+    // Zeros would be pages that the system makes when they are used.
+    let mut buffer = vec![0xff; room];
+    buffer.clear();
+    buffer
 }
 
 fn count(counter: &AtomicU64) {
