@@ -328,10 +328,10 @@ int ekd_port_configure(uint16_t port, struct rte_mempool *pool, struct ekd_port_
 	if (rc != 0)
 		return rc;
 	memcpy(io->mac, mac.addr_bytes, sizeof(io->mac));
-	/* Virtual drivers take an MTU here only. What is in force is asked for below. */
-	rc = rte_eth_dev_get_mtu(port, &mtu);
-	if (rc == 0 && io->mtu != 0 && mtu != io->mtu)
-		rte_eth_dev_set_mtu(port, io->mtu);
+	/* Drivers over an interface of the kernel take an MTU here only; others have it from the configuration. */
+	rc = io->mtu != 0 ? rte_eth_dev_set_mtu(port, io->mtu) : 0;
+	if (rc != 0 && rc != -ENOTSUP)
+		return rc;
 	rc = rte_eth_dev_get_mtu(port, &io->mtu);
 	if (rc != 0)
 		return rc;

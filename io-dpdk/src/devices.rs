@@ -472,13 +472,6 @@ impl Device {
                 code => return Err(failed(code)),
             }
         }
-        if let Some(wanted) = config.mtu.filter(|&mtu| setup.mtu < mtu) {
-            return Err(PortError::Mtu {
-                name: name.clone(),
-                wanted,
-                given: setup.mtu,
-            });
-        }
         let driver: Vec<u8> = caps.driver.iter().copied().take_while(|&b| b != 0).collect();
         let chain_len_max = match (setup.tx_multi_seg, driver.as_slice()) {
             (0, b"net_pcap") => NET_PCAP_CHAIN_MAX,
@@ -662,16 +655,6 @@ pub enum PortError {
         text: String,
         /// What DPDK logged last, as the end of a sentence.
         said: String,
-    },
-    /// Its driver has no such MTU.
-    #[error("DPDK port {name:?} has an MTU of {given} bytes, not of {wanted}: its driver takes no more")]
-    Mtu {
-        /// Name of the port.
-        name: String,
-        /// Bytes wanted.
-        wanted: u16,
-        /// Bytes in force.
-        given: u16,
     },
     /// The pool for its frames could not be made.
     #[error(transparent)]

@@ -6,7 +6,7 @@
 //! CAP_NET_ADMIN; afterwards nothing does.
 
 use std::ffi::{CString, c_int};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::port::Frame;
 
@@ -29,6 +29,9 @@ pub const TAP_QUEUE_LEN: usize = 1024;
 const TURN: usize = 64;
 /// Longest frame that is read: the largest MTU, Ethernet header and two tags.
 const FRAME_LEN_MAX: usize = 65_535 + 14 + 8;
+
+/// How long an address may take until it can be used; it takes milliseconds.
+const ADDRESS_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The kernel's side of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,8 +140,17 @@ impl Tap {
                     name: name.clone(),
                     address,
                     prefix,
-                    code,
                     text: error_text(code),
+                });
+            }
+        }
+        for &(address, prefix) in &config.addresses {
+            if !await_address(name, address) {
+                return Err(TapError::Address {
+                    name: name.clone(),
+                    address,
+                    prefix,
+                    text: "it does not answer for it".to_owned(),
                 });
             }
         }
@@ -212,6 +224,30 @@ impl Tap {
         }
         busy
     }
+}
+
+/// Waits until the kernel answers for an address that was just given to an interface. For one of IPv6 it joins the
+/// group by which neighbours ask (RFC 4291, 2.7.1), in its own time.
+fn await_address(interface: &str, address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return true };
+    let [.., a, b, c] = address.octets();
+    let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+    let is_joined = || match fs::read_to_string("/proc/thread-self/net/igmp6") {
+        Ok(groups) => groups.lines().any(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            fields.next() == Some(interface) && fields.next() == Some(&group)
+        }),
+        // Where it cannot be seen it cannot be waited for.
+        Err(_) => true,
+    };
+    let began = Instant::now();
+    while !is_joined() {
+        if began.elapsed() > ADDRESS_TIME_MAX {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 /// The thread that serves the kernel's interfaces, until it is dropped.
@@ -317,7 +353,7 @@ pub enum TapError {
         text: String,
     },
     /// It does not take an address.
-    #[error("kernel interface {name} does not take the address {address}/{prefix}: {text} (error {code})")]
+    #[error("kernel interface {name} does not take the address {address}/{prefix}: {text}")]
     Address {
         /// Name of the interface.
         name: String,
@@ -325,9 +361,7 @@ pub enum TapError {
         address: IpAddr,
         /// Length of its prefix.
         prefix: u8,
-        /// Negative errno.
-        code: c_int,
-        /// Its text.
+        /// Why.
         text: String,
     },
 }

@@ -371,6 +371,28 @@ dpdk_tests! {
         assert!(outcome.number("forwarded_inbound") > 500 && outcome.number("dropped") > 500);
     }
 
+    /// From IPv4 to IPv6 they need a checksum (RFC 7915, 4.5). The engine sees the head only; the port sees all.
+    fn datagrams_without_checksum_get_one_over_all_their_segments() {
+        let vip = "10.77.0.46:53".parse().expect("an endpoint");
+        let lengths = [40, 150, 331, 332, 2000, traffic::JUMBO];
+        let datagram = |(n, &len): (u16, &usize)| {
+            let mut frame = traffic::udp(traffic::client_of(vip, 45_000 + n), vip, len);
+            frame[40..42].fill(0);
+            frame
+        };
+        let sent = sessions_among((0..).zip(&lengths).map(datagram).collect());
+        let mut by_port = Vec::new();
+        for room in ["room=320", "room=2176", "room=16384"] {
+            let case = Case { room, ..Case::usual("no-checksum", CONFIG) };
+            let outcome = case.same(&sent);
+            assert_eq!(outcome.number(&format!("drop.{}", DropReason::UdpZeroChecksum)), 0);
+            assert_eq!(outcome.number("tx_checksum_driver"), 0, "net_pcap makes none");
+            by_port.push(outcome.number("tx_checksum_software"));
+        }
+        // Those whose head is not all of them.
+        assert_eq!(by_port, [4, 1, 0]);
+    }
+
     /// In bursts, what the engine originates comes behind what it forwards of the same burst; all else is as
     /// one frame at a time.
     fn bursts_come_out_as_of_a_replay() {

@@ -23,24 +23,28 @@ fn why_not() -> Option<String> {
     }
 }
 
-fn punt(name: &str, sent: &[Packet], answers: usize, more: &[&str]) -> (Outcome, Vec<Vec<u8>>) {
-    let folder = folder(name);
+/// Runs a case of the helper in a network namespace of its own.
+fn in_namespace(folder: &Path, mode: &str, sent: &[Packet], more: &[&str]) -> Outcome {
     let path = |file: &str| folder.join(file);
     fs::write(path("in.pcap"), pcap_bytes(USUAL, sent)).expect("the capture can be written");
     fs::write(path("config.toml"), CONFIG).expect("the config can be written");
     let mut command = Command::new("unshare");
-    command.args(["--net", helper(), "tap"]).args([
+    command.args(["--net", helper(), mode]).args([
         format!("in={}", path("in.pcap").display()),
         format!("out={}", path("out.pcap").display()),
         format!("config={}", path("config.toml").display()),
         format!("count={}", sent.len()),
-        format!("answers={answers}"),
         "cache=0".to_owned(),
     ]);
-    command.args(more);
-    let outcome = outcome_of(&mut command);
+    outcome_of(command.args(more))
+}
+
+fn punt(name: &str, sent: &[Packet], answers: usize, more: &[&str]) -> (Outcome, Vec<Vec<u8>>) {
+    let folder = folder(name);
+    let answers = format!("answers={answers}");
+    let outcome = in_namespace(&folder, "tap", sent, &[more, &[&answers]].concat());
     let got = if outcome.success {
-        read_pcap(&path("out.pcap"))
+        read_pcap(&folder.join("out.pcap"))
     } else {
         Vec::new()
     };
@@ -102,6 +106,44 @@ dpdk_tests! {
             assert!(outcome.number("from_kernel") >= outcome.number("tx_for_others"));
             assert!(outcome.number("tx_for_others") >= 5);
         }
+    }
+
+    /// net_tap offers to make checksums; the kernel behind it takes only what is right.
+    fn a_checksum_that_the_driver_makes_is_left_to_it() {
+        if let Some(why) = why_not() {
+            println!("SKIP: {why}");
+            return;
+        }
+        let (client, own) = ("10.77.0.1:9", "10.77.0.254:4711");
+        let lengths = [1, 40, 333, 1400];
+        let datagram = |(n, len): (u64, usize)| {
+            let mut frame = traffic::udp(client.parse().expect("end"), own.parse().expect("end"), len);
+            let mut sum = 17 + len as u32 + 8;
+            sum += frame[26..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
+            let sum = (sum & 0xffff) + (sum >> 16);
+            frame[40..42].copy_from_slice(&(sum as u16).to_be_bytes());
+            (START + n * 1000, frame)
+        };
+        let sent: Vec<Packet> = (0..).zip(lengths).map(datagram).collect();
+        for room in ["room=320", "room=2176"] {
+            let outcome = in_namespace(&folder("driver-checksum"), "checksum", &sent, &[room]);
+            assert_eq!(outcome.clean().number("sent"), lengths.len() as u64);
+            assert_eq!(outcome.number("bytes"), lengths.iter().sum::<usize>() as u64);
+            assert_eq!(outcome.number("tx_checksum_driver"), lengths.len() as u64);
+            assert_eq!(outcome.number("tx_checksum_software"), 0);
+        }
+    }
+
+    /// net_tap takes no jumbo frames.
+    fn an_mtu_that_a_driver_does_not_take_is_refused_in_its_words() {
+        if let Some(why) = why_not() {
+            println!("SKIP: {why}");
+            return;
+        }
+        let args = ["workers=1", "device=net_tap0,iface=ekmtu0", "mtu=9000"];
+        let outcome = in_namespace(&folder("mtu-refused"), "devices", &[], &args);
+        assert!(!outcome.success && outcome.stderr.contains("cannot be set up"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("DPDK says: ") && outcome.stderr.contains("Frame size (9018)"), "{}", outcome.stderr);
     }
 
     fn a_tap_that_cannot_be_made_is_named_with_the_remedy() {

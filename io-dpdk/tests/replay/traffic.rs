@@ -10,7 +10,7 @@ const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0x77, 2];
 pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(super) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 /// Payload of the longest frame, of 9,000 bytes behind the Ethernet header at most.
-const JUMBO: usize = 8900;
+pub(super) const JUMBO: usize = 8900;
 
 const SYN: u8 = 1;
 const ACK: u8 = 2;
@@ -54,7 +54,7 @@ fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8, len: usize) -> Vec<u8> {
     frame
 }
 
-fn udp(src: SocketAddr, dst: SocketAddr, len: usize) -> Vec<u8> {
+pub(super) fn udp(src: SocketAddr, dst: SocketAddr, len: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     builder(src.ip(), dst.ip(), 64)
         .udp(src.port(), dst.port())

@@ -211,6 +211,18 @@ dpdk_tests! {
         }
     }
 
+    fn an_mtu_for_jumbo_frames_is_in_force() {
+        let folder = folder("mtu");
+        fs::write(folder.join("config.toml"), CONFIG).expect("the config can be written");
+        let outcome = run("devices", &[
+            format!("config={}", folder.join("config.toml").display()),
+            "workers=1".to_owned(),
+            "device=net_null0".to_owned(),
+            "mtu=9000".to_owned(),
+        ]);
+        assert_eq!(outcome.clean().number("mtu"), 9000);
+    }
+
     fn link_and_counters_are_seen_by_other_threads_while_workers_run() {
         let folder = folder("control");
         fs::write(folder.join("config.toml"), CONFIG).expect("the config can be written");

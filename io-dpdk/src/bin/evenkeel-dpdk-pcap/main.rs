@@ -53,6 +53,7 @@ fn run() -> Result<()> {
         "gone" => workers::gone(&args),
         "devices" => workers::devices(&args),
         "tap" => workers::tap(&args),
+        "checksum" => workers::checksum(&args),
         "init-twice" => init_twice(&args),
         "threads" => threads(&args),
         "shutdown" => shutdown(&args),

@@ -1,6 +1,7 @@
 //! Cases with several workers, and with the kernel's side of an interface.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -248,6 +249,58 @@ pub(super) fn tap(args: &Args) -> Result<()> {
     say("from_kernel", tap.from_kernel);
     drop((port, devices));
     // This looks whether every frame is home.
+    eal.shutdown()?;
+    say("shut_down", true);
+    Ok(())
+}
+
+/// Each datagram of the capture `in`, to 10.77.0.254:4711 in IPv4, leaves by a net_tap device, which is asked for its
+/// checksum; a socket behind that takes what is right. To be run in a network namespace of its own.
+pub(super) fn checksum(args: &Args) -> Result<()> {
+    let input = args.text("in")?;
+    let count: u64 = args.number("count")?;
+    let eal = args.eal(|eal| {
+        let tap = [("iface", "ekdtap0"), ("mac", "02:00:00:00:77:02")];
+        eal.vdev("net_tap0", &tap)
+            .vdev("net_pcap0", &[("rx_pcap", input)])
+    })?;
+    let (pool, mut port) = args.open(&eal, &["net_tap0", "net_pcap0"])?;
+    for ip in [
+        &["addr", "add", "10.77.0.254/24", "dev", "ekdtap0"][..],
+        &["link", "set", "ekdtap0", "up"],
+    ] {
+        let done = Command::new("ip").args(ip).status()?;
+        if !done.success() {
+            return Err(format!("ip {} failed", ip.join(" ")).into());
+        }
+    }
+    let socket = UdpSocket::bind("10.77.0.254:4711")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut frames = Vec::with_capacity(BURST);
+    let began = Clock::now();
+    let (mut sent, mut bytes) = (0, 0);
+    let mut buffer = vec![0; 65_536];
+    while sent < count && began.elapsed() < PATIENCE {
+        port.rx_burst(&mut frames);
+        for mut frame in frames.drain(..) {
+            // What the kernel says by its interface is not for us.
+            if frame.ingress() == PortId(1) {
+                frame.offload_tx_checksum(14, 34);
+                port.tx(PortId(0), frame);
+                port.flush();
+                sent += 1;
+                bytes += socket.recv(&mut buffer)?;
+            }
+        }
+    }
+    say("sent", sent);
+    say("bytes", bytes);
+    say_stats(&port.stats());
+    drop(port);
+    // While it is open, the device has some in its receive queue.
+    say("free_before", pool.frame_count());
+    say("free_after", pool.available());
+    drop(pool);
     eal.shutdown()?;
     say("shut_down", true);
     Ok(())
