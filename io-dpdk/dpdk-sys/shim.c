@@ -349,6 +349,12 @@ void ekd_port_promiscuous(uint16_t port)
 		rte_eth_allmulticast_enable(port);
 }
 
+/* Back to what it was: drivers over an interface of the kernel leave it as they set it. */
+void ekd_port_not_promiscuous(uint16_t port)
+{
+	rte_eth_promiscuous_disable(port);
+}
+
 void ekd_port_allmulticast(uint16_t port)
 {
 	rte_eth_allmulticast_enable(port);

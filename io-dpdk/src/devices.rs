@@ -115,6 +115,23 @@ impl DevicesConfig {
         u32::try_from(frames).unwrap_or(u32::MAX)
     }
 
+    /// Memory that EAL is to reserve for the pool of one NUMA socket and for the queues, in MiB
+    /// ([`Memory`](crate::Memory)).
+    pub fn memory_mb(&self) -> u32 {
+        /// Of a frame beside its buffer: the mbuf, the pool's header, what alignment takes.
+        const FRAME_OVERHEAD: u64 = 320;
+        /// Of a descriptor in rings of drivers, at most, and of its place in their tables.
+        const DESC_LEN: u64 = 128;
+        /// Of EAL and drivers for themselves.
+        const SPARE_MB: u64 = 32;
+        let pool = self.pool_config();
+        let frames = u64::from(pool.frame_count) * (u64::from(pool.room_len) + FRAME_OVERHEAD);
+        let descriptors = |i: &InterfaceConfig| u64::from(i.rx_desc_count) + u64::from(i.tx_desc_count);
+        let descriptors = self.interfaces.iter().map(descriptors).sum::<u64>() * u64::from(self.workers);
+        let mb = (frames + descriptors * DESC_LEN).div_ceil(1 << 20) + SPARE_MB;
+        u32::try_from(mb).unwrap_or(u32::MAX)
+    }
+
     fn pool_config(&self) -> MempoolConfig {
         self.pool.unwrap_or(MempoolConfig {
             frame_count: self.frames_needed(),
@@ -321,6 +338,7 @@ pub(crate) struct Device {
     pub(crate) rx_hash: bool,
     steered: Steered,
     reta_size: u16,
+    promiscuous: bool,
     /// By transmit queue, for those who have none; empty if nobody needs that.
     pub(crate) outboxes: Vec<Arc<Ring<Mbuf>>>,
     pub(crate) tap: Option<Arc<Tap>>,
@@ -502,6 +520,7 @@ impl Device {
             rx_hash: has_rss && setup.rx_hash != 0,
             steered: Steered::Workers,
             reta_size: if has_rss { caps.reta_size } else { 0 },
+            promiscuous: config.promiscuous,
             outboxes: Vec::new(),
             tap: None,
             pool,
@@ -565,6 +584,9 @@ impl Drop for Device {
         // SAFETY: the port is open and ours; nobody is in its queues, as the ports that have them hold the device.
         // Closing returns the driver's frames to their pools. A driver that fails here has been told to stop twice.
         unsafe {
+            if self.promiscuous {
+                dpdk_sys::ekd_port_not_promiscuous(self.id);
+            }
             dpdk_sys::ekd_port_stop(self.id);
             dpdk_sys::ekd_port_close(self.id);
         }
@@ -703,5 +725,7 @@ mod tests {
         config.handoff_len = 1 << 20;
         assert!(config.frames_needed() >= 4 << 20);
         assert_eq!(config.pool_config().frame_count, config.frames_needed());
+        let bytes = u64::from(config.frames_needed()) * 2176;
+        assert!(u64::from(config.memory_mb()) << 20 > bytes);
     }
 }

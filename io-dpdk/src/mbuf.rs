@@ -163,6 +163,14 @@ impl Mbuf {
         head.ol_flags &= !TX_FLAGS;
     }
 
+    /// As a driver does that reports a hash.
+    #[cfg(test)]
+    pub(crate) fn report_hash(&mut self, hash: u32) {
+        let head = self.head_mut();
+        head.rss = hash;
+        head.ol_flags |= dpdk_sys::RX_RSS_HASH;
+    }
+
     pub(crate) fn set_tag(&mut self, tag: HandoffTag) {
         self.tag = Some(tag);
     }

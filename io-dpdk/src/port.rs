@@ -246,6 +246,13 @@ impl Port for DpdkPort {
                 && let Some(reported) = frame.nic_rss()
             {
                 trust.compare(toeplitz, frame.data(), reported);
+                let now = trust.trusted();
+                if now != trusted {
+                    // This burst as the next ones: a type that was just found out is not believed once more.
+                    for frame in into.iter_mut().skip(from) {
+                        frame.set_received(PortId(index as u16), now);
+                    }
+                }
             }
         }
         self.first = (self.first + 1) % count.max(1);
@@ -447,5 +454,69 @@ unsafe fn receivable(raw: NonNull<RteMbuf>, pool: &Mempool, stats: &mut PortStat
             stats.rx_no_buffer += 1;
             None
         }
+    }
+}
+
+/// A port is moved to the thread of its worker.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<DpdkPort>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::InterfaceConfig;
+    use crate::eal::{Eal, EalArgs, Memory};
+    use crate::mempool::MempoolConfig;
+    use crate::rss::tests::{frame, hash, toeplitz};
+    use crate::rss::{AGREEMENTS_NEEDED, PacketType};
+
+    /// The one unit test that starts EAL, which starts once in a process. net_ring gives back what it was given, with
+    /// the hash that stands in it.
+    #[test]
+    #[cfg_attr(dpdk_stub, ignore = "SKIP: libdpdk not found (apt install libdpdk-dev)")]
+    fn the_engine_is_told_hashes_of_types_that_are_believed_and_no_others() {
+        let eal = Eal::init(&EalArgs::new(Memory::NoHuge { mb: 64 }).vdev("net_ring0", &[])).expect("EAL");
+        let config = MempoolConfig {
+            frame_count: 511,
+            cache_count: 0,
+            ..MempoolConfig::default()
+        };
+        let pool = Mempool::create(&eal, "frames", config).expect("a pool");
+        let mut port = DpdkPort::open(&eal, &[InterfaceConfig::new("net_ring0")], &pool).expect("a port");
+        // As of a device that reports hashes.
+        port.toeplitz = Some(Arc::new(toeplitz().clone()));
+        port.interfaces[0].trust = Some(RssTrust::default());
+        let mut told = |kind, hash: Option<u32>| {
+            let mut sent = pool.copy_of(&frame(kind, 7)).expect("a frame");
+            if let Some(hash) = hash {
+                sent.report_hash(hash);
+            }
+            port.tx(PortId(0), sent);
+            port.flush();
+            let mut burst = Vec::with_capacity(BURST);
+            assert_eq!(port.rx_burst(&mut burst), 1);
+            (
+                burst[0].rss(),
+                port.stats().rss_agreed,
+                port.stats().rss_disagreed,
+            )
+        };
+        let (tcp, udp) = (PacketType::Tcp4, PacketType::Udp6);
+        let right = Some(hash(tcp, 7));
+        let n = u64::from(AGREEMENTS_NEEDED);
+        for n in 1..n {
+            assert_eq!(told(tcp, right), (None, n, 0));
+        }
+        assert_eq!(told(tcp, right), (right, n, 0));
+        assert_eq!(told(tcp, right), (right, n + 1, 0));
+        assert_eq!(told(udp, Some(hash(udp, 7))), (None, n + 2, 0), "another type");
+        assert_eq!(told(tcp, None), (None, n + 2, 0), "none reported");
+        // A doctored one.
+        assert_eq!(told(tcp, Some(1)), (None, n + 2, 1));
+        assert_eq!(told(tcp, right), (None, n + 3, 1), "never again");
+        drop((port, pool));
+        eal.shutdown().expect("every frame is home");
     }
 }

@@ -191,7 +191,7 @@ pub(crate) fn reta(map: &BucketMap, buckets: u16, size: u16, queues: u16) -> Vec
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::LazyLock;
 
     use etherparse::PacketBuilder;
@@ -200,12 +200,12 @@ mod tests {
 
     use super::*;
 
-    fn toeplitz() -> &'static Toeplitz {
+    pub(crate) fn toeplitz() -> &'static Toeplitz {
         static MADE: LazyLock<Toeplitz> = LazyLock::new(|| Toeplitz::new(&MICROSOFT_KEY).expect("40 bytes"));
         &MADE
     }
 
-    fn frame(kind: PacketType, port: u16) -> Vec<u8> {
+    pub(crate) fn frame(kind: PacketType, port: u16) -> Vec<u8> {
         let mut frame = Vec::new();
         let l2 = PacketBuilder::ethernet2([2; 6], [4; 6]);
         let v6 = [0x20; 16];
@@ -226,7 +226,7 @@ mod tests {
     }
 
     /// The hash, from the addresses and ports that the frames above were made with.
-    fn hash(kind: PacketType, port: u16) -> u32 {
+    pub(crate) fn hash(kind: PacketType, port: u16) -> u32 {
         let ends = |a: &str, b: &str| {
             let end = |text: &str| text.parse().expect("an endpoint");
             toeplitz().hash(end(a), end(b))

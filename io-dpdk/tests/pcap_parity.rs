@@ -351,6 +351,17 @@ mod eal {
             }
         }
 
+        /// The test stands for the other process. It need not be able to open the device.
+        fn a_device_that_another_process_has_is_named_before_init() {
+            use std::os::linux::net::SocketAddrExt;
+            use std::os::unix::net::{SocketAddr, UnixDatagram};
+            let name = SocketAddr::from_abstract_name("evenkeel-dpdk-lo").expect("a name");
+            let _taken = UnixDatagram::bind_addr(&name).expect("nobody has it");
+            let outcome = run("open", &["device=net_af_packet0,iface=lo", "port=net_af_packet0"]);
+            assert!(!outcome.success && !outcome.said("without_hugepages"));
+            assert!(outcome.stderr.contains("lo is in use by another process"), "{}", outcome.stderr);
+        }
+
         fn a_value_that_dpdk_would_split_is_refused_before_init() {
             let outcome = run("open", &["vdev=net_pcap0", "key=rx_pcap", "value=/a,b", "port=net_pcap0"]);
             assert!(!outcome.success && outcome.stderr.contains("contains ','"), "{}", outcome.stderr);

@@ -289,6 +289,8 @@ shim! {
     fn ekd_port_configure(port: u16, pool: *mut RteMempool, io: *mut PortSetup) -> c_int = NO;
     /// Asks a started port for frames to whatever destination; if it cannot, for all multicast ones.
     fn ekd_port_promiscuous(port: u16) = ();
+    /// Takes back what was asked of a port by `ekd_port_promiscuous`.
+    fn ekd_port_not_promiscuous(port: u16) = ();
     /// Asks a started port for all multicast frames.
     fn ekd_port_allmulticast(port: u16) = ();
     /// Fills a started port's table of `count` entries with queues; 0 or a negative errno.

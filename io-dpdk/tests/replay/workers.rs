@@ -223,6 +223,18 @@ dpdk_tests! {
         assert_eq!(outcome.clean().number("mtu"), 9000);
     }
 
+    fn the_frames_and_the_memory_that_are_said_to_be_needed_are_enough() {
+        let folder = folder("needed");
+        fs::write(folder.join("config.toml"), CONFIG).expect("the config can be written");
+        let outcome = run("devices", &[
+            format!("config={}", folder.join("config.toml").display()),
+            "workers=4".to_owned(),
+            "device=net_null0".to_owned(),
+            "needed=1".to_owned(),
+        ]);
+        assert_eq!(outcome.clean().number("free_before"), outcome.number("frames_needed"));
+    }
+
     fn link_and_counters_are_seen_by_other_threads_while_workers_run() {
         let folder = folder("control");
         fs::write(folder.join("config.toml"), CONFIG).expect("the config can be written");

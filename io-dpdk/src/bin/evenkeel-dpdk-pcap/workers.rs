@@ -14,7 +14,7 @@ use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::BucketMap;
 use evenkeel_io_dpdk::{
-    DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, InterfaceConfig, PortStats, TapConfig,
+    DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, Memory, PortStats, TapConfig,
 };
 
 use crate::{Args, Result, config, say, say_counters, say_stats, worker};
@@ -118,19 +118,25 @@ pub(super) fn gone(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Opens `device` (its port is `port`) with `workers` workers; says what came of it, as another thread sees it while
-/// the workers poll. With `mtu`, asks for that.
+/// Opens `device` with `workers` workers; says what came of it, as another thread sees it while the workers poll. With
+/// `mtu`, asks for that; with `needed`, has as many frames and as much memory as are said to be needed.
 pub(super) fn devices(args: &Args) -> Result<()> {
     let workers: u16 = args.number("workers")?;
     let config = config(args)?;
     let device = DeviceSpec::parse(args.text("device")?)?.with_queues(workers);
     let name = device.name().to_owned();
-    let eal = args.eal(|eal| eal.device(device))?;
-    let mut interface = InterfaceConfig::new(args.get("port").unwrap_or(&name));
+    let mut interface = InterfaceConfig::new(&name);
     interface.mtu = args.get("mtu").map(|_| args.number("mtu")).transpose()?;
     let mut devices_config =
         DevicesConfig::new(vec![interface], workers, config.steering.clone(), &config.rss_key);
-    devices_config.pool = Some(args.pool()?);
+    let eal = if args.get("needed").is_some() {
+        let mb = devices_config.memory_mb();
+        say("frames_needed", devices_config.frames_needed());
+        Eal::init(&EalArgs::new(Memory::NoHuge { mb }).device(device))?
+    } else {
+        devices_config.pool = Some(args.pool()?);
+        args.eal(|eal| eal.device(device))?
+    };
     let (devices, ports) = Devices::open(&eal, &devices_config)?;
     let free_before = available(&devices);
     let control = devices.control().clone();
