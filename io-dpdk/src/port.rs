@@ -465,6 +465,8 @@ const _: () = {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_core::port::HandoffReason;
+
     use super::*;
     use crate::devices::InterfaceConfig;
     use crate::eal::{Eal, EalArgs, Memory};
@@ -476,7 +478,7 @@ mod tests {
     /// the hash that stands in it.
     #[test]
     #[cfg_attr(dpdk_stub, ignore = "SKIP: libdpdk not found (apt install libdpdk-dev)")]
-    fn the_engine_is_told_hashes_of_types_that_are_believed_and_no_others() {
+    fn the_engine_is_told_hashes_that_are_believed_and_the_tag_of_a_hand_off() {
         let eal = Eal::init(&EalArgs::new(Memory::NoHuge { mb: 64 }).vdev("net_ring0", &[])).expect("EAL");
         let config = MempoolConfig {
             frame_count: 511,
@@ -516,6 +518,25 @@ mod tests {
         // A doctored one.
         assert_eq!(told(tcp, Some(1)), (None, n + 2, 1));
         assert_eq!(told(tcp, right), (None, n + 3, 1), "never again");
+
+        // Handed over, the third time, to itself: a port without interfaces would do.
+        port.rings = Arc::new([Ring::new(1)]);
+        let tag = HandoffTag {
+            reason: HandoffReason::Bucket,
+            stage: 2,
+            hops: 3,
+            reserved: 0,
+            bucket: 0x1234,
+            reserved2: [0; 5],
+        };
+        for full in [0, 1] {
+            port.handoff(WorkerId(0), pool.copy_of(&[full; 60]).expect("a frame"), tag);
+            assert_eq!(port.stats().handoff_full, u64::from(full));
+        }
+        let mut burst = Vec::with_capacity(BURST);
+        assert_eq!(port.rx_burst(&mut burst), 1);
+        assert_eq!((burst[0].tag(), burst[0].data()), (Some(tag), &[0; 60][..]));
+        drop(burst);
         drop((port, pool));
         eal.shutdown().expect("every frame is home");
     }
