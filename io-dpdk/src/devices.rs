@@ -640,7 +640,8 @@ pub enum PortError {
     Workers(u16),
     /// DPDK has no port of this name. EAL starts without devices that fail.
     #[error(
-        "DPDK has no port {name:?}: its device is missing, or did not take its arguments; ports there are: {}{said}",
+        "DPDK has no port {name:?}: its device is missing, did not take its arguments, or may not be opened (who is not \
+         root needs CAP_NET_RAW for net_af_packet, and the files of /dev/vfio for PCI); ports there are: {}{said}",
         list(known)
     )]
     NoSuchPort {
