@@ -15,6 +15,8 @@ mod control;
 #[cfg(unix)]
 mod daemon;
 #[cfg(unix)]
+pub mod health;
+#[cfg(unix)]
 mod identity;
 #[cfg(unix)]
 mod io;
