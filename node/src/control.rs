@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,9 +16,11 @@ use evenkeel_core::sync::{Destination, SyncCommand, SyncMessage};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Event};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::clock;
+use crate::health::{CheckSpec, Checks, HealthEvent};
 use crate::lane::{ControlBell, Lane};
 use crate::serving::Serving;
 use crate::system::Manager;
@@ -116,6 +119,9 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) reload: Reload,
     pub(crate) seed: u64,
+    pub(crate) checks: Checks,
+    /// What the checks find out.
+    pub(crate) health: mpsc::Receiver<HealthEvent>,
 }
 
 /// See the module.
@@ -131,6 +137,8 @@ pub(crate) struct ControlSide {
     manager: Manager,
     config: Config,
     reload: Reload,
+    checks: Checks,
+    health: mpsc::Receiver<HealthEvent>,
     serving: Serving,
     /// The snapshot that workers are to take, by worker: those whose ring was full are told later.
     untold: Vec<Option<Arc<Snapshot>>>,
@@ -190,6 +198,8 @@ impl ControlSide {
             serving: Serving::new(parts.config.spec.clone(), parts.seed),
             config: parts.config,
             reload: parts.reload,
+            checks: parts.checks,
+            health: parts.health,
             untold,
         }
     }
@@ -219,15 +229,19 @@ impl ControlSide {
                     None => std::future::pending().await,
                 }
             };
-            let mut asked = None;
+            let (mut asked, mut told) = (None, None);
             tokio::select! {
                 biased;
                 signal = signals.received() => asked = Some(signal),
                 () = bell.rung() => (),
+                event = self.health.recv() => told = event,
                 () = heard => (),
                 () = tokio::time::sleep(wait) => (),
             }
             self.bell.get_up();
+            if let Some(event) = told {
+                self.server_changed(&event);
+            }
             match asked {
                 Some(Asked::End) => self.end(),
                 Some(Asked::Reload) => self.reload(),
@@ -303,6 +317,38 @@ impl ControlSide {
         }
     }
 
+    /// A check found that a real server is up, or down.
+    fn server_changed(&mut self, event: &HealthEvent) {
+        let HealthEvent {
+            service,
+            server,
+            up,
+            why,
+        } = event;
+        if !self.serving.set_server(*service, *server, *up) {
+            return;
+        }
+        let spec = self.serving.spec().services.iter().find(|s| s.id == *service);
+        let real = spec.and_then(|s| s.servers.iter().find(|r| r.id == *server));
+        let (Some(spec), Some(real)) = (spec, real) else {
+            return;
+        };
+        let name = &spec.name;
+        let end = SocketAddr::new(real.addr, real.port);
+        if *up {
+            info!("server {end} of {name} is up: {why}");
+        } else {
+            warn!("server {end} of {name} is down, and gets no new connections: {why}");
+            let left = spec
+                .servers
+                .iter()
+                .filter(|r| r.weight > 0 && self.serving.is_up(*service, r.id));
+            if left.count() == 0 {
+                warn!("{name} has no server left: new connections are dropped");
+            }
+        }
+    }
+
     /// The config is to be read again. What is wrong with it, or needs a restart, is said, and nothing changes.
     fn reload(&mut self) {
         let new = match (self.reload)() {
@@ -316,7 +362,12 @@ impl ControlSide {
                 fixed.join(", ")
             );
         }
-        self.serving.reload(new.spec.clone());
+        let specs = CheckSpec::of(&new);
+        let checked = specs.iter().map(|s| (s.service, s.server)).collect();
+        if let Err(error) = self.checks.update(specs) {
+            return warn!("the config is not taken, and the old one stays: {error}");
+        }
+        self.serving.reload(new.spec.clone(), &checked);
         self.config = new;
         info!(
             services = self.config.spec.services.len(),

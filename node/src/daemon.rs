@@ -12,9 +12,11 @@ use evenkeel_core::port::WorkerId;
 use evenkeel_core::sync::codec::BULK_FRAME_LEN_MAX;
 use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
 use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Worker, WorkerConfig};
+use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
+use crate::health::{CheckSpec, Checks};
 use crate::identity::{Lock, incarnation};
 use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
@@ -22,6 +24,9 @@ use crate::memory::{MappedMemory, Pages};
 use crate::system::Manager;
 use crate::telling::Names;
 use crate::{Refusal, clock, refusal, system, transport, worker};
+
+/// What checks have found out and waits.
+const HEALTH_EVENT_COUNT: usize = 256;
 
 /// Runs a node until it is asked to end. SIGHUP makes it `reload` its config.
 ///
@@ -83,6 +88,13 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         }
         None => None,
     };
+    let (events, health) = mpsc::channel(HEALTH_EVENT_COUNT);
+    let checks = Checks::spawn(seed, CheckSpec::of(&config), events).map_err(|e| {
+        refusal(
+            e.to_string(),
+            "start with CAP_NET_RAW, or check by another `type` in [service.health]",
+        )
+    })?;
     let threads = spawn(&config, workers, &lanes)?;
     info!(
         node = config.cluster.as_ref().map(|c| c.name.as_str()),
@@ -102,6 +114,8 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         manager: Manager::new(),
         reload,
         seed,
+        checks,
+        health,
         config,
     });
     let ended = side.run(signals).await;

@@ -71,13 +71,10 @@ impl Serving {
         &self.spec
     }
 
-    /// Another config. What is known of servers that it still has stays known.
-    pub(crate) fn reload(&mut self, spec: SnapshotSpec) {
-        let has = |(service, server): &(ServiceId, RealServerId)| {
-            let service = spec.services.iter().find(|s| s.id == *service);
-            service.is_some_and(|s| s.servers.iter().any(|r| r.id == *server))
-        };
-        self.down.retain(has);
+    /// Another config, and the servers that are checked by it: what is known of these stays known, and all others are
+    /// taken to be up.
+    pub(crate) fn reload(&mut self, spec: SnapshotSpec, checked: &BTreeSet<(ServiceId, RealServerId)>) {
+        self.down.retain(|key| checked.contains(key));
         self.spec = spec;
         self.changed = true;
     }
@@ -155,6 +152,7 @@ address = "10.0.0.12:80"
             evenkeel_control::parse("test", CONFIG)
                 .expect("a good config")
                 .spec,
+            1,
         )
     }
 
@@ -185,10 +183,14 @@ address = "10.0.0.12:80"
         // A reload keeps what is known of servers.
         let mut spec = serving.spec().clone();
         spec.services[0].servers.remove(1);
-        serving.reload(spec);
+        serving.reload(spec.clone(), &BTreeSet::from([(service.id, first)]));
         assert_eq!(weights(&mut serving), Some(vec![0]));
         assert!(!serving.is_up(service.id, first) && serving.is_up(service.id, second));
         assert!(serving.set_server(service.id, first, true));
+        assert_eq!(weights(&mut serving), Some(vec![1]));
+        // Nobody checks it any more, and nobody would say that it is up again.
+        assert!(serving.set_server(service.id, first, false));
+        serving.reload(spec, &BTreeSet::new());
         assert_eq!(weights(&mut serving), Some(vec![1]));
     }
 

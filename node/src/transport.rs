@@ -76,6 +76,8 @@ impl TransportCounters {
 struct PeerLink {
     id: NodeId,
     udp: UdpSocket,
+    /// The same socket, to send: the system says whether there is room, and not whether the runtime has asked already.
+    out: std::net::UdpSocket,
     bulk: mpsc::Sender<Vec<u8>>,
 }
 
@@ -110,21 +112,33 @@ pub(crate) fn open(own: SocketAddr, peers: &[(NodeId, SocketAddr)]) -> Result<(E
     let listener = listen(own).map_err(refused)?;
     // Another program's socket there is found by one that shares nothing.
     drop(std::net::UdpSocket::bind(own).map_err(refused)?);
-    let strays = udp(own, None, STRAY_BUFFER_LEN).map_err(refused)?;
+    let strays = socket(own, None, STRAY_BUFFER_LEN)
+        .and_then(UdpSocket::from_std)
+        .map_err(refused)?;
     let counters = Arc::new(TransportCounters::default());
     let (bulk_sender, bulk_in) = mpsc::channel(BULK_IN_COUNT);
     let mut tasks = tokio::task::JoinSet::new();
     let mut links = Vec::with_capacity(peers.len());
     for (id, addr) in peers {
-        let udp = udp(own, Some(*addr), RECEIVE_BUFFER_LEN).map_err(|error| {
+        let unreachable = |error: io::Error| {
             refusal(
                 format!("cannot reach node {} at {addr}: {error}", id.0),
                 "give this machine a route to the other nodes' `sync` addresses",
             )
-        })?;
+        };
+        let out = socket(own, Some(*addr), RECEIVE_BUFFER_LEN).map_err(unreachable)?;
+        let udp = out
+            .try_clone()
+            .and_then(UdpSocket::from_std)
+            .map_err(unreachable)?;
         let (bulk, frames) = mpsc::channel(BULK_OUT_COUNT);
         tasks.spawn(send_bulk(own.ip(), *addr, frames, Arc::clone(&counters)));
-        links.push(PeerLink { id: *id, udp, bulk });
+        links.push(PeerLink {
+            id: *id,
+            udp,
+            out,
+            bulk,
+        });
     }
     let hosts = peers.iter().map(|(_, addr)| addr.ip()).collect();
     tasks.spawn(accept(listener, hosts, bulk_sender, Arc::clone(&counters)));
@@ -151,7 +165,7 @@ impl Voice {
         let c = &self.counters;
         let mut left = false;
         for peer in self.peers.iter().filter(|peer| to.is_none_or(|to| to == peer.id)) {
-            match peer.udp.try_send(frame) {
+            match peer.out.send(frame) {
                 Ok(_) => {
                     TransportCounters::add(&c.udp_out);
                     left = true;
@@ -162,7 +176,7 @@ impl Voice {
                 // Nobody listens there just now: it left all the same, and the error is of an earlier frame.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     left = true;
-                    match peer.udp.try_send(frame) {
+                    match peer.out.send(frame) {
                         Ok(_) => TransportCounters::add(&c.udp_out),
                         Err(_) => TransportCounters::add(&c.udp_failed),
                     }
@@ -273,7 +287,7 @@ fn listen(own: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(16)
 }
 
-fn udp(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::Result<UdpSocket> {
+fn socket(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
     // Several sockets of this process have the same address.
     socket.set_reuse_address(true)?;
@@ -283,7 +297,7 @@ fn udp(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::Resu
     if let Some(peer) = peer {
         socket.connect(&peer.into())?;
     }
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Sends long frames to one peer.

@@ -158,7 +158,7 @@ pub(crate) fn open(
 /// Free buffers of all pools.
 fn frames(devices: &Devices) -> u32 {
     let pools = devices.control().pools();
-    pools.iter().map(|pool| pool.available() as u32).sum()
+    pools.iter().map(|pool| pool.available()).sum()
 }
 
 impl Running {
