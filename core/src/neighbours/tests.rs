@@ -455,6 +455,29 @@ fn what_is_told_unasked_changes_only_what_is_known() {
     }
 }
 
+/// Who is asked may answer somebody else meanwhile: that says where he is, and not that he hears us.
+#[test]
+fn what_answers_somebody_else_is_a_claim() {
+    let na = |dst: &str| advertisement(ip(HOSTS[1]), dst, true, true, Some(HOST));
+    let arp = |to: &str| arp_frame(ArpOperation::Reply, (HOST, ip(HOSTS[0])), ip(to));
+    for (addr, frame) in [
+        (HOSTS[0], arp("192.0.2.9")),
+        // An address of ours, but of the other interface.
+        (HOSTS[0], arp("10.0.0.1")),
+        (HOSTS[1], na("2001:db8::9")),
+    ] {
+        let mut lab = Lab::new(bare());
+        lab.want(0, addr);
+        lab.hear(0, &frame);
+        assert_eq!(lab.view(0, addr), Some((NeighbourState::Stale, Some(HOST))));
+        lab.counts(&[(NeighbourCount::Answered, 0)]);
+        lab.pass(STALE_TIME);
+        assert_eq!(asked_at(&lab.questions().pop().expect("it is asked").1), HOST);
+        lab.hear(0, &frame);
+        assert_eq!(lab.view(0, addr), Some((NeighbourState::Probe, Some(HOST))));
+    }
+}
+
 /// RFC 4861, 7.2.5.
 #[test]
 fn advertisements_that_override_nothing_or_say_nothing() {
