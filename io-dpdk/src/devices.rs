@@ -108,7 +108,7 @@ impl DevicesConfig {
             + cache * 3 / 2
             + 4 * BURST as u64;
         let outboxes = self.interfaces.len() as u64 * OUTBOX_LEN as u64;
-        let taps = self.taps.len() as u64 * tap::TAP_QUEUE_LEN as u64;
+        let taps = self.taps.len() as u64 * (tap::TAP_QUEUE_LEN as u64 + cache * 3 / 2);
         let frames = workers * per_worker + outboxes + taps;
         // Pools are best at one less than a power of two.
         let frames = frames.next_power_of_two() - 1;
@@ -217,7 +217,7 @@ impl Devices {
                 device.outboxes = (0..device.tx_queues).map(|_| Ring::new(OUTBOX_LEN)).collect();
             }
         }
-        let taps = open_taps(&mut devices, &config.taps)?;
+        let taps = open_taps(eal, &mut devices, &config.taps)?;
         let devices: Arc<[Arc<Device>]> = devices.into_iter().map(Arc::new).collect();
         let ports = share_out(
             &devices,
@@ -364,7 +364,11 @@ fn open_all(
         .collect()
 }
 
-fn open_taps(devices: &mut [Device], taps: &[(PortId, TapConfig)]) -> Result<Option<TapThread>, PortError> {
+fn open_taps(
+    eal: &Eal,
+    devices: &mut [Device],
+    taps: &[(PortId, TapConfig)],
+) -> Result<Option<TapThread>, PortError> {
     if taps.is_empty() {
         return Ok(None);
     }
@@ -381,8 +385,8 @@ fn open_taps(devices: &mut [Device], taps: &[(PortId, TapConfig)]) -> Result<Opt
         device.tap = Some(tap.clone());
         opened.push(tap);
     }
-    let thread =
-        TapThread::start(opened, wake, woken).map_err(|error| PortError::TapThread(error.to_string()))?;
+    let thread = TapThread::start(eal.inner(), opened, wake, woken)
+        .map_err(|error| PortError::TapThread(error.to_string()))?;
     Ok(Some(thread))
 }
 

@@ -251,23 +251,7 @@ impl Eal {
     /// # Errors
     /// The thread has an id already, or all (128) are taken.
     pub fn register_thread(&self) -> Result<LcoreGuard, EalError> {
-        // SAFETY: reads a thread-local variable of the calling thread.
-        if unsafe { dpdk_sys::ekd_lcore_id() } != u32::MAX {
-            return Err(EalError::ThreadRegistered);
-        }
-        // SAFETY: EAL is up, `self` being there. The matching unregister is the guard's, which cannot
-        // leave this thread.
-        let code = unsafe { dpdk_sys::ekd_thread_register() };
-        if code != 0 {
-            return Err(EalError::Register {
-                code,
-                text: error_text(code),
-            });
-        }
-        Ok(LcoreGuard {
-            _eal: Arc::clone(&self.inner),
-            _thread_bound: PhantomData,
-        })
+        self.inner.register_thread()
     }
 
     /// Where drivers put the receive timestamp; `None` if no driver stamps frames. Known once the port
@@ -329,6 +313,27 @@ impl Eal {
 }
 
 impl EalInner {
+    /// See [`Eal::register_thread`].
+    pub(crate) fn register_thread(self: &Arc<Self>) -> Result<LcoreGuard, EalError> {
+        // SAFETY: reads a thread-local variable of the calling thread.
+        if unsafe { dpdk_sys::ekd_lcore_id() } != u32::MAX {
+            return Err(EalError::ThreadRegistered);
+        }
+        // SAFETY: EAL is up, an `Eal` or what it gave being there. The matching unregister is the guard's,
+        // which cannot leave this thread.
+        let code = unsafe { dpdk_sys::ekd_thread_register() };
+        if code != 0 {
+            return Err(EalError::Register {
+                code,
+                text: error_text(code),
+            });
+        }
+        Ok(LcoreGuard {
+            _eal: Arc::clone(self),
+            _thread_bound: PhantomData,
+        })
+    }
+
     /// Claims an ethdev port: one owner each, as its queues are not for two threads.
     pub(crate) fn claim_port(&self, id: u16) -> bool {
         lock(&self.ports_taken).insert(id)

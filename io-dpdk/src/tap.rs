@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::port::Frame;
 
-use crate::eal::error_text;
+use crate::eal::{EalInner, error_text};
 use crate::handoff::{Refused, Ring};
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
@@ -273,11 +273,20 @@ pub(crate) fn wake_pair() -> io::Result<(Arc<Wake>, UnixStream)> {
 
 impl TapThread {
     /// Serves interfaces (at most 31).
-    pub(crate) fn start(taps: Vec<Arc<Tap>>, wake: Arc<Wake>, woken: UnixStream) -> io::Result<TapThread> {
-        let (served, waker) = (taps.clone(), wake.clone());
+    pub(crate) fn start(
+        eal: &Arc<EalInner>,
+        taps: Vec<Arc<Tap>>,
+        wake: Arc<Wake>,
+        woken: UnixStream,
+    ) -> io::Result<TapThread> {
+        let (served, waker, eal) = (taps.clone(), wake.clone(), eal.clone());
         let thread = thread::Builder::new()
             .name("dpdk-tap".to_owned())
-            .spawn(move || serve(&served, &waker, &woken))?;
+            .spawn(move || {
+                // With a cache it seldom holds up a worker at the pool's ring; it can do without.
+                let _lcore = eal.register_thread().ok();
+                serve(&served, &waker, &woken);
+            })?;
         Ok(TapThread {
             wake,
             taps,
