@@ -661,7 +661,10 @@ fn update_keeps_what_is_known_of_those_that_stay() {
         assert_eq!(next().await, (1, false), "it is checked still");
 
         // Who goes and comes back is new, and so is another address under an old id.
+        let has = |checks: &Checks| [1, 2, 3].map(|server| checks.has(ServiceId(1), RealServerId(server)));
+        assert_eq!(has(&checks), [true; 3]);
         checks.update(vec![other(2)]).expect("no ICMP");
+        assert_eq!(has(&checks), [false, true, false]);
         checks.update(vec![stays, other(2)]).expect("no ICMP");
         assert_eq!(next().await, (1, false));
         checks

@@ -199,6 +199,11 @@ impl Checks {
         Ok(())
     }
 
+    /// Whether the server is checked now. An event of one that is not is of the time before an update.
+    pub fn has(&self, service: ServiceId, server: RealServerId) -> bool {
+        self.tasks.contains_key(&(service, server))
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> CheckStats {
         self.shared.count(|stats| stats.clone())
