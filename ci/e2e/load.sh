@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# What clients do through a cluster: MariaDB sessions in transactions, downloads, wrk. Source it after lib.sh.
+
+# A MariaDB session of each kind, in a transaction of five rows.
+declare -A CONNECTION=() SERVER=() ROUND=()
+vip_of() {
+    case $1 in
+    *nat64) say $VIP64 ;;
+    *v6) say $VIP6 ;;
+    *) say $VIP4 ;;
+    esac
+}
+sessions_open() {
+    local s
+    for s in "$@"; do
+        session_open "$s" "$(vip_of "$s")"
+        ask "$s" 'SELECT CONNECTION_ID(), @@server_id; USE proof' || fail "session $s does not open"
+        read -r CONNECTION["$s"] SERVER["$s"] <<<"${ROWS[0]}"
+        ROUND[$s]=0
+    done
+}
+# The transactions begin, and five rows are inserted in each.
+transactions_begin() {
+    local s
+    for s in "$@"; do
+        ROUND[$s]=$((ROUND[$s] + 1))
+        ask "$s" "BEGIN; $(inserts "$s" 1 5)" || fail "session $s is over"
+        is "$(rows_of "$s")" $(((ROUND[$s] - 1) * 10)) "rows of session $s before its commit"
+    done
+}
+# Five rows more, the one commit, and it is the same session.
+transactions_end() {
+    local s
+    for s in "$@"; do
+        ask "$s" "$(inserts "$s" 6 10); COMMIT" || fail "session $s is over: $(cat "$E2E/$s.err")"
+        is "$(rows_of "$s")" $((ROUND[$s] * 10)) "rows of session $s after its commit"
+        ask "$s" 'SELECT CONNECTION_ID(), @@server_id' || fail "session $s is over"
+        is "${ROWS[0]}" "${CONNECTION[$s]}	${SERVER[$s]}" "connection and server of session $s"
+        is "$(db "${SERVER[$s]}" "SELECT COUNT(*) FROM information_schema.processlist WHERE id = ${CONNECTION[$s]} AND db = 'proof'")" 1 \
+            "connection ${CONNECTION[$s]} in the list of server${SERVER[$s]}"
+    done
+}
+inserts() {
+    local n
+    for ((n = $2; n <= $3; n++)); do printf "INSERT INTO proof.t VALUES ('%s', %d); " "$1" $(((ROUND[$1] - 1) * 10 + n)); done
+}
+rows_of() { db "${SERVER[$1]}" "SELECT COUNT(*) FROM proof.t WHERE session = '$1'"; }
+
+# download NAME VIP FILE BYTES_PER_SECOND
+download() {
+    local host=$2
+    [[ $host != *:* ]] || host="[$host]"
+    rm -f "$E2E/$1.got"
+    start "$1" client curl --silent --show-error --fail --no-keepalive --limit-rate "$4" -o "$E2E/$1.got" "http://$host/$3"
+}
+got() { stat -c %s "$E2E/$1.got" 2>/dev/null || say 0; }
+got_some() { [ "$(got "$1")" -ge "$2" ]; }
+under_way() { alive "$1" || fail "$1 is over already: $(cat "$E2E/$1.log")"; }
+# downloaded NAME SHA256
+downloaded() {
+    reap "$1"
+    is "$RC" 0 "curl $1 ($(cat "$E2E/$1.log")), exit code"
+    is "$(sha256sum <"$E2E/$1.got")" "$2" "checksum of $1"
+}
+# wrk_begin [NAME URL CONNECTIONS [HEADER]]: each connection asks about 20 times a second, so that there is time left
+# for others.
+wrk_begin() {
+    local name=${1:-wrk}
+    printf 'function delay() return 50 end\n' >"$E2E/wrk.lua"
+    start "$name" client wrk --connections "${3:-100}" --threads 1 --duration 3600s --timeout 30s -s "$E2E/wrk.lua" \
+        ${4:+-H "$4"} "${2:-http://$VIP4/small}"
+}
+# wrk_end [NAME]: no request has failed; WRK is how many there were.
+wrk_end() {
+    local name=${1:-wrk}
+    stop "$name" INT
+    # shellcheck disable=SC2034 # for those who call
+    WRK=$(sed -n 's/^ *\([0-9]*\) requests in .*/\1/p' "$E2E/$name.log")
+    [ -n "$WRK" ] || fail "$name says nothing: $(cat "$E2E/$name.log")"
+    ! grep -E 'Socket errors|Non-2xx' "$E2E/$name.log" || fail "$name: requests failed"
+}
+answered_more() { [ "$(web_requests)" -ge "$1" ]; }
+
