@@ -270,8 +270,8 @@ TOML
 
 [io.dpdk]
 huge_pages = false
-memory_mib = 256
-mbufs = 16384
+memory_mib = 128
+mbufs = 8192
 rx_descriptors = 512
 tx_descriptors = 512
 TOML
@@ -305,7 +305,7 @@ vrrp_source_v4 = "203.0.113.10$n"
 vrrp_source_v6 = "fe80::10$n"
 TOML
         for device in clients servers; do
-            printf '\n[[cluster.node.port]]\nname = "%s"\ndevice = "%s"\n' $device "$(device $device)"
+            printf '\n[[cluster.node.port]]\nname = "%s"\ndevice = "%s"\n' $device "$(device $device $n)"
             if [ $device = clients ]; then
                 printf 'mac = "02:00:00:00:0%s:01"\n' $n
                 printf 'addresses = ["203.0.113.10%s/24", "2001:db8:c::10%s/64", "fe80::10%s/64"]\n' $n $n $n
@@ -331,12 +331,6 @@ to = "::/0"
 via = "2001:db8:c::1"
 port = "clients"
 TOML
-    neighbour clients 203.0.113.1 02:00:00:00:03:01
-    neighbour clients 2001:db8:c::1 02:00:00:00:03:01
-    for n in 1 2; do
-        neighbour servers 198.51.100.1$n 02:00:00:00:04:1$n
-        neighbour servers 2001:db8:5::1$n 02:00:00:00:04:1$n
-    done
     service db 3306 1 2
     service web 80 1 2
     # Its two connections must come to the same server.
@@ -347,10 +341,10 @@ workers_of() {
     read -r -a all <<<"$EK_WORKERS"
     say "${all[$1 - 1]:-${all[0]}}"
 }
+# device INTERFACE NODE: as the config names it, with a queue for each worker.
 device() {
-    if [ "$EK_DRIVER" = dpdk ]; then say "net_af_packet_$1,iface=$1,framecnt=4096"; else say "$1"; fi
+    if [ "$EK_DRIVER" = dpdk ]; then say "net_af_packet_$1,iface=$1,qpairs=$(workers_of "$2"),framecnt=4096"; else say "$1"; fi
 }
-neighbour() { printf '\n[[neighbour]]\naddress = "%s"\nmac = "%s"\nport = "%s"\n' "$2" "$3" "$1"; }
 # service NAME PORT SERVER..: over IPv4, IPv6 and NAT64.
 service() {
     local name=$1 port=$2 kind vip n
