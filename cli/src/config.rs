@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::complaint::Complaint;
 use crate::counted;
 
-/// Why a config file gives no text. Serialized, it has the fields of a [`Problem`](evenkeel_control::Problem).
+/// Why a config file gives no text. Serialized, it has the fields of a [`Problem`].
 #[derive(Debug, Serialize)]
 pub(crate) struct Unread {
     file: String,

@@ -78,16 +78,6 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
     let buckets = BucketMap::dealt(config.workers.into());
     let workers = (0..config.workers).map(|id| make_worker(&config, me, &buckets, seed, id));
     let workers = workers.collect::<Result<Vec<_>, _>>()?;
-    let control = match &config.cluster {
-        Some(c) => {
-            let made = Control::new(c.config.clone(), life, config.workers, seed, clock::now());
-            Some(made.map_err(|errors| {
-                let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
-                refusal(all.join("; "), "correct [cluster]; `evenkeel check` says where")
-            })?)
-        }
-        None => None,
-    };
     let (events, health) = mpsc::channel(HEALTH_EVENT_COUNT);
     let checks = Checks::spawn(seed, CheckSpec::of(&config), events).map_err(|e| {
         refusal(
@@ -96,6 +86,14 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         )
     })?;
     let threads = spawn(&config, workers, &lanes)?;
+    // Only now, as the time for which it listens before it serves runs from here.
+    let control = match make_control(&config, life, seed) {
+        Ok(control) => control,
+        Err(refusal) => {
+            threads.end(&lanes);
+            return Err(refusal);
+        }
+    };
     info!(
         node = config.cluster.as_ref().map(|c| c.name.as_str()),
         incarnation = life.0,
@@ -122,6 +120,18 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
     threads.end(&lanes);
     info!(?ended, "ended");
     Ok(ended)
+}
+
+/// `None`: the node is in no cluster.
+fn make_control(config: &Config, life: Incarnation, seed: u64) -> Result<Option<Control>, Refusal> {
+    let Some(cluster) = &config.cluster else {
+        return Ok(None);
+    };
+    let made = Control::new(cluster.config.clone(), life, config.workers, seed, clock::now());
+    made.map(Some).map_err(|errors| {
+        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        refusal(all.join("; "), "correct [cluster]; `evenkeel check` says where")
+    })
 }
 
 /// What all randomness of this life comes from.
