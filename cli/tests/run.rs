@@ -84,7 +84,11 @@ struct Daemon {
 impl Daemon {
     /// `None`: not permitted here.
     fn start(config: &Path) -> Option<Self> {
-        let mut child = command(config).stderr(Stdio::piped()).spawn().expect("it starts");
+        Self::start_by(command(config))
+    }
+
+    fn start_by(mut command: Command) -> Option<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let mut daemon = Daemon { child, log };
         let seen = daemon.until(&["running", "not permitted"]);
@@ -259,4 +263,117 @@ local_addresses = ["192.0.2.20"]
     let (code, rest) = alone.ends();
     assert_eq!(code, Some(0), "{rest}");
     assert!(rest.contains("no other node is there to take over"), "{rest}");
+}
+
+#[test]
+fn root_is_dropped_and_what_is_needed_is_kept() {
+    let folder = Folder::new("drop");
+    let Some(daemon) = Daemon::start(&folder.config(LOOPBACK, "user = \"nobody\"")) else {
+        return;
+    };
+    let status = |name: &str| -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.child.id())).expect("it runs");
+        let of_task = tasks.map(|task| {
+            let path = task.expect("a thread").path().join("status");
+            let text = fs::read_to_string(path).expect("a thread's status");
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .expect("it has it");
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        });
+        of_task.collect()
+    };
+    let uids = status("Uid:");
+    if uids.iter().all(|uid| !uid.starts_with("0 "))
+        && status("CapEff:").iter().all(|c| c == "0000000000000000")
+    {
+        println!("SKIP: not root");
+        return;
+    }
+    assert!(uids.len() >= 2, "the control thread and a worker: {uids:?}");
+    assert!(
+        uids.iter().all(|uid| uid == "65534 65534 65534 65534"),
+        "{uids:?}"
+    );
+    // CAP_NET_RAW is number 13.
+    for name in ["CapEff:", "CapPrm:"] {
+        let kept = status(name);
+        assert!(
+            kept.iter().all(|c| u64::from_str_radix(c, 16) == Ok(1 << 13)),
+            "{name} {kept:?}"
+        );
+    }
+    assert!(status("NoNewPrivs:").iter().all(|n| n == "1"));
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let folder = Folder::new("notify");
+    let path = folder.0.join("notify.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    let mut command = command(&folder.config(LOOPBACK, ""));
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "100000")
+        .env_remove("WATCHDOG_PID");
+    let Some(daemon) = Daemon::start_by(command) else {
+        return;
+    };
+    let hear = || {
+        let mut buffer = [0; 256];
+        let len = manager.recv(&mut buffer).expect("it speaks");
+        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
+    };
+    let (mut ready, mut fed) = (0, 0);
+    while ready < 1 || fed < 5 {
+        match hear().as_str() {
+            "READY=1" => ready += 1,
+            "WATCHDOG=1" => fed += 1,
+            other => panic!("{other}"),
+        }
+    }
+    daemon.signal("-TERM");
+    while hear() != "STOPPING=1" {}
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn workers_are_pinned_to_their_cores() {
+    let folder = Folder::new("pinned");
+    let own = fs::read_to_string("/proc/self/status").expect("Linux");
+    let allowed = own
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let first: String = allowed
+        .expect("it has it")
+        .trim()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    let config = folder.config(LOOPBACK, &format!("[io]\ncores = [{first}]"));
+    let Some(daemon) = Daemon::start(&config) else {
+        return;
+    };
+    // The thread pins itself as it begins, which may be after the node says that it runs.
+    let pinned = || {
+        fs::read_dir(format!("/proc/{}/task", daemon.child.id()))
+            .expect("it runs")
+            .any(|task| {
+                let path = task.expect("a thread").path();
+                let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+                let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+                let cores = status
+                    .lines()
+                    .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+                name.trim() == "worker-0" && cores.is_some_and(|cores| cores.trim() == first)
+            })
+    };
+    while !pinned() {
+        std::thread::yield_now();
+    }
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
 }
