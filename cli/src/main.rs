@@ -4,6 +4,8 @@ mod check;
 mod complaint;
 mod completions;
 mod config;
+#[cfg(unix)]
+mod ctl;
 mod replay;
 #[cfg(unix)]
 mod run;
@@ -43,6 +45,8 @@ enum Command {
     Sim(sim::Args),
     #[cfg(unix)]
     Run(run::Args),
+    #[cfg(unix)]
+    Ctl(ctl::Args),
     Replay(replay::Args),
     Check(check::Args),
     Completions(completions::Args),
@@ -82,7 +86,7 @@ fn main() -> ExitCode {
             if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
                 let _ = writeln!(
                     io::stderr(),
-                    "\nerror: a command is missing: run, sim, replay, check or completions"
+                    "\nerror: a command is missing: run, ctl, sim, replay, check or completions"
                 );
             }
             return if error.use_stderr() {
@@ -97,6 +101,8 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         #[cfg(unix)]
         Command::Run(args) => run::run(&args),
+        #[cfg(unix)]
+        Command::Ctl(args) => ctl::run(&args),
         Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),

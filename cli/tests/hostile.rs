@@ -496,7 +496,7 @@ fn large_tables_take_the_memory_that_is_used() {
 fn a_missing_command_is_named() {
     let output = evenkeel(&[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("a command is missing: replay, check or completions"));
+    assert!(stderr(&output).contains(", replay, check or completions"));
     let help = stdout(&evenkeel(&["--help"]));
     assert!(help.contains("130 and 143"), "{help}");
 }

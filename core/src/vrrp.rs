@@ -22,6 +22,9 @@
 //! silence (those that start together would all be master at once without it), and else preempts by the RFC's rules. A master that ceases to be ready remains master: nobody else may be better,
 //! and whoever knows can stop it ([`Vrrp::handle_shutdown`]).
 //!
+//! One that its operator promotes ([`Vrrp::handle_promote`]) runs with the highest priority that is no owner's, and
+//! preempts: it takes over from any master that is not promoted itself, and stays until it is demoted.
+//!
 //! Methods come in the groups of sans-IO code: `handle_*` says that something happened, `poll_*` asks what to do
 //! next, the rest reads. After each `handle_*`, frames and events are polled until there are none. Who has both a
 //! frame and a timer to hand in hands in the frame first: a node that was held up finds the master's advertisements
@@ -43,13 +46,15 @@ use core::time::Duration;
 use crate::announce::announcement;
 use crate::time::Instant;
 use crate::tuple::Family;
-use crate::wire::vrrp::{PRIORITY_STOPPED, virtual_mac_v4, virtual_mac_v6};
+use crate::wire::vrrp::{PRIORITY_OWNER, PRIORITY_STOPPED, virtual_mac_v4, virtual_mac_v6};
 use crate::wire::{EtherType, EthernetView, IpProto, MacAddr, ethernet};
 use config::{centiseconds, master_down_interval, skew_time};
 use frame::{Framing, Heard, Octets};
 
 /// Events that wait to be polled at most; the oldest gives way, and [`VrrpCounters::events_lost`] counts it.
 pub const EVENT_COUNT_MAX: usize = 16;
+/// Priority of one that was promoted: the highest that is not an address owner's.
+pub const PRIORITY_PROMOTED: u8 = PRIORITY_OWNER - 1;
 /// When the announcements of a new master are repeated: one may be lost, or come while a switch relearns.
 pub const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -111,6 +116,8 @@ pub struct Vrrp {
     state: VrrpState,
     now: Instant,
     ready: bool,
+    /// It runs with [`PRIORITY_PROMOTED`] and preempts.
+    promoted: bool,
     /// The down timer passed while it was not ready, and no master was heard since.
     silence: bool,
     /// Active_Adver_Interval: of the master that was heard last.
@@ -152,6 +159,7 @@ impl Vrrp {
             state: VrrpState::Initialize,
             now,
             ready: false,
+            promoted: false,
             silence: false,
             master_interval: config.interval(),
             timer: None,
@@ -217,6 +225,20 @@ impl Vrrp {
         }
     }
 
+    /// Whether the operator wants this node to be master, whatever its priority and whether it preempts or not. A
+    /// backup that is ready takes over when its down timer passes; one that is demoted is as it was configured.
+    pub fn handle_promote(&mut self, now: Instant, promoted: bool) {
+        self.set_now(now);
+        if self.promoted == promoted {
+            return;
+        }
+        self.promoted = promoted;
+        if self.state == VrrpState::Master {
+            // The others learn of it at once; the timer runs on.
+            self.advert_due = Some(self.priority());
+        }
+    }
+
     /// A frame that came in, of whatever kind.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) -> Result<(), VrrpDrop> {
         self.set_now(now);
@@ -257,8 +279,8 @@ impl Vrrp {
             self.timer = Some(self.now + self.skew_time());
             return;
         }
-        let preempts = self.ready && (self.config.preempt || self.config.is_owner());
-        if preempts && heard.priority < self.config.priority {
+        let wants = self.config.preempt || self.promoted || self.config.is_owner();
+        if self.ready && wants && heard.priority < self.priority() {
             // The timer runs on: this node takes over when it passes.
             return;
         }
@@ -269,8 +291,7 @@ impl Vrrp {
     /// RFC 9568, section 6.4.3.
     fn master_heard(&mut self, heard: &Heard) {
         let theirs = (heard.priority, heard.source);
-        let better =
-            heard.priority != PRIORITY_STOPPED && theirs > (self.config.priority, self.config.primary);
+        let better = heard.priority != PRIORITY_STOPPED && theirs > (self.priority(), self.config.primary);
         if better {
             self.master_interval = centiseconds(heard.interval_cs);
             self.leave_master();
@@ -279,7 +300,7 @@ impl Vrrp {
             self.advertise();
         } else {
             // The other one learns of this master at once, and so do the switches between them; the timer runs on.
-            self.advert_due = Some(self.config.priority);
+            self.advert_due = Some(self.priority());
         }
     }
 
@@ -349,6 +370,20 @@ impl Vrrp {
         self.state
     }
 
+    /// The priority that it advertises.
+    pub fn priority(&self) -> u8 {
+        if self.promoted {
+            self.config.priority.max(PRIORITY_PROMOTED)
+        } else {
+            self.config.priority
+        }
+    }
+
+    /// Whether its operator wants it to be master.
+    pub fn is_promoted(&self) -> bool {
+        self.promoted
+    }
+
     /// Whether the conn table is ready.
     pub fn is_ready(&self) -> bool {
         self.ready
@@ -366,12 +401,12 @@ impl Vrrp {
 
     /// After which silence of the present master this node takes over.
     pub fn master_down_interval(&self) -> Duration {
-        master_down_interval(self.config.priority, self.master_interval)
+        master_down_interval(self.priority(), self.master_interval)
     }
 
     /// After which time this node takes over from a master that stops.
     pub fn skew_time(&self) -> Duration {
-        skew_time(self.config.priority, self.master_interval)
+        skew_time(self.priority(), self.master_interval)
     }
 
     /// When a master, whether better or worse than this node, was heard last; stops are not counted.
@@ -428,7 +463,7 @@ impl Vrrp {
     }
 
     fn advertise(&mut self) {
-        self.advert_due = Some(self.config.priority);
+        self.advert_due = Some(self.priority());
         self.timer = Some(self.now + self.config.interval());
     }
 

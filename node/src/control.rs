@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::admin::{self, Ask, ControlView};
 use crate::clock;
 use crate::health::{CheckSpec, Checks, HealthEvent};
 use crate::lane::{ControlBell, Lane};
@@ -31,6 +32,8 @@ use crate::transport::{Ear, Voice};
 const RECEIVE_COUNT_MAX: usize = 256;
 /// Items of each ring of a worker that are taken in one turn, at most.
 const TURN_COUNT_MAX: usize = 256;
+/// Questions that are answered in one turn, at most.
+const ASK_TURN_COUNT_MAX: usize = 4;
 /// The thread wakes at least so often.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// So long the last frames have to leave, when the node ends.
@@ -122,6 +125,8 @@ pub(crate) struct Parts {
     pub(crate) checks: Checks,
     /// What the checks find out.
     pub(crate) health: mpsc::Receiver<HealthEvent>,
+    /// Who looks in.
+    pub(crate) asks: mpsc::Receiver<Ask>,
 }
 
 /// See the module.
@@ -131,6 +136,7 @@ pub(crate) struct ControlSide {
     ear: Option<Ear>,
     bell: Arc<ControlBell>,
     drain_limit: Duration,
+    asks: mpsc::Receiver<Ask>,
     ending: Ending,
     alarms: BTreeSet<Alarm>,
     names: Names,
@@ -191,6 +197,7 @@ impl ControlSide {
             ear,
             bell: parts.bell,
             drain_limit: parts.drain_limit,
+            asks: parts.asks,
             ending: Ending::Not,
             alarms: BTreeSet::new(),
             names: parts.names,
@@ -209,6 +216,7 @@ impl ControlSide {
         self.manager.ready();
         let bell = Arc::clone(&self.bell);
         loop {
+            self.answer_some();
             let more = self.turn();
             if let Some(ended) = self.ended() {
                 return ended;
@@ -230,12 +238,14 @@ impl ControlSide {
                 }
             };
             let (mut asked, mut told) = (None, None);
+            let mut looked_in = None;
             tokio::select! {
                 biased;
                 signal = signals.received() => asked = Some(signal),
                 () = bell.rung() => (),
                 event = self.health.recv() => told = event,
                 () = heard => (),
+                Some(ask) = self.asks.recv() => looked_in = Some(ask),
                 () = tokio::time::sleep(wait) => (),
             }
             self.bell.get_up();
@@ -246,6 +256,38 @@ impl ControlSide {
                 Some(Asked::End) => self.end(),
                 Some(Asked::Reload) => self.reload(),
                 None => (),
+            }
+            if let Some(ask) = looked_in {
+                self.answer(ask);
+            }
+        }
+    }
+
+    /// Answers who looks in, as far as they wait already.
+    fn answer_some(&mut self) {
+        for _ in 0..ASK_TURN_COUNT_MAX {
+            let Ok(ask) = self.asks.try_recv() else { return };
+            self.answer(ask);
+        }
+    }
+
+    /// Who asked may have gone by now.
+    fn answer(&mut self, ask: Ask) {
+        let ending = self.ending != Ending::Not;
+        match ask {
+            Ask::View(to) => {
+                let _ = to.send(ControlView::of(self.control.as_ref(), ending));
+            }
+            Ask::Services(to) => {
+                let _ = to.send(admin::services(&self.serving));
+            }
+            Ask::Command(command, to) => {
+                let able = admin::able(self.control.as_ref(), ending, command);
+                if let (Ok(()), Some(control)) = (able, &mut self.control) {
+                    info!(?command, "asked by the control socket");
+                    control.handle_command(clock::now(), command, &mut self.out);
+                }
+                let _ = to.send(able);
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
 use crate::system::Manager;
 use crate::telling::Names;
-use crate::{Refusal, clock, refusal, system, transport, worker};
+use crate::{Refusal, admin, clock, refusal, system, transport, worker};
 
 /// What checks have found out and waits.
 const HEALTH_EVENT_COUNT: usize = 256;
@@ -70,6 +70,8 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         }
         None => None,
     };
+    let counters = net.as_ref().map(|(_, voice)| Arc::clone(&voice.counters));
+    let looked_in = admin::bind(&config.daemon)?;
     let me = config.cluster.as_ref().map(|c| PeerId {
         node: c.config.id,
         incarnation: life,
@@ -94,6 +96,11 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
             return Err(refusal);
         }
     };
+    let (asks, asked) = mpsc::channel(admin::ASK_COUNT);
+    let admin = looked_in.serve(&config, lanes.clone(), asks, counters);
+    if let Err(error) = &admin {
+        error!(%error, "cannot start the thread of the control socket: nobody can look in");
+    }
     info!(
         node = config.cluster.as_ref().map(|c| c.name.as_str()),
         incarnation = life.0,
@@ -115,8 +122,10 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         checks,
         health,
         config,
+        asks: asked,
     });
     let ended = side.run(signals).await;
+    drop(admin);
     threads.end(&lanes);
     info!(?ended, "ended");
     Ok(ended)
@@ -142,7 +151,7 @@ fn seed() -> Result<u64, Refusal> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn make_worker(
+pub(crate) fn make_worker(
     config: &Config,
     me: Option<PeerId>,
     buckets: &BucketMap,

@@ -36,8 +36,27 @@ const PUNT_COUNT: usize = 512;
 /// Longest punted frame that the control side is shown: none that it reads is longer.
 pub(crate) const PUNT_LEN_MAX: usize = 2048;
 
+/// What a worker's packet I/O counted, by name; places that are not used have no name.
+pub(crate) type IoCounts = [(&'static str, u64); 32];
+
+/// Counts in the form of a look.
+pub(crate) fn io_counts(all: &[(&'static str, u64)]) -> IoCounts {
+    let mut counts = IoCounts::default();
+    debug_assert!(all.len() <= counts.len(), "there is a place for each");
+    for (place, count) in counts.iter_mut().zip(all) {
+        *place = *count;
+    }
+    counts
+}
+
+/// What a look sees.
+pub(crate) struct Seen<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) io: IoCounts,
+}
+
 /// Something that is done with a worker between two bursts, by its own thread: it reads, and takes little time.
-pub(crate) type Look = Box<dyn FnOnce(&Worker) + Send>;
+pub(crate) type Look = Box<dyn FnOnce(&Seen<'_>) + Send>;
 
 /// What a worker sent to nobody, as a ring was full; and its beat.
 #[derive(Debug, Default)]

@@ -5,9 +5,12 @@
 //! - The *control* thread (`control`) drives core's `Control`: sync frames of other nodes (`transport`), events of
 //!   workers, timers, signals.
 //! - A *lane* (`lane`) lies between it and each worker: bounded rings.
+//! - The *admin* thread (`admin`) answers who looks in: a Unix socket and `/metrics`.
 //!
 //! [`run`] puts all of it together, or refuses with a reason and a remedy before any of it has begun.
 
+#[cfg(unix)]
+pub mod admin;
 #[cfg(unix)]
 mod clock;
 #[cfg(unix)]

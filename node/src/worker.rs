@@ -11,7 +11,7 @@ use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{Command, Worker};
 
 use crate::clock;
-use crate::lane::Lane;
+use crate::lane::{IoCounts, Lane, Seen};
 
 /// Commands, messages, frames of the control side that are taken in one turn, each, at most.
 const TURN_COUNT_MAX: usize = 64;
@@ -32,6 +32,10 @@ pub(crate) trait Wires: Port {
     fn sleep(&mut self, at_most: Duration, lane: &Lane);
     /// The station has these addresses on every link, beside those of its interfaces.
     fn set_extra_macs(&mut self, macs: &[[u8; 6]]);
+    /// What it counted since it was opened.
+    fn counts(&self) -> IoCounts {
+        IoCounts::default()
+    }
 }
 
 /// Says that the thread has ended, whyever.
@@ -127,7 +131,8 @@ fn hear<W: Wires>(worker: &mut Worker, wires: &mut W, lane: &Lane, now: Instant)
     }
     if let Some(look) = lane.looks.pop() {
         any = true;
-        look(worker);
+        let io = wires.counts();
+        look(&Seen { worker, io });
     }
     any
 }

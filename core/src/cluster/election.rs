@@ -109,6 +109,17 @@ impl Election {
         }
     }
 
+    /// Whether the operator wants this node to be master.
+    pub(super) fn set_promoted(&mut self, now: Instant, promoted: bool) {
+        for router in &mut self.routers {
+            router.handle_promote(now, promoted);
+        }
+    }
+
+    pub(super) fn is_promoted(&self) -> bool {
+        self.routers.iter().any(Vrrp::is_promoted)
+    }
+
     pub(super) fn stop(&mut self, now: Instant) {
         for router in &mut self.routers {
             router.handle_shutdown(now);

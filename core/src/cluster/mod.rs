@@ -29,7 +29,7 @@ pub use control::{Control, ControlSink};
 pub use id::{Authority, Epoch, GroupId, Incarnation, NodeId, PeerId, Role};
 pub use node::{NodeCommand, NodeCore};
 pub use outbox::{COMMAND_COUNT_MAX, EVENT_COUNT_MAX, FRAME_COUNT_MAX, MESSAGE_COUNT_MAX};
-pub use report::{Alarm, NodeCounters, NodeEvent};
+pub use report::{Alarm, GroupReport, NodeCounters, NodeEvent, PeerReport};
 
 pub use crate::sync::Destination;
 

@@ -31,6 +31,11 @@ pub enum NodeCommand {
     Drain,
     /// Serve again.
     Undrain,
+    /// Become the virtual router's master, whatever the priorities; it ends with [`NodeCommand::Demote`],
+    /// [`NodeCommand::Drain`] or the node. Sessions stay with who holds them, and are forwarded here.
+    Promote,
+    /// As configured again.
+    Demote,
     /// Leave at once: peers take over without waiting for silence. For good.
     Shutdown,
 }
@@ -308,7 +313,12 @@ impl NodeCore {
             return;
         }
         match command {
-            NodeCommand::Drain => self.draining = true,
+            NodeCommand::Drain => {
+                self.draining = true;
+                self.election.set_promoted(now, false);
+            }
+            NodeCommand::Promote => self.election.set_promoted(now, true),
+            NodeCommand::Demote => self.election.set_promoted(now, false),
             NodeCommand::Undrain => self.undrain(now),
             NodeCommand::Shutdown => self.shutdown(now),
         }
@@ -428,6 +438,26 @@ impl NodeCore {
     /// The addresses that it answers for.
     pub fn answering(&self) -> &Answering {
         &self.answering
+    }
+
+    /// Whether it was told to leave and not to stay since.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether it serves: it answers for addresses, and lets new sessions in as far as it holds a group of its own.
+    pub fn is_serving(&self) -> bool {
+        self.serves() && !self.leaving
+    }
+
+    /// Whether it has a virtual router in any family.
+    pub fn has_virtual_router(&self) -> bool {
+        self.config.vrrp.is_some()
+    }
+
+    /// Whether it was promoted.
+    pub fn is_promoted(&self) -> bool {
+        self.election.is_promoted()
     }
 
     /// Whether all is handed over.

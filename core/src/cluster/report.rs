@@ -1,6 +1,9 @@
 //! What a node tells its operator, and the simulator.
 
-use super::{Epoch, GroupId, NodeId, PeerId};
+use super::member::PeerState;
+use super::{Epoch, GroupId, NodeCore, NodeId, PeerId, Role};
+use crate::sync::{Readiness, SyncStatus};
+use crate::time::Instant;
 use crate::tuple::Family;
 
 /// Something that happened to a node.
@@ -110,4 +113,91 @@ pub struct NodeCounters {
     pub pauses: u64,
     /// Records of an epoch that is over, as workers have seen them.
     pub stale_sections: u64,
+}
+
+/// Another member, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Which.
+    pub id: NodeId,
+    /// Its present life, while it is heard.
+    pub life: Option<PeerId>,
+    /// When it was heard last.
+    pub heard_at: Option<Instant>,
+    /// How far it says that it is.
+    pub readiness: Readiness,
+    /// It wants to leave.
+    pub draining: bool,
+    /// It hears this node.
+    pub hears_me: bool,
+    /// It is too far behind to be waited for.
+    pub out_of_sync: bool,
+    /// What this node holds may be handed to it.
+    pub can_inherit: bool,
+    /// Records of it that are known to exist and are not applied here.
+    pub behind: u64,
+    /// Records of this node that it has not applied.
+    pub unacked: u64,
+}
+
+/// A traffic group, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Which.
+    pub id: GroupId,
+    /// The highest epoch that is known.
+    pub epoch: Epoch,
+    /// What this node is to it.
+    pub role: Role,
+    /// Sessions of it here, closed ones excluded.
+    pub sessions: u64,
+    /// Slots that are asked for and have not ended.
+    pub outstanding: u64,
+    /// Slots of which something is missing here, lost for good or refused for want of room.
+    pub lacking: u64,
+}
+
+impl NodeCore {
+    /// All other members, by their numbers.
+    pub fn peer_reports(&self) -> impl Iterator<Item = PeerReport> + '_ {
+        self.peers.iter().map(|peer| self.peer_report(peer))
+    }
+
+    fn peer_report(&self, peer: &PeerState) -> PeerReport {
+        let life = peer.live();
+        let sum = |of: fn(&SyncStatus) -> &[(PeerId, u64)]| {
+            let all = self.status.iter().flatten().flat_map(of);
+            let its = all.filter(|(id, _)| Some(*id) == life);
+            its.fold(0u64, |n, (_, more)| n.saturating_add(*more))
+        };
+        PeerReport {
+            id: peer.id,
+            life,
+            heard_at: peer.heard_at,
+            readiness: peer.readiness,
+            draining: peer.draining,
+            hears_me: peer.hears_me,
+            out_of_sync: peer.out_of_sync,
+            can_inherit: peer.can_inherit(),
+            behind: sum(|s| &s.behind),
+            unacked: sum(|s| &s.unacked),
+        }
+    }
+
+    /// All groups that it knows, by their ids.
+    pub fn group_reports(&self) -> impl Iterator<Item = GroupReport> + '_ {
+        let sum = |id: GroupId, of: fn(&SyncStatus) -> &[(GroupId, u32)]| {
+            let all = self.status.iter().flatten().flat_map(of);
+            let its = all.filter(|(group, _)| *group == id);
+            its.map(|(_, n)| u64::from(*n)).sum()
+        };
+        self.groups().map(move |(id, epoch, role)| GroupReport {
+            id,
+            epoch,
+            role,
+            sessions: sum(id, |s| &s.sessions),
+            outstanding: sum(id, |s| &s.outstanding),
+            lacking: sum(id, |s| &s.lacking),
+        })
+    }
 }

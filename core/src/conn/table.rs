@@ -671,13 +671,14 @@ impl ConnTable {
         self.slots.iter(slot).filter_map(|id| self.view(id))
     }
 
-    /// The last `rest` conns and tombstones of a slot: see `Slots::tail`.
-    pub(crate) fn slot_tail(&self, slot: u16, rest: usize) -> impl Iterator<Item = ConnId> + '_ {
+    /// The last `rest` conns and tombstones of a slot, in the order of [`ConnTable::slot`]: a walk that remembers how many
+    /// are left goes on here though conns came and went meanwhile. It misses none that stays, and may meet one twice.
+    pub fn slot_tail(&self, slot: u16, rest: usize) -> impl Iterator<Item = ConnId> + '_ {
         self.slots.tail(slot, rest)
     }
 
     /// Conns and tombstones of a slot.
-    pub(crate) fn slot_len(&self, slot: u16) -> usize {
+    pub fn slot_len(&self, slot: u16) -> usize {
         self.slots.len(slot)
     }
 

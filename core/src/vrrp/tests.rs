@@ -682,3 +682,57 @@ proptest! {
 }
 
 mod cluster;
+
+#[test]
+fn a_promoted_backup_preempts_even_if_it_is_configured_not_to() {
+    let mut low = config(false, 1, 100);
+    low.preempt = false;
+    let mut v = vrrp(low);
+    v.handle_ready(ms(0), true);
+    let master = advert(config(false, 2, 200));
+    v.handle_frame(ms(10), &master).expect("an advertisement");
+    v.handle_promote(ms(20), true);
+    assert_eq!((v.priority(), v.is_promoted()), (PRIORITY_PROMOTED, true));
+    let due = v.poll_timeout().expect("a timer");
+    for at in [110, 210, 310] {
+        v.handle_frame(ms(at), &master).expect("an advertisement");
+    }
+    assert_eq!(
+        v.poll_timeout(),
+        Some(due),
+        "a master of lower priority does not hold it up"
+    );
+    v.handle_timeout(due);
+    assert_eq!(v.state(), VrrpState::Master);
+    let (frames, _) = drain(&mut v);
+    assert_eq!(describe(&frames[0]), "advert 254");
+    v.handle_frame(due + millis(1), &master)
+        .expect("an advertisement");
+    assert_eq!(v.state(), VrrpState::Master, "it is no better");
+
+    v.handle_promote(due + millis(2), false);
+    assert_eq!(
+        v.poll_transmit().map(|f| describe(&f)),
+        Some("advert 100".to_string()),
+        "at once"
+    );
+    v.handle_frame(due + millis(3), &master)
+        .expect("an advertisement");
+    assert_eq!(v.state(), VrrpState::Backup);
+}
+
+#[test]
+fn a_promoted_one_that_is_not_ready_waits() {
+    let mut v = vrrp(config(false, 1, 100));
+    v.handle_promote(ms(0), true);
+    let master = advert(config(false, 2, 200));
+    v.handle_frame(ms(10), &master).expect("an advertisement");
+    for at in (50..2_000).step_by(50) {
+        v.handle_frame(ms(at), &master).expect("an advertisement");
+        v.handle_timeout(ms(at));
+        assert_eq!(v.state(), VrrpState::Backup);
+    }
+    v.handle_ready(ms(2_000), true);
+    v.handle_timeout(v.poll_timeout().expect("a timer"));
+    assert_eq!(v.state(), VrrpState::Master);
+}

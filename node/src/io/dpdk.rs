@@ -12,7 +12,7 @@ use evenkeel_io_dpdk::{
 use tracing::{error, info, warn};
 
 use crate::io::station::Driver;
-use crate::lane::Lane;
+use crate::lane::{IoCounts, Lane, io_counts};
 use crate::{Refusal, refusal};
 
 /// A worker without packets sleeps so long at a time: a packet waits for it at most.
@@ -69,6 +69,36 @@ impl Driver for EalPort {
 
     fn sleep(&mut self, at_most: Duration, _: &Lane) {
         std::thread::sleep(at_most.min(SLEEP));
+    }
+
+    fn counts(&self) -> IoCounts {
+        let stats = self.port.stats();
+        io_counts(&[
+            ("rx-frames", stats.rx_frames),
+            ("rx-copied", stats.rx_copied),
+            ("rx-no-buffer", stats.rx_no_buffer),
+            ("tx-frames", stats.tx_frames),
+            ("tx-retries", stats.tx_retries),
+            ("tx-full", stats.tx_full),
+            ("tx-chained", stats.tx_chained),
+            ("tx-no-interface", stats.tx_no_interface),
+            ("tx-passed-on", stats.tx_passed_on),
+            ("tx-pass-full", stats.tx_pass_full),
+            ("tx-for-others", stats.tx_for_others),
+            ("tx-checksum-driver", stats.tx_checksum_driver),
+            ("tx-checksum-software", stats.tx_checksum_software),
+            ("tx-refused", stats.tx_refused),
+            ("punted", stats.punted),
+            ("punt-full", stats.punt_full),
+            ("punt-dropped", stats.punt_dropped),
+            ("handoff-out", stats.handoff_out),
+            ("handoff-in", stats.handoff_in),
+            ("handoff-full", stats.handoff_full),
+            ("handoff-dropped", stats.handoff_dropped),
+            ("alloc-failed", stats.alloc_failed),
+            ("rss-agreed", stats.rss_agreed),
+            ("rss-disagreed", stats.rss_disagreed),
+        ])
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::warn;
 
 use crate::io::station::Driver;
-use crate::lane::Lane;
+use crate::lane::{IoCounts, Lane, io_counts};
 use crate::{Refusal, refusal};
 
 /// Sleep while an interface is down.
@@ -42,6 +42,21 @@ impl Driver for LivePort {
         };
         // Interrupted by a signal: as good as the end of the time.
         let _ = poll(&mut fds, Some(&timeout));
+    }
+
+    fn counts(&self) -> IoCounts {
+        let stats = self.stats();
+        io_counts(&[
+            ("rx-frames", stats.rx_frames),
+            ("rx-unusable", stats.rx_unusable),
+            ("rx-failed", stats.rx_failed),
+            ("tx-frames", stats.tx_frames),
+            ("tx-failed", stats.tx_failed),
+            ("tx-no-interface", stats.tx_no_interface),
+            ("handoffs", stats.handoffs),
+            ("handoff-full", stats.handoff_full),
+            ("punted", stats.punted),
+        ])
     }
 }
 

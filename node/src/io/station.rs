@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_core::port::{BURST, Frame, HandoffTag, Port, PortId, WorkerId};
 use evenkeel_core::worker::Verdict;
 
-use crate::lane::Lane;
+use crate::lane::{IoCounts, Lane};
 use crate::worker::Wires;
 
 /// Interfaces of one station, whose frames of others are dropped and counted.
@@ -94,6 +94,8 @@ pub(crate) trait Driver: Port {
     fn enter(&self) -> Self::Guard;
     /// As [`Wires::sleep`].
     fn sleep(&mut self, at_most: Duration, lane: &Lane);
+    /// As [`Wires::counts`], one place at least left free.
+    fn counts(&self) -> IoCounts;
 }
 
 impl<P: Driver> Wires for Station<P> {
@@ -110,6 +112,15 @@ impl<P: Driver> Wires for Station<P> {
     fn set_extra_macs(&mut self, macs: &[[u8; 6]]) {
         self.extra.clear();
         self.extra.extend_from_slice(macs);
+    }
+
+    fn counts(&self) -> IoCounts {
+        let mut counts = self.port.counts();
+        let free = counts.iter_mut().find(|(name, _)| name.is_empty());
+        if let Some(place) = free {
+            *place = ("rx-filtered", self.filtered);
+        }
+        counts
     }
 }
 

@@ -103,13 +103,22 @@ fn event() -> impl Strategy<Value = SyncEvent> {
     ]
 }
 
+fn command() -> impl Strategy<Value = NodeCommand> {
+    prop::sample::select(&[
+        NodeCommand::Drain,
+        NodeCommand::Undrain,
+        NodeCommand::Promote,
+        NodeCommand::Demote,
+    ])
+}
+
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         6 => (who(), message()).prop_map(|(from, m)| Input::Peer(from, m)),
         4 => (0u8..3, event()).prop_map(|(w, e)| Input::Event(w, e)),
         1 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Input::Frame),
         1 => number().prop_map(Input::Sent),
-        1 => prop_oneof![Just(NodeCommand::Drain), Just(NodeCommand::Undrain)].prop_map(Input::Command),
+        1 => command().prop_map(Input::Command),
         4 => (0u64..2_000).prop_map(Input::Wait),
     ]
 }

@@ -1,6 +1,7 @@
 use super::net::*;
 use crate::cluster::*;
 use crate::sync::Readiness;
+use alloc::vec::Vec;
 
 /// Scenario 29.
 #[test]
@@ -160,4 +161,73 @@ fn a_drain_through_queues_that_lose_ends_too() {
     net.loss = u64::MAX;
     net.run(1_000);
     net.assert_settled();
+}
+
+#[test]
+fn a_promoted_node_is_master_until_it_is_demoted_or_drained() {
+    let mut net = Net::ready(2);
+    assert_eq!(net.masters(), [1], "by its priority");
+    net.command(2, NodeCommand::Promote);
+    assert!(net.core(2).is_promoted());
+    let mut at_once = 0;
+    for _ in 0..2_000 {
+        net.run(1);
+        at_once = at_once.max(net.masters().len());
+    }
+    assert_eq!(net.masters(), [2]);
+    assert!(
+        at_once <= 2,
+        "two only while the old one has not heard the new one"
+    );
+    // Who holds which sessions does not change.
+    assert_eq!(net.holders(group(1, 1)), [1]);
+    assert_eq!(net.holders(group(2, 1)), [2]);
+    net.assert_settled();
+
+    // Another one that is promoted does not take it away.
+    net.command(1, NodeCommand::Promote);
+    net.run(2_000);
+    assert_eq!(net.masters(), [2]);
+    net.command(1, NodeCommand::Demote);
+    net.command(2, NodeCommand::Demote);
+    net.run(2_000);
+    assert_eq!(net.masters(), [1]);
+
+    net.command(2, NodeCommand::Promote);
+    net.run(2_000);
+    assert_eq!(net.masters(), [2]);
+    net.command(2, NodeCommand::Drain);
+    net.run(2_000);
+    assert!(!net.core(2).is_promoted(), "who leaves does not want it any more");
+    assert_eq!(net.masters(), [1]);
+    assert!(net.core(2).is_drained() && !net.core(2).is_serving());
+}
+
+#[test]
+fn reports_say_what_the_node_knows_of_peers_and_groups() {
+    let mut net = Net::ready(2);
+    net.report(1, 0, |s| {
+        s.unacked = alloc::vec![(peer(2, 1), 4)];
+        s.behind = alloc::vec![(peer(2, 1), 3), (peer(2, 9), 100)];
+    });
+    net.sessions(1, group(1, 1), 17);
+    net.run(50);
+    let peers: Vec<_> = net.core(1).peer_reports().collect();
+    assert_eq!(peers.len(), 1);
+    let two = peers[0];
+    assert_eq!((two.id, two.life), (NodeId(2), Some(peer(2, 1))));
+    assert_eq!((two.unacked, two.behind), (4, 3), "of its present life");
+    assert_eq!(two.readiness, Readiness::Ready);
+    assert!(two.hears_me && two.can_inherit && !two.draining && !two.out_of_sync);
+    let own = net.core(1).group_reports().find(|g| g.id == group(1, 1));
+    let own = own.expect("its own group");
+    assert_eq!(
+        (own.role, own.sessions, own.lacking),
+        (Role::Owned, 34, 0),
+        "of both workers"
+    );
+    net.crash(2);
+    net.run(1_000);
+    let two = net.core(1).peer_reports().next().expect("a member");
+    assert_eq!((two.life, two.can_inherit), (None, false));
 }
