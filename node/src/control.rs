@@ -367,7 +367,9 @@ impl ControlSide {
             up,
             why,
         } = event;
-        if !self.serving.set_server(*service, *server, *up) {
+        // What waited while the config was read again may be of one that nobody checks now: nobody would say that it is
+        // up again.
+        if !self.checks.has(*service, *server) || !self.serving.set_server(*service, *server, *up) {
             return;
         }
         let spec = self.serving.spec().services.iter().find(|s| s.id == *service);
