@@ -40,6 +40,10 @@ pub(crate) const PUNT_LEN_MAX: usize = 2048;
 pub(crate) type IoCounts = [(&'static str, u64); 32];
 
 /// Counts in the form of a look.
+#[cfg_attr(
+    not(any(feature = "libpcap", feature = "dpdk")),
+    allow(dead_code, reason = "there is no driver to call it")
+)]
 pub(crate) fn io_counts(all: &[(&'static str, u64)]) -> IoCounts {
     let mut counts = IoCounts::default();
     debug_assert!(all.len() <= counts.len(), "there is a place for each");
@@ -250,6 +254,10 @@ impl Lane {
     }
 
     /// From the worker: a copy of a punted frame.
+    #[cfg_attr(
+        not(any(feature = "libpcap", feature = "dpdk")),
+        allow(dead_code, reason = "there is no driver to call it")
+    )]
     pub(crate) fn punt(&self, port: PortId, frame: &[u8]) {
         let buffer = (frame.len() <= PUNT_LEN_MAX)
             .then(|| self.punt_buffers.pop())
