@@ -172,6 +172,9 @@ pub fn check(worker: &mut Worker) {
     while let Some((_, frame)) = worker.poll_transmit(|len| Some(HeapFrame::zeroed(PortId(0), len))) {
         assert!(!evenkeel_core::port::Frame::data(&frame).is_empty());
         originated += 1;
-        assert!(originated <= 64 + 64, "the queues are bounded: what is originated, and what was held");
+        assert!(
+            originated <= 64 + 64,
+            "the queues are bounded: what is originated, and what was held"
+        );
     }
 }
