@@ -37,7 +37,7 @@ const PAGE: usize = 1000;
 
 Exit codes: 0 fine; 1 refused: no daemon, arguments, or what the daemon cannot do.")]
 pub(crate) struct Args {
-    /// Control socket of the daemon, `ctl` of [daemon] in its config
+    /// Control socket of the daemon, `ctl` of the section daemon in its config
     #[arg(
         long,
         value_name = "PATH",

@@ -163,3 +163,146 @@ fn speak(worker: &mut Worker, lane: &Lane, now: Instant) -> bool {
     }
     any
 }
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::conn::{HeapMemory, TableSizes};
+    use evenkeel_core::hash::MICROSOFT_KEY;
+    use evenkeel_core::lport::Steering;
+    use evenkeel_core::port::{HandoffTag, HeapFrame, PortId, WorkerId};
+    use evenkeel_core::worker::{BucketMap, WorkerConfig};
+
+    use super::*;
+
+    /// Wires without a frame, for so many polls.
+    struct Silence {
+        lane: Arc<Lane>,
+        polls: u32,
+        polls_max: u32,
+        falls: bool,
+        /// At which poll it slept, and how long it might have.
+        sleeps: Arc<std::sync::Mutex<Vec<(u32, Duration)>>>,
+    }
+
+    impl Port for Silence {
+        type Frame = HeapFrame;
+
+        fn rx_burst(&mut self, _: &mut Vec<HeapFrame>) -> usize {
+            assert!(!self.falls, "as a worker with a fault does");
+            self.polls += 1;
+            if self.polls == self.polls_max {
+                self.lane.stop.store(true, Ordering::Relaxed);
+            }
+            0
+        }
+
+        fn alloc(&mut self, len: usize) -> Option<HeapFrame> {
+            Some(HeapFrame::zeroed(PortId(0), len))
+        }
+
+        fn tx(&mut self, _: PortId, _: HeapFrame) {}
+
+        fn punt(&mut self, _: HeapFrame) {}
+
+        fn handoff(&mut self, _: WorkerId, _: HeapFrame, _: HandoffTag) {}
+
+        fn flush(&mut self) {}
+    }
+
+    impl Wires for Silence {
+        type Guard = ();
+
+        fn enter(&self) {}
+
+        fn sleep(&mut self, at_most: Duration, _: &Lane) {
+            self.sleeps
+                .lock()
+                .expect("one thread")
+                .push((self.polls, at_most));
+        }
+
+        fn set_extra_macs(&mut self, _: &[[u8; 6]]) {}
+    }
+
+    fn worker() -> Worker {
+        let config = WorkerConfig {
+            id: WorkerId(0),
+            buckets: BucketMap::dealt(1),
+            steering: Arc::new(Steering::new(&MICROSOFT_KEY, 64).expect("full rank")),
+            sizes: TableSizes {
+                conns_v4: 64,
+                conns_v6: 64,
+                exts: 1,
+            },
+            local_port_min: 1024,
+            seed: 1,
+            hold: None,
+            cluster: None,
+        };
+        Worker::new(config, &mut HeapMemory).expect("a small one")
+    }
+
+    /// Runs a worker without frames; when it slept.
+    fn run_idle(polls_max: u32, may_sleep: bool) -> Vec<(u32, Duration)> {
+        let lane = Arc::new(Lane::new(Arc::default(), 64).expect("an eventfd"));
+        let sleeps = Arc::default();
+        let wires = Silence {
+            lane: Arc::clone(&lane),
+            polls: 0,
+            polls_max,
+            falls: false,
+            sleeps: Arc::clone(&sleeps),
+        };
+        run(worker(), wires, &lane, may_sleep);
+        assert_eq!(
+            lane.beat.load(Ordering::Relaxed),
+            u64::from(polls_max),
+            "it turned"
+        );
+        assert!(lane.ended.load(Ordering::Acquire));
+        let slept = sleeps.lock().expect("it has ended").clone();
+        slept
+    }
+
+    #[test]
+    fn idle_it_pauses_first_and_then_sleeps_with_a_bound() {
+        let slept = run_idle(IDLE_TURN_COUNT + 10, true);
+        assert_eq!(
+            slept.first().map(|s| s.0),
+            Some(IDLE_TURN_COUNT),
+            "it paused before"
+        );
+        assert_eq!(
+            slept.len(),
+            10,
+            "and sleeps after each turn from then on, but for the last one"
+        );
+        assert!(
+            slept.iter().all(|s| s.1 <= SLEEP_MAX && !s.1.is_zero()),
+            "{slept:?}"
+        );
+    }
+
+    #[test]
+    fn polling_it_never_sleeps() {
+        assert_eq!(run_idle(10 * IDLE_TURN_COUNT, false), []);
+    }
+
+    #[test]
+    fn a_worker_that_falls_says_so() {
+        let lane = Arc::new(Lane::new(Arc::default(), 64).expect("an eventfd"));
+        let own = Arc::clone(&lane);
+        let thread = std::thread::spawn(move || {
+            let wires = Silence {
+                lane: Arc::clone(&own),
+                polls: 0,
+                polls_max: u32::MAX,
+                falls: true,
+                sleeps: Arc::default(),
+            };
+            run(worker(), wires, &own, true);
+        });
+        assert!(thread.join().is_err());
+        assert!(lane.ended.load(Ordering::Acquire));
+    }
+}
