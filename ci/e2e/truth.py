@@ -2,6 +2,7 @@
 
     truth.py server PORT                          answers each request of 200 bytes with 600
     truth.py client ADDRESS PORT COUNT SECONDS    COUNT connections, each of which asks every 100 to 1,900 ms
+    truth.py ping ADDRESS PORT COUNT              one connection that asks COUNT times; median and p99 in microseconds
 
 The client prints `open` once every connection was answered, and at its end a JSON object: connections, how many broke, and
 for each connection its longest wait for an answer, as quantiles in milliseconds.
@@ -10,7 +11,9 @@ for each connection its longest wait for an answer, as quantiles in milliseconds
 import asyncio
 import json
 import random
+import socket
 import sys
+import time
 
 REQUEST, REPLY = 200, 600
 # A connection that waits longer is broken, as in the scenario.
@@ -74,7 +77,27 @@ async def load(address, port, count, seconds):
     print(json.dumps({"connections": count, "broken": done.count(False), "stall_ms": stall}), flush=True)
 
 
-if sys.argv[1] == "server":
+def ping(address, port, count):
+    with socket.create_connection((address, port), timeout=GIVE_UP) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        times = []
+        for _ in range(count):
+            asked = time.perf_counter_ns()
+            s.sendall(b"q" * REQUEST)
+            left = REPLY
+            while left:
+                got = len(s.recv(left))
+                if not got:
+                    sys.exit("the connection was closed")
+                left -= got
+            times.append((time.perf_counter_ns() - asked) / 1000)
+    times.sort()
+    print(f"{times[count // 2]:.0f} {times[count * 99 // 100]:.0f}")
+
+
+if sys.argv[1] == "ping":
+    ping(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+elif sys.argv[1] == "server":
     asyncio.run(serve(int(sys.argv[2])))
 else:
     asyncio.run(load(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
