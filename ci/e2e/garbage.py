@@ -3,8 +3,8 @@
     python3 garbage.py ADDRESS PORT SECONDS [HEX..]
 
 Datagrams are random bytes of 1 to 1,400, random bytes behind the beginning of a frame, and cut or altered copies of
-frames that are given in hexadecimal. Prints how many were sent, at the end or at SIGTERM. The seed is fixed: every run
-sends the same.
+frames that are given in hexadecimal. Says when it begins, and how many were sent, at the end or at SIGTERM. The seed is
+fixed: every run sends the same.
 """
 
 import random
@@ -40,6 +40,7 @@ def main():
     sent = refused = 0
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    print("sending", flush=True)
     began = time.monotonic()
     while time.monotonic() < began + seconds and not stopped:
         for datagram in made:
