@@ -37,7 +37,7 @@ HUGE_BEFORE=$(cat /proc/sys/vm/nr_hugepages 2>/dev/null || say 0)
 VIP4=192.0.2.80 VIP6=2001:db8::80 VIP64=2001:db8::64
 # How the config of a cluster differs from the usual one.
 # shellcheck disable=SC2034 # priorities are read by their names
-REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms
+REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3
 
 # micros: the clock, in NOW; without a process.
 micros() { NOW=${EPOCHREALTIME/[.,]/}; }
@@ -289,6 +289,7 @@ metrics = "127.0.0.1:9790"
 
 [cluster]
 id = 7
+down_count = $DOWN_COUNT
 
 [cluster.vrrp]
 vrid = 51
@@ -393,6 +394,7 @@ node_await() {
     READY='ready: all sessions'
     SERVES='(ready: all sessions|serving without all)'
     HEARD='lb[12] is heard'
+    ENDING='asked to end: sessions are handed over first'
     HANDED_OVER='leaving: all is handed over'
     IN_HASTE='leaving: what is left is for others'
 }
