@@ -115,8 +115,9 @@ e2e_binary() {
         apt_need libpcap-dev || skip "libpcap-dev cannot be installed"
         if [ "$EK_DRIVER" = dpdk ]; then
             apt_need libdpdk-dev dpdk-dev dpdk pkg-config || skip "libdpdk-dev cannot be installed"
-            features=libpcap,dpdk
         fi
+        # One build for all tests, where that is possible.
+        ! pkg-config --exists libdpdk 2>/dev/null || features=libpcap,dpdk
         (cd "$EK_ROOT" && cargo build -q --release -p evenkeel-cli --features $features) || die "evenkeel does not build"
         EK_BIN=${CARGO_TARGET_DIR:-$EK_ROOT/target}/release/evenkeel
     fi
