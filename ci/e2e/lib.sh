@@ -513,7 +513,7 @@ session_open() {
 declare -A IN=() OUT=() ASKED=()
 # ask NAME SQL [SECONDS]: returns 1 where the session is over; an answer that does not come ends the test.
 ask() {
-    local line mark limit NOW
+    local line part='' mark limit NOW
     ASKED[$1]=$((${ASKED[$1]:-0} + 1))
     mark="-- answer ${ASKED[$1]}"
     ROWS=()
@@ -522,9 +522,12 @@ ask() {
     printf "%s;\nSELECT '%s';\n" "$2" "$mark" >&"${IN[$1]}"
     while :; do
         if read -r -t 0.5 line <&"${OUT[$1]}"; then
+            line=$part$line part=
             [ "$line" != "$mark" ] || return 0
             ROWS+=("$line")
         else
+            # The time may end in the middle of a line.
+            part+=$line
             alive "$1" || return 1
             micros
             [ "$NOW" -lt $limit ] || fail "session $1: no answer within ${3:-30} s to: $2"
