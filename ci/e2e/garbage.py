@@ -1,6 +1,8 @@
 """Sends garbage to the replication port of a node, as fast as it can, for a time.
 
-    python3 garbage.py ADDRESS PORT SECONDS [HEX..]
+    python3 garbage.py SOURCE ADDRESS PORT SECONDS [HEX..]
+
+SOURCE is `own`, or the IPv4 address of another host: the datagrams then come from there and from the same port.
 
 Datagrams are random bytes of 1 to 1,400, random bytes behind the beginning of a frame, and cut or altered copies of
 frames that are given in hexadecimal. Says when it begins, and how many were sent, at the end or at SIGTERM. The seed is
@@ -10,6 +12,7 @@ fixed: every run sends the same.
 import random
 import signal
 import socket
+import struct
 import sys
 import time
 
@@ -33,10 +36,18 @@ def datagrams(frames):
 
 
 def main():
-    address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    made = datagrams([bytes.fromhex(text) for text in sys.argv[4:]])
-    out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    out.connect((address, port))
+    source, address, port, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    made = datagrams([bytes.fromhex(text) for text in sys.argv[5:]])
+    if source == "own":
+        out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        out.connect((address, port))
+    else:
+        # The kernel fills in the length and the header's checksum; UDP does without one.
+        out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        out.connect((address, 0))
+        ends = socket.inet_aton(source) + socket.inet_aton(address)
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + ends
+        made = [ip + struct.pack("!HHHH", port, port, 8 + len(d), 0) + d for d in made]
     sent = refused = 0
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
