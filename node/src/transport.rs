@@ -291,7 +291,10 @@ fn socket(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::R
     let socket = Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
     // Several sockets of this process have the same address.
     socket.set_reuse_address(true)?;
-    socket.set_recv_buffer_size(buffer_len)?;
+    // Beyond the system's bound, where we may: a burst of frames must not take a heartbeat's place.
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, buffer_len).is_err() {
+        socket.set_recv_buffer_size(buffer_len)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&own.into())?;
     if let Some(peer) = peer {

@@ -260,8 +260,7 @@ mod tests {
             "it turned"
         );
         assert!(lane.ended.load(Ordering::Acquire));
-        let slept = sleeps.lock().expect("it has ended").clone();
-        slept
+        sleeps.lock().expect("it has ended").clone()
     }
 
     #[test]
