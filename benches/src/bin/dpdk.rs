@@ -123,6 +123,16 @@ impl Bench {
         self.source.tx(PortId(0), frame);
     }
 
+    /// Puts a burst of established packets into the ring.
+    fn feed_burst(&mut self, order: &mut Order) {
+        let mut frame = BenchFrame::default();
+        for slot in 0..BURST {
+            write_data(&mut frame, Kind::V4, order.packet(), slot);
+            self.feed(frame.data());
+        }
+        self.source.flush();
+    }
+
     fn sent(&self) -> u64 {
         self.sink.stats().tx_frames
     }
@@ -212,13 +222,8 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
 /// Established packets through the engine, in nanoseconds each.
 fn established(bench: &mut Bench, worker: &mut Worker, order: &mut Order, bursts: usize) -> f64 {
     let (mut buffers, mut watch) = (StepBuffers::default(), Stopwatch::default());
-    let mut frame = BenchFrame::default();
     for _ in 0..bursts {
-        for slot in 0..BURST {
-            write_data(&mut frame, Kind::V4, order.packet(), slot);
-            bench.feed(frame.data());
-        }
-        bench.source.flush();
+        bench.feed_burst(order);
         watch.time(|| step(worker, bench, Instant::from_nanos(1), &mut buffers));
     }
     watch.per(bursts * BURST)
@@ -227,13 +232,8 @@ fn established(bench: &mut Bench, worker: &mut Worker, order: &mut Order, bursts
 /// The same packets sent back as they are, but for their MAC addresses.
 fn plain_echo(bench: &mut Bench, order: &mut Order, bursts: usize) -> f64 {
     let (mut frames, mut watch) = (Vec::with_capacity(BURST), Stopwatch::default());
-    let mut frame = BenchFrame::default();
     for _ in 0..bursts {
-        for slot in 0..BURST {
-            write_data(&mut frame, Kind::V4, order.packet(), slot);
-            bench.feed(frame.data());
-        }
-        bench.source.flush();
+        bench.feed_burst(order);
         watch.time(|| {
             bench.rx_burst(&mut frames);
             for mut frame in frames.drain(..) {
