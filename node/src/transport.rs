@@ -160,31 +160,30 @@ pub(crate) fn open(own: SocketAddr, peers: &[(NodeId, SocketAddr)]) -> Result<(E
 }
 
 impl Voice {
-    /// Sends a frame to one node or all others; whether it left to any. Never waits.
+    /// Sends a frame to one node or all others; whether it left for each of them. Leases run from there: whoever was
+    /// not sent a heartbeat may think this node dead. Never waits.
     pub(crate) fn send(&self, to: Option<NodeId>, frame: &[u8]) -> bool {
-        let c = &self.counters;
-        let mut left = false;
+        let (mut meant, mut left) = (0, 0);
         for peer in self.peers.iter().filter(|peer| to.is_none_or(|to| to == peer.id)) {
-            match peer.out.send(frame) {
-                Ok(_) => {
-                    TransportCounters::add(&c.udp_out);
-                    left = true;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    TransportCounters::add(&c.udp_full)
-                }
-                // Nobody listens there just now: it left all the same, and the error is of an earlier frame.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    left = true;
-                    match peer.out.send(frame) {
-                        Ok(_) => TransportCounters::add(&c.udp_out),
-                        Err(_) => TransportCounters::add(&c.udp_failed),
-                    }
-                }
-                Err(_) => TransportCounters::add(&c.udp_failed),
-            }
+            meant += 1;
+            left += usize::from(self.send_one(peer, frame));
         }
-        left
+        left == meant && (meant > 0 || to.is_none())
+    }
+
+    fn send_one(&self, peer: &PeerLink, frame: &[u8]) -> bool {
+        let c = &self.counters;
+        // That nobody listens there is said of an earlier frame, and this one was not sent: once more.
+        let sent = match peer.out.send(frame) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => peer.out.send(frame),
+            sent => sent,
+        };
+        TransportCounters::add(match &sent {
+            Ok(_) => &c.udp_out,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => &c.udp_full,
+            Err(_) => &c.udp_failed,
+        });
+        sent.is_ok()
     }
 
     /// Sends a worker's frame: over TCP if it is a long one. Never waits.
@@ -489,6 +488,31 @@ mod tests {
             (of(&voice.counters.udp_out), of(&voice.counters.bulk_out)),
             (2, 100)
         );
+    }
+
+    #[tokio::test]
+    async fn a_frame_has_left_only_if_it_left_for_each_who_could_take_this_node_for_dead() {
+        let (at, to) = ends(12, 13);
+        let third = SocketAddr::new(IpAddr::from([127, 79, 0, 14]), at.port());
+        let peers = [(NodeId(2), to), (NodeId(3), third)];
+        let (_ear, voice) = open(at, &peers).expect("loopback addresses");
+        assert!(voice.send(None, b"to both, of whom nobody listens yet"));
+        // The system tells of that now; what is sent leaves all the same.
+        assert!(voice.send(None, b"again") && voice.send(Some(NodeId(3)), b"to one"));
+        let lost = voice.peers.iter().find(|p| p.id == NodeId(3)).expect("a peer");
+        rustix::net::shutdown(&lost.out, rustix::net::Shutdown::Write).expect("it is connected");
+        assert!(!voice.send(None, b"to one of two"));
+        assert!(!voice.send(Some(NodeId(3)), b"to nobody"));
+        assert!(voice.send(Some(NodeId(2)), b"to the other one"));
+        assert_eq!(of(&voice.counters.udp_failed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_node_without_peers_has_nobody_to_wait_for() {
+        let (at, _) = ends(15, 15);
+        let (_ear, voice) = open(at, &[]).expect("a loopback address");
+        assert!(voice.send(None, b"heartbeat"), "its lease runs from here");
+        assert!(!voice.send(Some(NodeId(2)), b"to nobody"));
     }
 
     #[tokio::test]
