@@ -8,6 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::memory::Region;
+use crate::prefetch::prefetch;
 
 const LEVEL_BITS: u32 = 6;
 const SLOTS: usize = 1 << LEVEL_BITS;
@@ -152,6 +153,18 @@ impl Wheel {
     /// The node after `node` in its slot.
     pub(crate) fn after(&self, node: u32) -> Option<u32> {
         self.links.get(node as usize)?.next.checked_sub(1)
+    }
+
+    /// Asks for the links of `node`.
+    pub(crate) fn prefetch(&self, node: u32) {
+        prefetch(self.links.as_ptr().wrapping_add(node as usize));
+    }
+
+    /// Asks for the links of the node after `node`, whose own are at hand.
+    pub(crate) fn prefetch_after(&self, node: u32) {
+        if let Some(after) = self.after(node) {
+            self.prefetch(after);
+        }
     }
 
     /// Level, slot and first tick of the earliest occupied slot. Usually that of the lowest level; but a slot

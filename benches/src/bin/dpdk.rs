@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_benches::flows::{Kind, Order, Segment, flow, write_data, write_segment};
 use evenkeel_benches::frame::BenchFrame;
 use evenkeel_benches::measure::{Stopwatch, quantile, size};
-use evenkeel_benches::world::{self, WEEK};
+use evenkeel_benches::world::{self, ESTABLISHED_TIMEOUT};
 use evenkeel_core::port::{BURST, Frame, HandoffTag, Port, PortId, WorkerId};
 use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::time::Instant;
@@ -171,7 +171,8 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     let mut all_forwarded = true;
     let mut rows = Vec::new();
     for &flows in &options.flows {
-        let mut worker = world::established(Kind::V4, flows, WEEK, Pages::Huge)?;
+        // As long as a packet gives a conn: a longer time would be cut by its first packet, and its timer moved.
+        let mut worker = world::established(Kind::V4, flows, ESTABLISHED_TIMEOUT, Pages::Huge)?;
         let (mut engine, mut echo) = (Vec::new(), Vec::new());
         for batch in 0..options.batches + options.batches.div_ceil(10) {
             let mut order = Order::new(0x5eed ^ (batch as u64) << 32, flows);

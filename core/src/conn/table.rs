@@ -386,7 +386,21 @@ impl ConnTable {
         // Time may have passed by an idle wheel, or begin anywhere.
         self.wheel.skip_if_empty(self.now);
         self.wheel.arm(self.node(id), deadline);
+        self.prefetch_free(narrow_conn);
         Ok(id)
+    }
+
+    /// Asks for the place that the next conn of this width takes.
+    fn prefetch_free(&self, narrow_conn: bool) {
+        let next = if narrow_conn {
+            self.v4.next_free().map(ConnId::v4)
+        } else {
+            self.v6.next_free().map(ConnId::v6)
+        };
+        if let Some(id) = next {
+            self.prefetch_conn(id);
+            self.wheel.prefetch(self.node(id));
+        }
     }
 
     /// Takes a conn out, with all that belongs to it. `false` if there is none.
@@ -508,7 +522,36 @@ impl ConnTable {
     pub(crate) fn pop_fired(&mut self, now: u64, budget: &mut usize) -> Option<ConnId> {
         *budget = budget.checked_sub(1)?;
         let node = self.wheel.pop(now)?;
+        self.prefetch_expiring(now);
         Some(self.conn_of(node))
+    }
+
+    /// Asks for what the wheel hands out next: nodes of a slot lie all over memory, and so do their entries in the index.
+    fn prefetch_expiring(&self, now: u64) {
+        let Some(next) = self.wheel.peek(now) else { return };
+        if let Some(after) = self.wheel.after(next) {
+            self.prefetch_conn(self.conn_of(after));
+            self.wheel.prefetch_after(after);
+        }
+        let Some([(client, vip), (server, local)]) = self.ends(self.conn_of(next)) else {
+            return;
+        };
+        let Some(proto) = self
+            .meta(self.conn_of(next))
+            .and_then(|m| L4Proto::from_ip_proto(m.proto))
+        else {
+            return;
+        };
+        for (src, dst) in [(client, vip), (server, local)] {
+            self.prefetch_tuple(&Tuple { proto, src, dst });
+        }
+    }
+
+    /// Asks for where a tuple is looked up.
+    pub(crate) fn prefetch_tuple(&self, tuple: &Tuple) {
+        let at = self.candidates(self.hash(&Key::from_tuple(tuple)));
+        self.prefetch_first(at);
+        self.prefetch_second(at);
     }
 
     /// Has the wheel look at a conn at the tick `when`, whatever its deadline.
@@ -542,13 +585,7 @@ impl ConnTable {
         while *budget > 0 {
             let node = self.wheel.pop(now)?;
             *budget -= 1;
-            if let Some(next) = self.wheel.peek(now) {
-                // Nodes of a slot lie all over memory: look two ahead.
-                self.prefetch_conn(self.conn_of(next));
-                if let Some(after) = self.wheel.after(next) {
-                    self.prefetch_conn(self.conn_of(after));
-                }
-            }
+            self.prefetch_expiring(now);
             let id = self.conn_of(node);
             let Some(deadline) = self.meta(id).map(|m| m.deadline) else {
                 continue;

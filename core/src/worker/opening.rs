@@ -1,6 +1,6 @@
 //! New conns: whose packet may open one, to which real server it goes, from which local end.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::{Removal, Turn, Unsent, Worker, is_pure_syn};
 use crate::conn::{ConnId, ConnInit, TableFull};
@@ -17,13 +17,16 @@ use crate::tuple::{Direction, Family, L4Proto, Tuple};
 pub const PORT_PROBES_PER_ADDR: u32 = 8;
 /// LIPs on which local ports are probed for one conn, at most.
 pub const PORT_PROBE_ADDRS: usize = 4;
+/// LIPs that are passed over, at most, because their port is below the minimum.
+const STARTS_MAX: u32 = 16;
+
 /// Where scheduling and port choice of a (service, bucket) stand.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
     /// Position in the service's cycle, plus one; 0 is not begun.
     sched: u32,
-    /// Next local port to probe.
-    port: u32,
+    /// Next local end to probe: a number that counts LIPs first, and then ports of their classes.
+    local: u32,
 }
 
 impl Worker {
@@ -94,7 +97,7 @@ impl Worker {
             // the servers.
             let random = SplitMix::new(self.seed ^ ((at as u64) << 32)).next();
             cursor.sched = sched::start_position(bucket, self.steering.buckets(), service.cycle.len()) + 1;
-            cursor.port = random as u32;
+            cursor.local = random as u32;
         }
         let mut position = cursor.sched - 1;
         let place = sched::pick(&service.cycle, &mut position).ok_or(DropReason::NoServer)?;
@@ -102,10 +105,11 @@ impl Worker {
             .servers
             .get(usize::from(place))
             .ok_or(DropReason::NoServer)?;
-        let local = self.local_end(service, server, tuple.proto, bucket, &mut cursor.port);
+        let local = self.local_end(service, server, tuple.proto, bucket, &mut cursor.local);
         // The position moves on though a conn could not be made: the next one shall try another server.
         cursor.sched = position + 1;
         self.cursors[at] = cursor;
+        self.prefetch_local_end(service, tuple.proto, bucket, cursor);
         let state = match tuple.proto {
             L4Proto::Tcp => ConnState::None,
             L4Proto::Udp => ConnState::UdpOneWay,
@@ -139,6 +143,9 @@ impl Worker {
     }
 
     /// A free local end whose replies from `server` come to this worker: the table is the pool of ports.
+    ///
+    /// The cursor counts LIPs first, and then ports of their classes. So conns in a row have different local ends until all
+    /// have had their turn, and who comes to a port that is taken is moved on to where others are free.
     fn local_end(
         &mut self,
         service: &VirtualService,
@@ -148,31 +155,36 @@ impl Worker {
         cursor: &mut u32,
     ) -> Result<SocketAddr, DropReason> {
         let addrs = service.local_addrs(Family::of(&server.addr));
-        if addrs.is_empty() {
+        let count = addrs.len() as u32;
+        if count == 0 {
             return Err(DropReason::NoLocalPort);
         }
         let src = SocketAddr::new(server.addr, server.port);
-        let first = *cursor as usize % addrs.len();
-        for addr in addrs
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(addrs.len().min(PORT_PROBE_ADDRS))
-        {
+        // A port below the minimum is the turn of the next LIP, so that no local end is left out.
+        for _ in 0..STARTS_MAX {
+            match self.port_at(addrs, src, bucket, *cursor) {
+                Some(local) if local.port() < self.local_port_min => *cursor = cursor.wrapping_add(1),
+                _ => break,
+            }
+        }
+        let first = (*cursor % count) as usize;
+        let tried = addrs.iter().cycle().skip(first).take(PORT_PROBE_ADDRS);
+        for (further, addr) in tried.take(addrs.len()).enumerate() {
             let class = self.steering.class_for(src, *addr, bucket);
             let (mut probes, mut skips) = (0, 0);
             // Ports below the minimum are passed over, at most once round the class.
             while probes < PORT_PROBES_PER_ADDR && skips < class.len() {
-                let port = class.port(*cursor / addrs.len() as u32);
-                *cursor = cursor.wrapping_add(addrs.len() as u32);
+                let at = *cursor;
+                *cursor = at.wrapping_add(count);
+                let port = class.port(at / count);
                 if port < self.local_port_min {
                     skips += 1;
                     continue;
                 }
                 let dst = SocketAddr::new(*addr, port);
                 if self.table.lookup(&Tuple { proto, src, dst }).is_none() {
-                    // The next conn begins at the next LIP.
-                    *cursor = cursor.wrapping_add(1);
+                    // The next conn begins at the LIP behind this one.
+                    *cursor = at.wrapping_add(further as u32 + 1);
                     return Ok(dst);
                 }
                 probes += 1;
@@ -182,6 +194,27 @@ impl Worker {
         // The next one begins at another LIP: there may be more of them than are probed.
         *cursor = cursor.wrapping_add(1);
         Err(DropReason::NoLocalPort)
+    }
+
+    /// Asks for where the local end of the next conn is looked up, as this one's was: its packet may be the next.
+    fn prefetch_local_end(&self, service: &VirtualService, proto: L4Proto, bucket: u16, cursor: Cursor) {
+        let mut position = cursor.sched - 1;
+        let server = sched::pick(&service.cycle, &mut position)
+            .and_then(|place| service.servers.get(usize::from(place)));
+        let Some(server) = server else { return };
+        let src = SocketAddr::new(server.addr, server.port);
+        let addrs = service.local_addrs(Family::of(&server.addr));
+        if let Some(dst) = self.port_at(addrs, src, bucket, cursor.local) {
+            self.table.prefetch_tuple(&Tuple { proto, src, dst });
+        }
+    }
+
+    /// The local end that a cursor points to.
+    fn port_at(&self, addrs: &[IpAddr], src: SocketAddr, bucket: u16, cursor: u32) -> Option<SocketAddr> {
+        let count = addrs.len() as u32;
+        let addr = *addrs.get(cursor.checked_rem(count)? as usize)?;
+        let class = self.steering.class_for(src, addr, bucket);
+        Some(SocketAddr::new(addr, class.port(cursor / count)))
     }
 }
 

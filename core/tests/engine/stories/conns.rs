@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use evenkeel_core::conn::TableSizes;
 use evenkeel_core::port::{HeapFrame, PortId};
-use evenkeel_core::service::ServerSpec;
+use evenkeel_core::service::{RealServerId, ServerSpec};
 use evenkeel_core::stats::DropReason;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::worker::{Command, CommandError, Event, Verdict};
@@ -146,6 +146,50 @@ fn full_port_class_is_a_named_refusal() {
         lab.expire();
         assert!(attempt(&mut lab, &late).is_some());
         lab.audit();
+    }
+}
+
+/// Conns that live on, as those in TIME_WAIT do: until three in five local ends are in use hardly a port is looked at that is
+/// taken, however the numbers of LIPs and servers stand to each other.
+#[test]
+fn ports_are_found_at_the_first_look() {
+    let vip = Kind::V4.vip(L4Proto::Tcp);
+    let clients: Vec<_> = (0..1_500_000).map(|n| Kind::V4.client(n)).collect();
+    for (local_addrs, servers) in [(1, 1), (1, 4), (2, 2), (2, 3), (3, 3), (4, 4), (5, 4), (8, 4)] {
+        let mut lab = Lab::with(|c| {
+            c.buckets = 256;
+            c.sizes.conns_v4 = 8_192;
+            c.spec.services.retain(|s| s.id == Kind::V4.service(L4Proto::Tcp));
+            let service = &mut c.spec.services[0];
+            let of = |n: usize| ip(&format!("10.0.2.{}", n + 1));
+            service.local_addrs = (0..local_addrs).map(of).collect();
+            let server = service.servers[0].clone();
+            service.servers = (0..servers)
+                .map(|n| ServerSpec {
+                    id: RealServerId(n),
+                    port: server.port + n,
+                    ..server.clone()
+                })
+                .collect();
+        });
+        let local_ends = 252 * local_addrs * usize::from(servers);
+        let wanted = local_ends * 3 / 5;
+        let in_bucket = clients.iter().filter(|c| lab.bucket(**c, vip) == 17);
+        let given: Vec<_> = in_bucket.take(wanted).map(|c| syn(*c, vip)).collect();
+        assert_eq!(given.len(), wanted, "clients enough");
+        let mut ends: Vec<_> = given
+            .iter()
+            .map(|given| attempt(&mut lab, given).expect("a port is free"))
+            .map(|flow| (flow.server, flow.local))
+            .collect();
+        ends.sort_unstable();
+        ends.dedup();
+        assert_eq!(ends.len(), wanted, "none twice");
+        let taken = lab.counters().port_probes_taken;
+        assert!(
+            taken <= wanted as u64 / 20,
+            "{local_addrs} LIPs, {servers} servers: {taken} ports were taken before {wanted} were found"
+        );
     }
 }
 
