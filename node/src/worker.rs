@@ -100,9 +100,12 @@ fn hear<W: Wires>(worker: &mut Worker, wires: &mut W, lane: &Lane, now: Instant)
             macs.dedup();
             wires.set_extra_macs(&macs);
         }
-        // Its events were fetched in the last turn, so that there is room for one more.
         let refused = worker.handle_command(now, command);
         debug_assert!(refused.is_ok(), "{refused:?}");
+        // Each makes room for the events of the next one: a snapshot finds no place without.
+        if tell(worker, lane) {
+            lane.control_bell.ring();
+        }
     }
     for _ in 0..TURN_COUNT_MAX {
         let Some(message) = lane.messages.pop() else { break };
@@ -154,12 +157,19 @@ fn speak(worker: &mut Worker, lane: &Lane, now: Instant) -> bool {
         // There are as many places as buffers.
         let _ = lane.sync.push((to, buffer));
     }
+    any |= tell(worker, lane);
+    if any {
+        lane.control_bell.ring();
+    }
+    any
+}
+
+/// Tells the control side what happened in the worker; whether there was anything.
+fn tell(worker: &mut Worker, lane: &Lane) -> bool {
+    let mut any = false;
     while let Some(event) = worker.poll_event() {
         any = true;
         lane.event(event);
-    }
-    if any {
-        lane.control_bell.ring();
     }
     any
 }
@@ -170,6 +180,7 @@ mod tests {
     use evenkeel_core::hash::MICROSOFT_KEY;
     use evenkeel_core::lport::Steering;
     use evenkeel_core::port::{HandoffTag, HeapFrame, PortId, WorkerId};
+    use evenkeel_core::service::{Snapshot, SnapshotSpec};
     use evenkeel_core::worker::{BucketMap, WorkerConfig};
 
     use super::*;
@@ -285,6 +296,36 @@ mod tests {
     #[test]
     fn polling_it_never_sleeps() {
         assert_eq!(run_idle(10 * IDLE_TURN_COUNT, false), []);
+    }
+
+    /// A worker that did not turn for a while, and configs that changed more often meanwhile than it keeps events.
+    #[test]
+    fn the_newest_of_many_snapshots_is_in_force() {
+        let lane = Arc::new(Lane::new(Arc::default(), 64).expect("an eventfd"));
+        let snapshots: Vec<_> = (0..50)
+            .map(|_| {
+                Snapshot::new(&SnapshotSpec::default())
+                    .map(Arc::new)
+                    .expect("an empty one")
+            })
+            .collect();
+        for snapshot in &snapshots {
+            assert!(lane.command(Command::SetSnapshot(Arc::clone(snapshot))));
+        }
+        let mut wires = Silence {
+            lane: Arc::clone(&lane),
+            polls: 0,
+            polls_max: u32::MAX,
+            falls: false,
+            sleeps: Arc::default(),
+        };
+        let mut worker = worker();
+        assert!(hear(&mut worker, &mut wires, &lane, Instant::ZERO));
+        let in_force = |s: &Arc<Snapshot>| Arc::ptr_eq(worker.snapshot(), s);
+        assert!(snapshots.last().is_some_and(in_force));
+        let released = std::iter::from_fn(|| lane.events.pop());
+        let released = released.filter(|e| matches!(e, evenkeel_core::worker::Event::SnapshotReleased(_)));
+        assert_eq!(released.count(), 50, "each made way for the next one");
     }
 
     #[test]
