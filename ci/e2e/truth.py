@@ -1,16 +1,20 @@
-"""Long connections that ask and are answered, for ci/e2e/truth: the load `long` of the scenario active-backup-crash.
+"""The loads of the scenario active-backup-crash, for ci/e2e/truth.
 
-    truth.py server PORT                          answers each request of 200 bytes with 600
-    truth.py client ADDRESS PORT COUNT SECONDS    COUNT connections, each of which asks every 100 to 1,900 ms
-    truth.py ping ADDRESS PORT COUNT              one connection that asks COUNT times; median and p99 in microseconds
+    truth.py server PORT                                  answers each request of 200 bytes with 600
+    truth.py client ADDRESS,.. PORT COUNT RATE SECONDS    COUNT long connections, each of which asks every 100 to 1,900 ms, and
+                                                          RATE new ones a second that ask twice
+    truth.py ping ADDRESS PORT COUNT                      one connection that asks COUNT times; median and p99 in microseconds
 
-The client prints `open` once every connection was answered, and at its end a JSON object: connections, how many broke, and
-for each connection its longest wait for an answer, as quantiles in milliseconds.
+The client prints `open` once every long connection was answered. SIGUSR1 tells it that the master is about to be killed. At its
+end it prints a JSON object: connections, those that were alive at the signal, how many of them broke and of which kind, how many new ones
+failed that were begun later, and as quantiles in milliseconds, for each connection that was alive, its longest wait for an
+answer that came after the signal.
 """
 
 import asyncio
 import json
 import random
+import signal
 import socket
 import sys
 import time
@@ -30,51 +34,99 @@ async def serve(port):
         except (asyncio.IncompleteReadError, OSError):
             writer.close()
 
-    server = await asyncio.start_server(answer, "0.0.0.0", port, backlog=2048)
+    server = await asyncio.start_server(answer, None, port, backlog=2048)
     await server.serve_forever()
 
 
-async def ask(address, port, until, opened, waits, draw):
+class Load:
+    """What the client counts."""
+
+    def __init__(self, count):
+        self.missing = count
+        self.connections = 0
+        self.killed = None
+        self.alive = set()
+        self.at_kill = {"long": 0, "new": 0}
+        self.broken = {"long": 0, "new": 0}
+        self.failed = 0
+        self.waits = {}
+
+    def kill(self):
+        self.killed = asyncio.get_running_loop().time()
+        for kind, _ in self.alive:
+            self.at_kill[kind] += 1
+
+    def answered(self, who, asked, now):
+        if self.killed is not None and now >= self.killed and who in self.waits:
+            self.waits[who] = max(self.waits[who], now - asked)
+
+
+async def ask(load, kind, n, address, port, requests, until, gap):
+    """One connection: so many requests, or as many as come until then."""
     clock = asyncio.get_running_loop().time
-    longest = 0.0
+    who = (kind, n)
+    load.connections += 1
+    begun_before = load.killed is None
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), GIVE_UP)
-        first = True
-        while clock() < until:
+        load.alive.add(who)
+        if begun_before and load.killed is None:
+            load.waits[who] = 0.0
+        done = 0
+        while clock() < until and done != requests:
             asked = clock()
             writer.write(b"q" * REQUEST)
             await asyncio.wait_for(reader.readexactly(REPLY), GIVE_UP)
-            longest = max(longest, clock() - asked)
-            if first:
-                opened()
-                first = False
-            await asyncio.sleep(draw.uniform(0.1, 1.9))
+            load.answered(who, asked, clock())
+            done += 1
+            if done == 1 and kind == "long":
+                load.missing -= 1
+                if load.missing == 0:
+                    print("open", flush=True)
+            await asyncio.sleep(gap())
         writer.close()
     except (asyncio.IncompleteReadError, asyncio.TimeoutError, OSError):
-        return False
-    waits.append(longest * 1000)
-    return True
+        if who in load.waits:
+            load.broken[kind] += 1
+            del load.waits[who]
+        else:
+            load.failed += 1
+    if load.killed is None:
+        load.waits.pop(who, None)
+    load.alive.discard(who)
 
 
-async def load(address, port, count, seconds):
-    until = asyncio.get_running_loop().time() + seconds
-    waits, n, draw = [], 0, random.Random(1)
+async def client(addresses, port, count, rate, seconds):
+    loop = asyncio.get_running_loop()
+    until, draw, load = loop.time() + seconds, random.Random(1), Load(count)
+    loop.add_signal_handler(signal.SIGUSR1, load.kill)
+    to = lambda n: addresses[n % len(addresses)]
+    tasks = []
 
-    def opened():
-        nonlocal n
+    async def long(n):
+        await asyncio.sleep(n * 0.002)
+        await ask(load, "long", n, to(n), port, None, until, lambda: draw.uniform(0.1, 1.9))
+
+    tasks += [asyncio.create_task(long(n)) for n in range(count)]
+    begun, n = loop.time(), 0
+    while loop.time() < until - 1:
+        due = begun + n / rate
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        tasks.append(asyncio.create_task(ask(load, "new", n, to(n), port, 2, until, lambda: draw.uniform(0.01, 0.05))))
         n += 1
-        if n == count:
-            print("open", flush=True)
-
-    async def one(k):
-        await asyncio.sleep(k * 0.002)
-        return await ask(address, port, until, opened, waits, draw)
-
-    done = await asyncio.gather(*(one(k) for k in range(count)))
-    waits.sort()
+    await asyncio.gather(*tasks)
+    waits = sorted(wait * 1000 for wait in load.waits.values())
     at = lambda q: round(waits[int((len(waits) - 1) * q)], 1) if waits else None
-    stall = {"p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0)}
-    print(json.dumps({"connections": count, "broken": done.count(False), "stall_ms": stall}), flush=True)
+    said = {
+        "connections": load.connections,
+        "live_at_fault": sum(load.at_kill.values()),
+        "long_at_fault": load.at_kill["long"],
+        "broken": sum(load.broken.values()),
+        "broken_long": load.broken["long"],
+        "failed": load.failed,
+        "stall_ms": {"p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0)},
+    }
+    print(json.dumps(said), flush=True)
 
 
 def ping(address, port, count):
@@ -100,4 +152,4 @@ if sys.argv[1] == "ping":
 elif sys.argv[1] == "server":
     asyncio.run(serve(int(sys.argv[2])))
 else:
-    asyncio.run(load(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
+    asyncio.run(client(sys.argv[2].split(","), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])))
