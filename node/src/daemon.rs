@@ -66,7 +66,11 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
                 .filter(|n| n.id != cluster.config.id)
                 .map(|n| (n.id, n.sync))
                 .collect();
-            own.map(|own| transport::open(own, &peers)).transpose()?
+            let me = transport::Member {
+                cluster: cluster.config.cluster,
+                node: cluster.config.id,
+            };
+            own.map(|own| transport::open(me, own, &peers)).transpose()?
         }
         None => None,
     };

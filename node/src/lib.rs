@@ -2,7 +2,7 @@
 //! core's; here are the threads that drive them.
 //!
 //! - A *worker* thread (`worker`) runs `step` over its packet I/O (`io`), for ever.
-//! - The *control* thread (`control`) drives core's `Control`: sync frames of other nodes (`transport`), events of
+//! - The *control* thread (`control`) drives core's `Control`: sync frames of other nodes (`transport`, `datagram`), events of
 //!   workers, timers, signals.
 //! - A *lane* (`lane`) lies between it and each worker: bounded rings.
 //! - The *admin* thread (`admin`) answers who looks in: a Unix socket and `/metrics`.
@@ -17,6 +17,10 @@ mod clock;
 mod control;
 #[cfg(unix)]
 mod daemon;
+#[cfg(unix)]
+mod datagram;
+#[cfg(unix)]
+mod drops;
 #[cfg(unix)]
 pub mod health;
 #[cfg(unix)]

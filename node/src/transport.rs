@@ -1,8 +1,10 @@
 //! Sync frames between nodes: over UDP, and over TCP what is too long for it.
 //!
 //! Each peer has a UDP socket of its own, connected to its address. So the kernel tells a peer's frames from those of
-//! anybody else, before they cost a peer its place in a receive buffer; what others send lands in a socket for
-//! strays, where it is counted and dropped.
+//! anybody else, before they cost a peer its place in a receive buffer. Whoever has that address and port still is no peer: what
+//! cannot be a frame is dropped by a filter in the kernel, and what is damaged by a check behind the frame (`datagram`). What
+//! others send is for a socket whose filter drops all of it. So what is no frame costs neither a thread's time nor room in a
+//! buffer; the kernel counts it (`drops`). What looks like a peer's frame and is none costs a turn of the control thread.
 //!
 //! Over TCP a frame follows its length (4 bytes, little-endian). A connection carries one direction: who has long
 //! frames for a peer opens it, and opens it again with the next frame after it broke. What was lost then is asked for
@@ -17,12 +19,14 @@ use std::time::Duration;
 
 use evenkeel_core::cluster::NodeId;
 use evenkeel_core::sync::codec::{BULK_FRAME_LEN_MAX, LIVE_FRAME_LEN_MAX, NODE_FRAME_LEN_MAX};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::datagram::{CHECK_LEN, Way, drop_all};
+use crate::drops::Sockets;
 use crate::{Refusal, refusal};
 
 /// Long frames that wait for one peer.
@@ -37,8 +41,8 @@ const STEP_TIME: Duration = Duration::from_secs(2);
 const IDLE_TIME: Duration = Duration::from_secs(60);
 /// Receive buffer of a peer's socket: a second of a busy peer.
 const RECEIVE_BUFFER_LEN: usize = 4 << 20;
-/// Receive buffer of the socket for strays.
-const STRAY_BUFFER_LEN: usize = 64 << 10;
+/// Receive buffer of the socket for strays, where nothing comes to.
+const STRAY_BUFFER_LEN: usize = 4 << 10;
 /// Longest frame that comes over UDP.
 pub(crate) const UDP_FRAME_LEN_MAX: usize = NODE_FRAME_LEN_MAX;
 
@@ -53,8 +57,8 @@ pub(crate) struct TransportCounters {
     pub(crate) udp_full: AtomicU64,
     /// Frames that the system did not take for another reason: no route, for example.
     pub(crate) udp_failed: AtomicU64,
-    /// Frames of who is no peer. Beyond the small buffer for them the system drops them uncounted.
-    pub(crate) stray: AtomicU64,
+    /// Datagrams from the address of a peer that are damaged, or meant for another node.
+    pub(crate) udp_damaged: AtomicU64,
     /// Long frames sent.
     pub(crate) bulk_out: AtomicU64,
     /// Long frames that came.
@@ -65,9 +69,23 @@ pub(crate) struct TransportCounters {
     pub(crate) bulk_failed: AtomicU64,
     /// Connections that were closed for what came over them, or for whose they are.
     pub(crate) bulk_refused: AtomicU64,
+    /// Those of peers: what the system dropped there cannot be a frame, had a wrong checksum or found the buffer full.
+    peers: Sockets,
+    /// The one for who is no peer: it drops all.
+    strays: Sockets,
 }
 
 impl TransportCounters {
+    /// Datagrams from addresses of peers that the system dropped. It is asked by a file: not for the control thread.
+    pub(crate) fn udp_dropped(&self) -> u64 {
+        self.peers.dropped()
+    }
+
+    /// Datagrams of who is no peer. As above.
+    pub(crate) fn stray(&self) -> u64 {
+        self.strays.dropped()
+    }
+
     fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -78,6 +96,9 @@ struct PeerLink {
     udp: UdpSocket,
     /// The same socket, to send: the system says whether there is room, and not whether the runtime has asked already.
     out: std::net::UdpSocket,
+    /// To it, and from it.
+    there: Way,
+    here: Way,
     bulk: mpsc::Sender<Vec<u8>>,
 }
 
@@ -91,7 +112,8 @@ pub(crate) struct Voice {
 /// What one of the nodes hears of the others.
 pub(crate) struct Ear {
     peers: Arc<[PeerLink]>,
-    strays: UdpSocket,
+    /// Held, so that what strangers send does not count as sent to nobody.
+    _strays: std::net::UdpSocket,
     bulk_in: mpsc::Receiver<Vec<u8>>,
     /// The one that was waited for.
     bulk_first: Option<Vec<u8>>,
@@ -102,23 +124,31 @@ pub(crate) struct Ear {
     _tasks: tokio::task::JoinSet<()>,
 }
 
+/// A node, and the cluster that it is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub(crate) cluster: u32,
+    pub(crate) node: NodeId,
+}
+
 /// Takes the node's own address, and makes a link to each peer.
 ///
 /// # Errors
 ///
 /// The address is taken, or is none of this machine.
-pub(crate) fn open(own: SocketAddr, peers: &[(NodeId, SocketAddr)]) -> Result<(Ear, Voice), Refusal> {
+pub(crate) fn open(
+    me: Member,
+    own: SocketAddr,
+    peers: &[(NodeId, SocketAddr)],
+) -> Result<(Ear, Voice), Refusal> {
     let refused = |error: io::Error| bind_refused(own, &error);
     let listener = listen(own).map_err(refused)?;
     // Another program's socket there is found by one that shares nothing.
     drop(std::net::UdpSocket::bind(own).map_err(refused)?);
-    let strays = socket(own, None, STRAY_BUFFER_LEN)
-        .and_then(UdpSocket::from_std)
-        .map_err(refused)?;
-    let counters = Arc::new(TransportCounters::default());
-    let (bulk_sender, bulk_in) = mpsc::channel(BULK_IN_COUNT);
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut links = Vec::with_capacity(peers.len());
+    let mut counters = TransportCounters::default();
+    let strays = socket(own, None, STRAY_BUFFER_LEN, &drop_all()).map_err(refused)?;
+    counters.strays.add(&strays).map_err(refused)?;
+    let mut sockets = Vec::with_capacity(peers.len());
     for (id, addr) in peers {
         let unreachable = |error: io::Error| {
             refusal(
@@ -126,17 +156,33 @@ pub(crate) fn open(own: SocketAddr, peers: &[(NodeId, SocketAddr)]) -> Result<(E
                 "give this machine a route to the other nodes' `sync` addresses",
             )
         };
-        let out = socket(own, Some(*addr), RECEIVE_BUFFER_LEN).map_err(unreachable)?;
+        let way = |from, to| Way {
+            cluster: me.cluster,
+            from,
+            to,
+        };
+        let (there, here) = (way(me.node, *id), way(*id, me.node));
+        let out = socket(own, Some(*addr), RECEIVE_BUFFER_LEN, &here.filter()).map_err(unreachable)?;
         let udp = out
             .try_clone()
             .and_then(UdpSocket::from_std)
             .map_err(unreachable)?;
+        counters.peers.add(&out).map_err(unreachable)?;
+        sockets.push((out, udp, there, here));
+    }
+    let counters = Arc::new(counters);
+    let (bulk_sender, bulk_in) = mpsc::channel(BULK_IN_COUNT);
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut links = Vec::with_capacity(peers.len());
+    for ((id, addr), (out, udp, there, here)) in peers.iter().zip(sockets) {
         let (bulk, frames) = mpsc::channel(BULK_OUT_COUNT);
         tasks.spawn(send_bulk(own.ip(), *addr, frames, Arc::clone(&counters)));
         links.push(PeerLink {
             id: *id,
             udp,
             out,
+            there,
+            here,
             bulk,
         });
     }
@@ -149,7 +195,7 @@ pub(crate) fn open(own: SocketAddr, peers: &[(NodeId, SocketAddr)]) -> Result<(E
     };
     let ear = Ear {
         peers,
-        strays,
+        _strays: strays,
         bulk_in,
         bulk_first: None,
         counters,
@@ -174,8 +220,11 @@ impl Voice {
     fn send_one(&self, peer: &PeerLink, frame: &[u8]) -> bool {
         let c = &self.counters;
         // That nobody listens there is said of an earlier frame, and this one was not sent: once more.
-        let sent = match peer.out.send(frame) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => peer.out.send(frame),
+        let check = peer.there.check(frame);
+        let parts = [io::IoSlice::new(frame), io::IoSlice::new(&check)];
+        let out = SockRef::from(&peer.out);
+        let sent = match out.send_vectored(&parts) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => out.send_vectored(&parts),
             sent => sent,
         };
         TransportCounters::add(match &sent {
@@ -203,11 +252,12 @@ impl Voice {
 impl Ear {
     /// Waits until a frame may have come.
     pub(crate) async fn readable(&mut self) {
-        let (peers, strays) = (&self.peers, &self.strays);
+        let peers = &self.peers;
         let udp = std::future::poll_fn(|cx| {
-            let sockets = peers.iter().map(|peer| &peer.udp).chain([strays]);
             // All are asked, so that each of them wakes us.
-            let ready = sockets.filter(|socket| socket.poll_recv_ready(cx).is_ready());
+            let ready = peers
+                .iter()
+                .filter(|peer| peer.udp.poll_recv_ready(cx).is_ready());
             if ready.count() > 0 {
                 Poll::Ready(())
             } else {
@@ -220,9 +270,9 @@ impl Ear {
         }
     }
 
-    /// Takes in what has come, at most so many frames.
+    /// Takes in what has come, at most so many frames; how many there were, with those that are damaged.
     pub(crate) fn receive(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
-        let mut buffer = [0; UDP_FRAME_LEN_MAX + 1];
+        let mut buffer = [0; UDP_FRAME_LEN_MAX + CHECK_LEN + 1];
         let mut count = 0;
         let peers = self.peers.len();
         // Each has its share, and a busy one does not starve the others.
@@ -233,9 +283,13 @@ impl Ear {
             for _ in 0..share {
                 match peer.udp.try_recv(&mut buffer) {
                     Ok(len) => {
-                        TransportCounters::add(&self.counters.udp_in);
                         count += 1;
-                        take(buffer.get(..len).unwrap_or_default());
+                        if let Some(frame) = peer.here.open(buffer.get(..len).unwrap_or_default()) {
+                            TransportCounters::add(&self.counters.udp_in);
+                            take(frame);
+                        } else {
+                            TransportCounters::add(&self.counters.udp_damaged);
+                        }
                     }
                     // An ICMP error of an earlier frame: the next call has what came.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => (),
@@ -250,12 +304,6 @@ impl Ear {
             TransportCounters::add(&self.counters.bulk_in);
             count += 1;
             take(&frame);
-        }
-        for _ in 0..share {
-            if self.strays.try_recv(&mut buffer).is_err() {
-                break;
-            }
-            TransportCounters::add(&self.counters.stray);
         }
         count
     }
@@ -286,7 +334,12 @@ fn listen(own: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(16)
 }
 
-fn socket(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::Result<std::net::UdpSocket> {
+fn socket(
+    own: SocketAddr,
+    peer: Option<SocketAddr>,
+    buffer_len: usize,
+    filter: &[SockFilter],
+) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(own), Type::DGRAM, Some(Protocol::UDP))?;
     // Several sockets of this process have the same address.
     socket.set_reuse_address(true)?;
@@ -295,6 +348,9 @@ fn socket(own: SocketAddr, peer: Option<SocketAddr>, buffer_len: usize) -> io::R
         socket.set_recv_buffer_size(buffer_len)?;
     }
     socket.set_nonblocking(true)?;
+    // Before it has an address: until it is connected, it is open to all.
+    let refused = |error| io::Error::other(format!("the kernel takes no socket filter: {error}"));
+    socket.attach_filter(filter).map_err(refused)?;
     socket.bind(&own.into())?;
     if let Some(peer) = peer {
         socket.connect(&peer.into())?;
@@ -419,6 +475,9 @@ async fn read_bulk(mut stream: TcpStream, frames: &mpsc::Sender<Vec<u8>>) -> End
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel_core::cluster::{Incarnation, PeerId};
+    use evenkeel_core::sync::SyncBody;
+    use evenkeel_core::sync::codec::{FrameHeader, FrameWriter};
 
     /// Two nodes of the loopback network, and a port that was free just now.
     fn ends(a: u8, b: u8) -> (SocketAddr, SocketAddr) {
@@ -432,11 +491,40 @@ mod tests {
 
     type Node = (Ear, Voice);
 
+    fn member(node: u16) -> Member {
+        Member {
+            cluster: 7,
+            node: NodeId(node),
+        }
+    }
+
     fn pair(a: u8, b: u8) -> (Node, Node, SocketAddr) {
         let (at, to) = ends(a, b);
-        let one = open(at, &[(NodeId(2), to)]).expect("both are loopback addresses");
-        let other = open(to, &[(NodeId(1), at)]).expect("both are loopback addresses");
+        let one = open(member(1), at, &[(NodeId(2), to)]).expect("both are loopback addresses");
+        let other = open(member(2), to, &[(NodeId(1), at)]).expect("both are loopback addresses");
         (one, other, at)
+    }
+
+    /// A frame of a node, as far as this module and the kernel look: the number is in its header, where its life is.
+    fn frame_of(node: u16, number: u64, len: usize) -> Vec<u8> {
+        let header = FrameHeader {
+            cluster: 7,
+            from: PeerId {
+                node: NodeId(node),
+                incarnation: Incarnation(number),
+            },
+            stream: 0,
+            packet_number: 0,
+        };
+        let mut frame = Vec::new();
+        let mut writer = FrameWriter::new(&mut frame, &header, LIVE_FRAME_LEN_MAX);
+        writer
+            .push(0, false, &SyncBody::Heartbeat { last: 0 })
+            .expect("it fits");
+        writer.finish();
+        frame.resize(len, 0);
+        frame[14..16].copy_from_slice(&(len as u16).to_le_bytes());
+        frame
     }
 
     /// Frames that come, until there are so many.
@@ -449,6 +537,7 @@ mod tests {
         got
     }
 
+    /// Until something has been counted, without any frame.
     async fn until(ear: &mut Ear, counter: impl Fn(&TransportCounters) -> u64, at_least: u64) {
         let counters = Arc::clone(&ear.counters);
         while counter(&counters) < at_least {
@@ -464,13 +553,16 @@ mod tests {
     #[tokio::test]
     async fn short_frames_go_by_udp_and_long_ones_by_tcp() {
         let ((mut ear, _), (_ear, voice), _) = pair(1, 2);
-        assert!(voice.send(None, b"to all"));
-        assert!(!voice.send(Some(NodeId(9)), b"to nobody"));
-        voice.send_of_worker(Some(NodeId(1)), &[7; LIVE_FRAME_LEN_MAX]);
+        let short = frame_of(2, 1, 80);
+        let longest = frame_of(2, 2, UDP_FRAME_LEN_MAX);
+        let of_worker = frame_of(2, 3, LIVE_FRAME_LEN_MAX);
+        assert!(voice.send(None, &short) && voice.send(Some(NodeId(1)), &longest));
+        assert!(!voice.send(Some(NodeId(9)), &short));
+        voice.send_of_worker(Some(NodeId(1)), &of_worker);
         for n in 0..100 {
             voice.send_of_worker(Some(NodeId(1)), &[n; BULK_FRAME_LEN_MAX]);
         }
-        let got = frames(&mut ear, 102).await;
+        let got = frames(&mut ear, 103).await;
         let long: Vec<_> = got.iter().filter(|f| f.len() == BULK_FRAME_LEN_MAX).collect();
         assert_eq!(long.len(), 100);
         assert!(
@@ -478,15 +570,19 @@ mod tests {
                 .zip(0..)
                 .all(|(frame, n)| frame[..] == [n; BULK_FRAME_LEN_MAX])
         );
-        assert!(got.contains(&b"to all".to_vec()) && got.contains(&vec![7; LIVE_FRAME_LEN_MAX]));
-        assert_eq!((of(&ear.counters.udp_in), of(&ear.counters.bulk_in)), (2, 100));
+        assert!(
+            [short, longest, of_worker]
+                .iter()
+                .all(|frame| got.contains(frame))
+        );
+        assert_eq!((of(&ear.counters.udp_in), of(&ear.counters.bulk_in)), (3, 100));
         // The last one is counted when the system has taken it, which may be after it came.
         while of(&voice.counters.bulk_out) < 100 {
             tokio::task::yield_now().await;
         }
         assert_eq!(
             (of(&voice.counters.udp_out), of(&voice.counters.bulk_out)),
-            (2, 100)
+            (3, 100)
         );
     }
 
@@ -495,7 +591,7 @@ mod tests {
         let (at, to) = ends(12, 13);
         let third = SocketAddr::new(IpAddr::from([127, 79, 0, 14]), at.port());
         let peers = [(NodeId(2), to), (NodeId(3), third)];
-        let (_ear, voice) = open(at, &peers).expect("loopback addresses");
+        let (_ear, voice) = open(member(1), at, &peers).expect("loopback addresses");
         assert!(voice.send(None, b"to both, of whom nobody listens yet"));
         // The system tells of that now; what is sent leaves all the same.
         assert!(voice.send(None, b"again") && voice.send(Some(NodeId(3)), b"to one"));
@@ -510,7 +606,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_without_peers_has_nobody_to_wait_for() {
         let (at, _) = ends(15, 15);
-        let (_ear, voice) = open(at, &[]).expect("a loopback address");
+        let (_ear, voice) = open(member(1), at, &[]).expect("a loopback address");
         assert!(voice.send(None, b"heartbeat"), "its lease runs from here");
         assert!(!voice.send(Some(NodeId(2)), b"to nobody"));
     }
@@ -532,13 +628,67 @@ mod tests {
         for _ in 0..10 {
             stranger.send_to(b"hello", at).expect("sent");
         }
-        until(&mut ear, |c| of(&c.stray), 10).await;
+        until(&mut ear, TransportCounters::stray, 10).await;
         // The peer's own address with another port is a stranger, too.
         let other = std::net::UdpSocket::bind("127.79.0.6:0").expect("loopback has room");
         other.send_to(b"hello", at).expect("sent");
-        until(&mut ear, |c| of(&c.stray), 11).await;
-        assert!(voice.send(None, b"of a peer"));
-        assert_eq!(frames(&mut ear, 1).await, [b"of a peer"]);
+        until(&mut ear, TransportCounters::stray, 11).await;
+        let frame = frame_of(2, 1, 80);
+        assert!(voice.send(None, &frame));
+        assert_eq!(frames(&mut ear, 1).await, [frame]);
+        assert_eq!(ear.counters.udp_dropped(), 0);
+    }
+
+    /// From the very socket of the peer comes garbage, between its frames: each of these comes, all else is counted.
+    #[tokio::test]
+    async fn garbage_from_a_peers_own_address_is_counted_and_keeps_no_frame_out() {
+        let ((mut ear, _), (_ear, voice), _) = pair(16, 17);
+        let (mut dropped, mut damaged) = (0, 0);
+        let mut sent = Vec::new();
+        for number in 0..100 {
+            let frame = frame_of(2, number, 80 + number as usize);
+            let mut whole = frame.clone();
+            whole.extend(voice.peers[0].there.check(&frame));
+            let out = |datagram: &[u8]| {
+                voice.peers[0].out.send(datagram).expect("sent");
+            };
+            // Another life of the sender, another number, another check; and the whole for another node.
+            for at in [16, 23, 24, whole.len() - 1] {
+                let mut other = whole.clone();
+                other[at] ^= 1 << (number % 8);
+                out(&other);
+                damaged += 1;
+            }
+            let mut other = frame.clone();
+            other.extend(voice.peers[0].here.check(&frame));
+            out(&other);
+            damaged += 1;
+            // Cut, without its check, of another cluster or sender, and what is no frame at all.
+            let mut garbage = vec![
+                whole[..20].to_vec(),
+                frame.clone(),
+                Vec::new(),
+                vec![number as u8; 1400],
+            ];
+            for at in [4, 8] {
+                let mut other = whole.clone();
+                other[at] ^= 0x10;
+                garbage.push(other);
+            }
+            for datagram in garbage {
+                out(&datagram);
+                dropped += 1;
+            }
+            assert!(voice.send(None, &frame));
+            sent.push(frame);
+        }
+        assert_eq!(frames(&mut ear, sent.len()).await, sent);
+        until(&mut ear, |c| of(&c.udp_damaged), damaged).await;
+        until(&mut ear, TransportCounters::udp_dropped, dropped).await;
+        let counters = Arc::clone(&ear.counters);
+        assert_eq!(of(&counters.udp_damaged), damaged);
+        assert_eq!((counters.udp_dropped(), counters.stray()), (dropped, 0));
+        assert_eq!(of(&counters.udp_in), 100);
     }
 
     #[tokio::test]
@@ -572,14 +722,14 @@ mod tests {
     async fn a_taken_address_and_a_foreign_one_are_refused_with_a_remedy() {
         let (at, to) = ends(10, 11);
         let udp = std::net::UdpSocket::bind(at).expect("free");
-        let refused = |own| open(own, &[(NodeId(2), to)]).err().expect("refused");
+        let refused = |own| open(member(1), own, &[(NodeId(2), to)]).err().expect("refused");
         let why = refused(at);
         assert!(
             why.message.contains(&at.to_string()) && why.help.contains("another program"),
             "{why:?}"
         );
         drop(udp);
-        let _node = open(at, &[(NodeId(2), to)]).expect("free again");
+        let _node = open(member(1), at, &[(NodeId(2), to)]).expect("free again");
         assert!(refused(at).help.contains("maybe another evenkeel"));
         let why = refused("192.0.2.1:4790".parse().expect("an address"));
         assert!(why.help.contains("no interface of this machine"), "{why:?}");

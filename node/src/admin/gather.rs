@@ -648,14 +648,16 @@ pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 6] {
     ]
 }
 
-pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 10] {
+pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 12] {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     [
         ("udp-out", load(&c.udp_out)),
         ("udp-in", load(&c.udp_in)),
         ("udp-full", load(&c.udp_full)),
         ("udp-failed", load(&c.udp_failed)),
-        ("stray", load(&c.stray)),
+        ("udp-damaged", load(&c.udp_damaged)),
+        ("udp-dropped", c.udp_dropped()),
+        ("stray", c.stray()),
         ("bulk-out", load(&c.bulk_out)),
         ("bulk-in", load(&c.bulk_in)),
         ("bulk-full", load(&c.bulk_full)),

@@ -220,7 +220,11 @@ impl Node {
             let peers = cluster.nodes.iter().filter(|n| n.id != cluster.config.id);
             let peers: Vec<_> = peers.map(|n| (n.id, n.sync)).collect();
             let _entered = runtime.enter();
-            crate::transport::open(own, &peers).expect("an address of the test's own")
+            let me = crate::transport::Member {
+                cluster: cluster.config.cluster,
+                node: cluster.config.id,
+            };
+            crate::transport::open(me, own, &peers).expect("an address of the test's own")
         });
         let counters = net.as_ref().map(|(_, voice)| Arc::clone(&voice.counters));
         let admin = bound
