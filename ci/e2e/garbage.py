@@ -5,8 +5,8 @@
 SOURCE is `own`, or the IPv4 address of another host: the datagrams then come from there and from the same port.
 
 Datagrams are random bytes of 1 to 1,400, random bytes behind the beginning of a frame, and cut or altered copies of
-frames that are given in hexadecimal. Says when it begins, and how many were sent, at the end or at SIGTERM. The seed is
-fixed: every run sends the same.
+frames that are given in hexadecimal. Says when it begins, when 10,000 were sent, and how many were at the end or at SIGTERM. The
+seed is fixed: every run sends the same.
 """
 
 import random
@@ -53,6 +53,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
     print("sending", flush=True)
     began = time.monotonic()
+    enough = 10000
     while time.monotonic() < began + seconds and not stopped:
         for datagram in made:
             try:
@@ -60,6 +61,9 @@ def main():
                 sent += 1
             except OSError:
                 refused += 1
+        if enough and sent >= enough:
+            print("enough", flush=True)
+            enough = 0
     print(f"sent {sent} refused {refused} in {time.monotonic() - began:.1f} s")
 
 
