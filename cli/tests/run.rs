@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -268,7 +269,9 @@ local_addresses = ["192.0.2.20"]
 #[test]
 fn root_is_dropped_and_what_is_needed_is_kept() {
     let folder = Folder::new("drop");
-    let Some(daemon) = Daemon::start(&folder.config(LOOPBACK, "user = \"nobody\"")) else {
+    let daemon = format!("user = \"nobody\"\nstate = \"{}/state\"", folder.0.display());
+    let config = folder.config(LOOPBACK, &daemon);
+    let Some(daemon) = Daemon::start(&config) else {
         return;
     };
     let status = |name: &str| -> Vec<String> {
@@ -305,8 +308,19 @@ fn root_is_dropped_and_what_is_needed_is_kept() {
         );
     }
     assert!(status("NoNewPrivs:").iter().all(|n| n == "1"));
+    // What is the daemon's alone is that user's. The directory of the socket has the config in it.
+    let owner = |name: &str| fs::metadata(folder.0.join(name)).expect("it is there").uid();
+    for name in ["ctl.sock", "ctl.sock.lock", "state", "state/incarnation"] {
+        assert_eq!(owner(name), 65534, "{name}");
+    }
+    assert_eq!(owner(""), 0);
     daemon.signal("-TERM");
     assert_eq!(daemon.ends().0, Some(0));
+    // All that does not hinder root at another start.
+    let again = Daemon::start(&config).expect("as before");
+    assert_eq!(owner("state/incarnation"), 65534);
+    again.signal("-TERM");
+    assert_eq!(again.ends().0, Some(0));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tracing::{error, info};
 
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
 use crate::health::{CheckSpec, Checks};
-use crate::identity::{Lock, incarnation};
+use crate::identity::{Lock, belongings, incarnation};
 use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
@@ -297,7 +297,7 @@ fn start<D: crate::io::station::Driver + Send + 'static>(
 ) -> Result<Vec<JoinHandle<()>>, Refusal> {
     // All that needs more is had by now.
     if let Some(user) = &config.daemon.user {
-        system::become_user(user)?;
+        system::become_user(user, belongings(&config.daemon))?;
     }
     let macs: Vec<[u8; 6]> = config.spec.ports.iter().map(|port| port.mac.0).collect();
     let wires = drivers

@@ -1,6 +1,8 @@
 //! What the daemon has to do with the system that it runs on: the user that it becomes, the service manager that it
 //! tells how it is, the cores of its threads.
 
+use std::os::unix::fs::lchown;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,12 +20,13 @@ use crate::{Refusal, refusal};
 /// What a daemon needs after its start: to send and receive frames on interfaces that come back, and to ping.
 const KEPT: CapabilitySet = CapabilitySet::NET_RAW;
 
-/// Becomes another user, for good, and keeps [`KEPT`] alone. Threads that are made later are that user too.
+/// Becomes another user, for good, and keeps [`KEPT`] alone. Threads that are made later are that user too, and
+/// `belongings` his: he may ask the daemon, remove its socket, and start it again.
 ///
 /// # Errors
 ///
-/// There is no such user, or this process may not become another one.
-pub(crate) fn become_user(name: &str) -> Result<(), Refusal> {
+/// There is no such user, or this process may not become another one, or give it anything.
+pub(crate) fn become_user(name: &str, belongings: impl IntoIterator<Item = PathBuf>) -> Result<(), Refusal> {
     let user = match User::from_name(name) {
         Ok(Some(user)) => user,
         Ok(None) => {
@@ -45,9 +48,13 @@ pub(crate) fn become_user(name: &str) -> Result<(), Refusal> {
     let refused = |what: &str, error: &dyn std::fmt::Display| {
         refusal(
             format!("cannot become the user {name}: {what}: {error}"),
-            "start as root, or without `user` of [daemon]",
+            "start as root (with CAP_CHOWN, CAP_SETUID and CAP_SETGID), or without `user` of [daemon]",
         )
     };
+    for path in belongings {
+        let given = lchown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+        given.map_err(|e| refused(&format!("giving it {}", path.display()), &e))?;
+    }
     set_keep_capabilities(true).map_err(|e| refused("keeping capabilities", &e))?;
     setgroups(&[user.gid]).map_err(|e| refused("its groups", &e))?;
     setgid(user.gid).map_err(|e| refused("its group", &e))?;
@@ -169,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_user_that_is_not_there_is_refused() {
-        let refused = become_user("no-such-user-of-evenkeel").expect_err("nobody");
+        let refused = become_user("no-such-user-of-evenkeel", []).expect_err("nobody");
         assert!(refused.message.contains("there is no user"), "{refused:?}");
     }
 }
