@@ -366,7 +366,17 @@ async fn send_bulk(
     counters: Arc<TransportCounters>,
 ) {
     let mut stream: Option<TcpStream> = None;
-    while let Some(frame) = frames.recv().await {
+    loop {
+        let frame = tokio::select! {
+            // In this order: a frame that is written after the end is lost.
+            biased;
+            () = over(&mut stream) => {
+                stream = None;
+                continue;
+            }
+            frame = frames.recv() => frame,
+        };
+        let Some(frame) = frame else { return };
         if stream.is_none() {
             stream = timeout(STEP_TIME, connect(own, peer))
                 .await
@@ -389,6 +399,17 @@ async fn send_bulk(
                 stream = None;
             }
         }
+    }
+}
+
+/// Until a connection is over: the peer, which says nothing on it, has closed it for being idle, or is gone.
+async fn over(stream: &mut Option<TcpStream>) {
+    match stream {
+        Some(stream) => {
+            // Whatever comes is no good.
+            let _ = stream.read(&mut [0; 1]).await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -487,6 +508,33 @@ mod tests {
             .expect("loopback has room")
             .port();
         (SocketAddr::new(host(a), port), SocketAddr::new(host(b), port))
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_peer_has_closed_takes_no_frame() {
+        let host = IpAddr::from([127, 79, 0, 90]);
+        let listener = TcpListener::bind((host, 0)).await.expect("loopback has room");
+        let peer = listener.local_addr().expect("bound");
+        let (frames, waiting) = mpsc::channel(4);
+        let counters = Arc::new(TransportCounters::default());
+        let sender = tokio::spawn(send_bulk(host, peer, waiting, Arc::clone(&counters)));
+        for n in 0..3u8 {
+            frames.send(vec![n; 5]).await.expect("it runs");
+            let told = timeout(Duration::from_secs(60), async {
+                let (mut stream, _) = listener.accept().await.expect("a new connection");
+                let mut frame = [0; 9];
+                stream.read_exact(&mut frame).await.expect("whole");
+                assert_eq!(frame, [5, 0, 0, 0, n, n, n, n, n]);
+                // As who is idle, or gone: the sender lets go of it, though it has nothing to send.
+                stream.shutdown().await.expect("open");
+                assert_eq!(stream.read(&mut frame).await.expect("closed in order"), 0);
+            });
+            told.await.expect("frame and end come");
+        }
+        drop(frames);
+        sender.await.expect("it ends");
+        assert_eq!(counters.bulk_out.load(Ordering::Relaxed), 3);
+        assert_eq!(counters.bulk_failed.load(Ordering::Relaxed), 0);
     }
 
     type Node = (Ear, Voice);
