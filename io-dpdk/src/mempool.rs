@@ -43,6 +43,7 @@ impl MempoolConfig {
 #[derive(Clone, Debug)]
 pub struct Mempool {
     pool: NonNull<RteMempool>,
+    name: Arc<str>,
     frame_count: u32,
     room_len: u16,
     _eal: Arc<EalInner>,
@@ -111,10 +112,16 @@ impl Mempool {
         eal.inner().add_pool(pool, name, frame_count);
         Ok(Mempool {
             pool,
+            name: name.into(),
             frame_count,
             room_len,
             _eal: Arc::clone(eal.inner()),
         })
+    }
+
+    /// Its name, which is unique in a process.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Frames of the pool in all.
@@ -122,7 +129,8 @@ impl Mempool {
         self.frame_count
     }
 
-    /// Frames that are home, those in threads' caches included. Exact only while nobody else uses the pool.
+    /// Frames that are home, those in threads' caches included. Any thread may ask: nobody waits for it, and it is exact
+    /// only while nobody else uses the pool.
     pub fn available(&self) -> u32 {
         // SAFETY: the pool lives as long as `_eal`.
         unsafe { dpdk_sys::ekd_pool_avail(self.pool.as_ptr()) }

@@ -18,6 +18,7 @@ use tracing::{error, info};
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
 use crate::health::{CheckSpec, Checks};
 use crate::identity::{Lock, belongings, incarnation};
+use crate::io::PoolLook;
 use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
@@ -91,7 +92,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
             "start with CAP_NET_RAW, or check by another `type` in [service.health]",
         )
     })?;
-    let threads = spawn(&config, workers, &lanes)?;
+    let mut threads = spawn(&config, workers, &lanes)?;
     // Only now, as the time for which it listens before it serves runs from here.
     let control = match make_control(&config, life, seed) {
         Ok(control) => control,
@@ -101,7 +102,8 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         }
     };
     let (asks, asked) = mpsc::channel(admin::ASK_COUNT);
-    let admin = looked_in.serve(&config, lanes.clone(), asks, counters);
+    let pools = threads.pools.take();
+    let admin = looked_in.serve(&config, lanes.clone(), asks, counters, pools);
     if let Err(error) = &admin {
         error!(%error, "cannot start the thread of the control socket: nobody can look in");
     }
@@ -194,6 +196,8 @@ pub(crate) fn make_worker(
 /// The threads of all workers, and what is to be ended after them.
 struct Threads {
     handles: Vec<JoinHandle<()>>,
+    /// For the admin thread, which ends before them.
+    pools: Option<PoolLook>,
     after: Option<Box<dyn FnOnce()>>,
 }
 
@@ -206,6 +210,8 @@ impl Threads {
                 error!("a worker ended by a fault of its own");
             }
         }
+        // What ends now is to be held by nobody.
+        drop(self.pools);
         if let Some(after) = self.after {
             after();
         }
@@ -249,7 +255,11 @@ fn spawn_pcap(
 ) -> Result<Threads, Refusal> {
     let wires = crate::io::pcap::open(devices, lanes)?;
     let handles = start(config, workers, wires, lanes)?;
-    Ok(Threads { handles, after: None })
+    Ok(Threads {
+        handles,
+        pools: None,
+        after: None,
+    })
 }
 
 #[cfg(not(feature = "libpcap"))]
@@ -269,9 +279,11 @@ fn spawn_dpdk(
 ) -> Result<Threads, Refusal> {
     let (wires, running) = crate::io::dpdk::open(config, devices, lanes)?;
     let handles = start(config, workers, wires, lanes)?;
+    let pools = running.pools();
     let after = Box::new(move || running.end());
     Ok(Threads {
         handles,
+        pools: Some(pools),
         after: Some(after),
     })
 }

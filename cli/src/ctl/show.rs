@@ -356,6 +356,7 @@ pub(super) fn stats(stats: &Stats) -> String {
         add(of(), "engine", &worker.counters);
         add(of(), "drops", &worker.drops);
         add(of(), "states", &worker.states);
+        add(of(), "table", &worker.table);
         add(of(), "sync", &worker.sync);
         add(of(), "lane", &worker.lane);
         add(of(), "io", &worker.io);
@@ -364,6 +365,7 @@ pub(super) fn stats(stats: &Stats) -> String {
     add("node".to_string(), "receiver", &stats.receiver);
     add("node".to_string(), "cluster", &stats.node);
     add("node".to_string(), "refused", &stats.admin);
+    add("node".to_string(), "buffers", &stats.buffers);
     let suppressed = Counts::from([("lines-suppressed".to_string(), stats.log_suppressed)]);
     add("node".to_string(), "log", &suppressed);
     let silent: Vec<_> = stats.workers.iter().filter(|w| !w.answered).collect();

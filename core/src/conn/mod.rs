@@ -10,7 +10,7 @@ mod tests;
 
 pub use index::{Bucket, WAYS};
 pub use slots::{SLOT_COUNT, SlotChunk};
-pub use table::{ConnTable, HeapMemory, MemorySource, TableFull, TableMemory, TableSizes};
+pub use table::{ConnTable, HeapMemory, MemorySource, TableFull, TableMemory, TableSizes, TableUse};
 
 pub(crate) use index::Candidates;
 pub(crate) use slab::Slab;

@@ -14,7 +14,7 @@ use crate::memory::Region;
 /// Slots: a slot lies in one bucket for any number of buckets up to 256.
 pub const SLOT_COUNT: usize = 4096;
 
-const CHUNK_LEN: usize = 15;
+pub(super) const CHUNK_LEN: usize = 15;
 
 /// Part of a slot.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -43,6 +43,8 @@ pub(crate) struct Slots {
     chunks: Region<SlotChunk>,
     free: u32,
     fresh: u32,
+    /// Chunks that are in slots.
+    used: u32,
 }
 
 impl Slots {
@@ -58,6 +60,7 @@ impl Slots {
             chunks,
             free: 0,
             fresh: 0,
+            used: 0,
         }
     }
 
@@ -96,6 +99,7 @@ impl Slots {
             };
             self.chunks[first].next = self.free;
             self.free = first as u32 + 1;
+            self.used -= 1;
         }
         if place == last_place {
             return None;
@@ -167,7 +171,13 @@ impl Slots {
         })
     }
 
+    /// Chunks that slots have at present.
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.used as usize
+    }
+
     fn take_chunk(&mut self) -> u32 {
+        self.used += 1;
         if self.free == 0 {
             self.fresh += 1;
             return self.fresh - 1;
@@ -215,6 +225,8 @@ mod tests {
                     want.sort_unstable();
                     prop_assert_eq!(have, want);
                 }
+                let chunks: usize = (0..3).map(|slot| slots.len(slot).div_ceil(CHUNK_LEN)).sum();
+                prop_assert_eq!(slots.chunk_count(), chunks);
             }
         }
     }

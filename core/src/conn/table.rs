@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use bytemuck::{Pod, Zeroable};
 
 use super::index::{Index, WAYS};
-use super::slots::Slots;
+use super::slots::{CHUNK_LEN, Slots};
 use super::{
     Bucket, CONN_COUNT_MAX, Candidates, Conn4, Conn6, ConnExt, ConnId, ConnInit, ConnMeta, ConnRef, ConnView,
     Hint, SLOT_COUNT, Slab, SlotChunk, TOMB, flag, narrow, wide,
@@ -123,6 +123,21 @@ impl TableMemory {
     }
 }
 
+/// What of a table is in use. An empty one, without tombstones, uses nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// Places of conns with both sides IPv4, and of their tombstones.
+    pub v4: usize,
+    /// Places of all others.
+    pub v6: usize,
+    /// Places of rarer state.
+    pub exts: usize,
+    /// Timers that are armed: one a conn.
+    pub timers: usize,
+    /// Chunks of the lists by slot.
+    pub slot_chunks: usize,
+}
+
 /// Why a conn cannot be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFull {
@@ -203,6 +218,17 @@ impl ConnTable {
     /// Places of the index.
     pub fn index_capacity(&self) -> usize {
         self.index.capacity()
+    }
+
+    /// What of it is in use, beside the index. A few numbers are read.
+    pub fn in_use(&self) -> TableUse {
+        TableUse {
+            v4: self.v4.len(),
+            v6: self.v6.len(),
+            exts: self.exts.len(),
+            timers: self.wheel.len(),
+            slot_chunks: self.slots.chunk_count(),
+        }
     }
 
     /// Sizes that it was made with.
@@ -753,6 +779,11 @@ impl ConnTable {
         assert_eq!(self.index.len(), 2 * self.len(), "two entries a conn");
         assert_eq!(self.wheel.len(), self.len(), "every conn is armed");
         assert_eq!(self.iter().count(), self.len(), "every conn is in its slot");
+        let with_ext = self.iter().filter(|v| self.ext(v.id).is_some()).count();
+        assert_eq!(self.exts.len(), with_ext, "rarer state is some conn's");
+        let slots = 0..SLOT_COUNT as u16;
+        let chunks: usize = slots.map(|slot| self.slots.len(slot).div_ceil(CHUNK_LEN)).sum();
+        assert_eq!(self.slots.chunk_count(), chunks, "every chunk is some slot's");
         for view in self.iter() {
             for (tuple, direction) in [
                 (view.init.inbound(), Direction::Inbound),

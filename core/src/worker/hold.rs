@@ -279,6 +279,11 @@ impl Hold {
         self.waiting.pop_front()
     }
 
+    /// Frames in its places: those that wait, and those that are to be sent.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.ready.len()
+    }
+
     /// When the first frame's time is up.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let first = self.waiting.front()?;

@@ -184,6 +184,11 @@ impl Worker {
         &self.table
     }
 
+    /// Frames that wait for a neighbour, or have got one and are to be sent.
+    pub fn held_count(&self) -> usize {
+        self.hold.as_ref().map_or(0, |hold| hold.len())
+    }
+
     /// What it serves.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

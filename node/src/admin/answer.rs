@@ -262,6 +262,8 @@ pub struct Stats {
     pub node: Counts,
     /// Connections to this socket and to `/metrics` that were refused for want of room.
     pub admin: Counts,
+    /// Frame buffers in use, by pool, where the driver has pools.
+    pub buffers: Counts,
     /// Lines of the log that were left out.
     pub log_suppressed: u64,
 }
@@ -281,6 +283,8 @@ pub struct WorkerStats {
     pub drops: Counts,
     /// Conns at present, by state.
     pub states: Counts,
+    /// What of its table is in use, and frames that wait for neighbours, at present.
+    pub table: Counts,
     /// Replication.
     pub sync: Counts,
     /// Rings between it and the control side.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Clock};
 
 use evenkeel_control::Config;
 use evenkeel_core::cluster::{Alarm, NodeCounters, NodeId, PeerReport, Role};
-use evenkeel_core::conn::TableSizes;
+use evenkeel_core::conn::{TableSizes, TableUse};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{Replicate, ServiceId, Snapshot};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::answer::*;
 use super::ask::{self, Ask, ClusterView, ControlView, ServiceView, Silence};
 use super::conns::{ConnQuery, Filter, Found, Looker, Place, limit};
+use crate::io::{PoolLook, PoolView};
 use crate::lane::{IoCounts, Lane};
 use crate::telling::Names;
 use crate::transport::TransportCounters;
@@ -65,6 +66,8 @@ pub(super) struct WorkerView {
     pub(super) conns: usize,
     pub(super) tombs: usize,
     pub(super) index: [usize; 2],
+    pub(super) in_use: TableUse,
+    pub(super) held: usize,
     pub(super) sizes: TableSizes,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) io: IoCounts,
@@ -83,6 +86,8 @@ pub(super) struct Known {
     pub(super) lanes: Vec<Arc<Lane>>,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) transport: Option<Arc<TransportCounters>>,
+    /// The driver's pools of buffers, if it has some.
+    pub(super) pools: Option<PoolLook>,
     pub(super) counters: AdminCounters,
     /// So long a thread's answer is waited for.
     pub(super) within: Duration,
@@ -115,6 +120,10 @@ pub(super) fn not_ready(control: Option<&ControlView>) -> Option<&'static str> {
 }
 
 impl Known {
+    pub(super) fn pools(&self) -> Vec<PoolView> {
+        self.pools.as_ref().map_or_else(Vec::new, |look| look())
+    }
+
     /// What the control side knows.
     pub(super) async fn control(&self) -> Result<ControlView, Silence> {
         ask::control(&self.asks, self.within, Ask::View).await
@@ -439,6 +448,7 @@ impl Known {
                 .flat_map(|c| named(&node_counts(&c.counters)))
                 .collect(),
             admin: named(&self.admin_counts()).collect(),
+            buffers: self.pools().into_iter().map(|p| (p.name, p.in_use)).collect(),
             log_suppressed: crate::log::suppressed(),
         }
     }
@@ -460,6 +470,8 @@ async fn look(lane: &Lane, within: Duration) -> Option<WorkerView> {
             conns: table.len(),
             tombs: table.tomb_count(),
             index: [table.index_len(), table.index_capacity()],
+            in_use: table.in_use(),
+            held: seen.worker.held_count(),
             sizes: table.sizes(),
             snapshot: Arc::clone(seen.worker.snapshot()),
             io: seen.io,
@@ -514,6 +526,7 @@ fn worker_stats(id: u8, view: Option<&WorkerView>, lane: &Lane) -> WorkerStats {
             .into_iter()
             .flat_map(|c| named(&state_counts(c)))
             .collect(),
+        table: view.into_iter().flat_map(|v| named(&table_counts(v))).collect(),
         sync: counters
             .into_iter()
             .flat_map(|c| named(&sync_counts(c)))
@@ -624,6 +637,27 @@ pub(super) fn drop_counts(c: &Counters) -> Vec<(&'static str, u64)> {
 pub(super) fn state_counts(c: &Counters) -> Vec<(&'static str, u64)> {
     let all = ConnState::ALL.iter().zip(&c.by_state);
     all.map(|(state, n)| (state.name(), *n)).collect()
+}
+
+/// What of a worker's table is in use, and what waits with it.
+pub(super) fn table_counts(view: &WorkerView) -> [(&'static str, u64); 8] {
+    let TableUse {
+        v4,
+        v6,
+        exts,
+        timers,
+        slot_chunks,
+    } = view.in_use;
+    [
+        ("v4-places", v4 as u64),
+        ("v6-places", v6 as u64),
+        ("ext-places", exts as u64),
+        ("timers", timers as u64),
+        ("slot-chunks", slot_chunks as u64),
+        ("index-entries", view.index[0] as u64),
+        ("tombstones", view.tombs as u64),
+        ("held", view.held as u64),
+    ]
 }
 
 pub(super) fn sync_counts(c: &Counters) -> Vec<(&'static str, u64)> {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use evenkeel_core::cluster::Role;
+use evenkeel_core::conn::TableUse;
 use evenkeel_core::stats::Counters;
 use evenkeel_core::sync::Readiness;
 use prometheus_client::collector::Collector;
@@ -154,6 +155,18 @@ fn page(known: &Known, gathered: &Gathered, seconds: f64) -> Page {
     );
     workers(&mut page, known, gathered);
     cluster(&mut page, known, gathered);
+    let pools = known.pools();
+    let pool = |name: &str| vec![("pool", name.to_string())];
+    page.gauges(
+        "buffers",
+        "Frame buffers in use, wherever: in a driver, a ring, a worker.",
+        pools.iter().map(|p| (pool(&p.name), p.in_use as f64)),
+    );
+    page.gauges(
+        "buffer_capacity",
+        "Frame buffers that there are.",
+        pools.iter().map(|p| (pool(&p.name), p.capacity as f64)),
+    );
     page.counters(
         "admin_connections_refused",
         "Connections to the control socket and to this listener that were closed, as there were too many.",
@@ -308,6 +321,31 @@ fn workers(page: &mut Page, known: &Known, gathered: &Gathered) {
         "tombstones",
         "Closed conns that are kept until all nodes know.",
         views().map(|(n, view)| (worker(n), view.tombs as f64)),
+    );
+    page.gauges(
+        "table_places",
+        "Places of the table in use: of conns and tombstones by slab, of rarer state, timers, chunks of slots.",
+        views().flat_map(|(n, view)| {
+            let TableUse {
+                v4,
+                v6,
+                exts,
+                timers,
+                slot_chunks,
+            } = view.in_use;
+            [
+                (with(n, "part", "v4"), v4 as f64),
+                (with(n, "part", "v6"), v6 as f64),
+                (with(n, "part", "ext"), exts as f64),
+                (with(n, "part", "timer"), timers as f64),
+                (with(n, "part", "slot-chunk"), slot_chunks as f64),
+            ]
+        }),
+    );
+    page.gauges(
+        "held_packets",
+        "Frames that wait for a neighbour.",
+        views().map(|(n, view)| (worker(n), view.held as f64)),
     );
     page.gauges(
         "index_entries",

@@ -37,6 +37,7 @@ pub use conns::ConnQuery;
 
 pub(crate) use ask::{ASK_COUNT, Ask, ControlView, able, services};
 
+use crate::io::PoolLook;
 use crate::lane::Lane;
 use crate::transport::TransportCounters;
 use crate::{Refusal, refusal};
@@ -147,8 +148,9 @@ impl Bound {
         lanes: Vec<Arc<Lane>>,
         asks: mpsc::Sender<Ask>,
         transport: Option<Arc<TransportCounters>>,
+        pools: Option<PoolLook>,
     ) -> io::Result<Admin> {
-        self.serve_within(config, lanes, asks, transport, ask::ANSWER_TIME)
+        self.serve_within(config, lanes, asks, transport, pools, ask::ANSWER_TIME)
     }
 
     fn serve_within(
@@ -157,6 +159,7 @@ impl Bound {
         lanes: Vec<Arc<Lane>>,
         asks: mpsc::Sender<Ask>,
         transport: Option<Arc<TransportCounters>>,
+        pools: Option<PoolLook>,
         within: Duration,
     ) -> io::Result<Admin> {
         let known = Arc::new(Known {
@@ -164,6 +167,7 @@ impl Bound {
             lanes,
             asks,
             transport,
+            pools,
             counters: Default::default(),
             within,
         });

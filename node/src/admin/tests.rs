@@ -20,6 +20,7 @@ use super::conns::{Filter, Glance, LOOK_CONN_COUNT, Looker, Place};
 use super::*;
 use crate::control::{ControlSide, Parts, Signals};
 use crate::health::{CheckSpec, Checks};
+use crate::io::PoolView;
 use crate::lane::ControlBell;
 use crate::system::Manager;
 use crate::telling::Names;
@@ -163,6 +164,16 @@ impl Wires for Memory {
     }
 }
 
+/// As of a driver that has 3 of 512 buffers in its hands.
+fn pools() -> PoolLook {
+    let pool = PoolView {
+        name: "frames-0".to_string(),
+        capacity: 512,
+        in_use: 3,
+    };
+    Box::new(move || vec![pool.clone()])
+}
+
 /// What runs in a test, until it is dropped.
 struct Node {
     lanes: Vec<Arc<Lane>>,
@@ -228,7 +239,7 @@ impl Node {
         });
         let counters = net.as_ref().map(|(_, voice)| Arc::clone(&voice.counters));
         let admin = bound
-            .serve_within(&config, lanes.clone(), asks, counters, within)
+            .serve_within(&config, lanes.clone(), asks, counters, Some(pools()), within)
             .expect("a thread");
         let (stop, stopped) = oneshot::channel();
         let ours = lanes.clone();
@@ -859,6 +870,19 @@ fn the_metrics_page_has_what_the_docs_say_and_no_more() {
     );
     assert!(page.contains("evenkeel_server_weight{service=\"dns\",server=\"10.0.0.11:53\"} 1.0"));
     assert!(page.contains("evenkeel_peer_up{peer=\"lb2\"} 0.0"));
+    assert!(page.contains("evenkeel_buffers{pool=\"frames-0\"} 3.0"));
+    assert!(page.contains("evenkeel_buffer_capacity{pool=\"frames-0\"} 512.0"));
+    assert!(page.contains("evenkeel_held_packets{worker=\"0\"} 0.0"));
+    // One conn.
+    for (part, count) in [("v4", 1), ("v6", 0), ("ext", 0), ("timer", 1), ("slot-chunk", 1)] {
+        let line = format!("evenkeel_table_places{{worker=\"0\",part=\"{part}\"}} {count}.0");
+        assert!(page.contains(&line), "{line}");
+    }
+    let stats: Stats = node.read("/v1/stats");
+    assert_eq!(stats.buffers["frames-0"], 3);
+    let table = &stats.workers[0].table;
+    assert_eq!((table["v4-places"], table["timers"], table["held"]), (1, 1, 0));
+    assert_eq!((table["index-entries"], table["tombstones"]), (2, 0));
     assert!(page.contains("evenkeel_worker_up{worker=\"0\"} 1.0"));
     let docs = include_str!("../../../docs/ctl.md");
     let told: BTreeSet<&str> = docs

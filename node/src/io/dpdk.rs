@@ -6,12 +6,13 @@ use std::time::Duration;
 use evenkeel_control::Config;
 use evenkeel_core::port::PortId;
 use evenkeel_io_dpdk::{
-    DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard, Memory,
+    DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard, Memory, Mempool,
     MempoolConfig, TapConfig,
 };
 use tracing::{error, info, warn};
 
 use crate::io::station::Driver;
+use crate::io::{PoolLook, PoolView};
 use crate::lane::{IoCounts, Lane, io_counts};
 use crate::{Refusal, refusal};
 
@@ -192,6 +193,20 @@ fn frames(devices: &Devices) -> u32 {
 }
 
 impl Running {
+    /// Looks at its pools; to be dropped before it is ended.
+    pub(crate) fn pools(&self) -> PoolLook {
+        let control = self.devices.control().clone();
+        Box::new(move || {
+            let pools = control.pools().iter();
+            let view = |pool: &Mempool| PoolView {
+                name: pool.name().to_string(),
+                capacity: pool.frame_count().into(),
+                in_use: pool.frame_count().saturating_sub(pool.available()).into(),
+            };
+            pools.map(view).collect()
+        })
+    }
+
     /// Ends DPDK, once all workers have ended.
     pub(crate) fn end(self) {
         let Running {
