@@ -371,23 +371,36 @@ fn workers_are_pinned_to_their_cores() {
     let Some(daemon) = Daemon::start(&config) else {
         return;
     };
-    // The thread pins itself as it begins, which may be after the node says that it runs.
-    let pinned = || {
-        fs::read_dir(format!("/proc/{}/task", daemon.child.id()))
-            .expect("it runs")
-            .any(|task| {
-                let path = task.expect("a thread").path();
-                let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-                let status = fs::read_to_string(path.join("status")).unwrap_or_default();
-                let cores = status
-                    .lines()
-                    .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-                name.trim() == "worker-0" && cores.is_some_and(|cores| cores.trim() == first)
-            })
-    };
-    while !pinned() {
-        std::thread::yield_now();
-    }
+    // The thread pins itself before its first turn, and that may come after the node says that it runs.
+    let ctl = folder.0.join("ctl.sock");
+    let answered = (0..60).any(|_| {
+        let asked = support::command(&["ctl", "--socket", support::text(&ctl), "status", "--json"]).output();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = asked.expect("it runs");
+        assert!(
+            status.success(),
+            "nobody answers: {}",
+            String::from_utf8_lossy(&stderr)
+        );
+        // It is waited for, a second each time.
+        String::from_utf8_lossy(&stdout).contains("\"answered\":true")
+    });
+    assert!(answered, "the worker turns");
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.child.id())).expect("it runs");
+    let cores: Vec<String> = tasks
+        .map(|task| task.expect("a thread").path())
+        .filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "worker-0"))
+        .filter_map(|path| {
+            let status = fs::read_to_string(path.join("status")).ok()?;
+            let mut lines = status.lines();
+            let cores = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+            Some(cores.trim().to_owned())
+        })
+        .collect();
+    assert_eq!(cores, [first]);
     daemon.signal("-TERM");
     assert_eq!(daemon.ends().0, Some(0));
 }
