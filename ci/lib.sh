@@ -149,6 +149,21 @@ has_feature() {
     ' "$EK_ROOT/$1/Cargo.toml" 2>/dev/null
 }
 
+# node_binary DRIVER: builds the binary of the end-to-end tests, with DRIVER (pcap, dpdk, or any) and with whatever other
+# drivers can be built here, so that it is one build for all of them. NODE_BINARY is its path. Ends the step as skipped
+# where the libraries of DRIVER cannot be installed.
+node_binary() {
+    local features=libpcap
+    apt_need libpcap-dev || skip "libpcap-dev cannot be installed"
+    if [ "$1" != pcap ] && ! apt_need libdpdk-dev dpdk-dev dpdk pkg-config; then
+        [ "$1" != dpdk ] || skip "libdpdk-dev cannot be installed"
+    fi
+    ! pkg-config --exists libdpdk 2>/dev/null || features=libpcap,dpdk
+    (cd "$EK_ROOT" && cargo build -q --release -p evenkeel-cli --features $features) || die "evenkeel does not build"
+    # shellcheck disable=SC2034 # for those who call
+    NODE_BINARY=${CARGO_TARGET_DIR:-$EK_ROOT/target}/release/evenkeel NODE_FEATURES=$features
+}
+
 # run_tests ARGUMENT..: runs tests with nextest if there is one, else with cargo test, and says
 # `@count`. A test that prints a line `SKIP: reason` is counted as skipped, an `#[ignore]`d one too.
 # Arguments are those of `cargo test` that both understand (-p, --workspace, --features, ..), and

@@ -110,16 +110,9 @@ e2e_begin() {
 
 # The evenkeel under test, as $EK_BIN: a copy, so that another build does not change it meanwhile.
 e2e_binary() {
-    local features=libpcap
     if [ -z "${EK_BIN:-}" ]; then
-        apt_need libpcap-dev || skip "libpcap-dev cannot be installed"
-        if [ "$EK_DRIVER" = dpdk ]; then
-            apt_need libdpdk-dev dpdk-dev dpdk pkg-config || skip "libdpdk-dev cannot be installed"
-        fi
-        # One build for all tests, where that is possible.
-        ! pkg-config --exists libdpdk 2>/dev/null || features=libpcap,dpdk
-        (cd "$EK_ROOT" && cargo build -q --release -p evenkeel-cli --features $features) || die "evenkeel does not build"
-        EK_BIN=${CARGO_TARGET_DIR:-$EK_ROOT/target}/release/evenkeel
+        node_binary "$EK_DRIVER"
+        EK_BIN=$NODE_BINARY
     fi
     cp "$EK_BIN" "$E2E/evenkeel" || die "there is no evenkeel at $EK_BIN"
     EK_BIN=$E2E/evenkeel
