@@ -149,7 +149,9 @@ nothing_left() {
     for name in "${!PID[@]}"; do
         [ ! -d "/proc/${PID[$name]}" ] || { say "left behind: process ${PID[$name]}, $name" && left=1; }
     done
-    found=$(pgrep -f -- "$E2E/" || true)
+    local all=(/proc/[0-9]*/cmdline)
+    # By standard input: it would find its own words.
+    found=$(grep -lasF --file=- "${all[@]}" <<<"$E2E/" || true)
     [ -z "$found" ] || { say "left behind: processes with files in $E2E: $found" && left=1; }
     found=$(grep -F "$E2E" /proc/self/mounts || true)
     [ -z "$found" ] || { say "left behind: mounts $found" && left=1; }
@@ -167,10 +169,14 @@ inside() { ip netns exec "$NS-$1" "${@:2}"; }
 # start NAME NAMESPACE COMMAND..: in the background; it dies with this script, even if that is killed. `ip netns exec`,
 # nice and setpriv become the command, so that the id is that of the command.
 start() {
-    local name=$1 ns=$2
+    local name=$1 ns=$2 fd
     shift 2
     [ ! -e "$E2E/$name.log" ] || cat "$E2E/$name.log" >>"$E2E/$name.before.log"
-    ip netns exec "$NS-$ns" nice -n "${NICE:-0}" setpriv --pdeathsig KILL "$@" >"$E2E/$name.log" 2>&1 </dev/null &
+    (
+        # What this script has open is not the command's.
+        for fd in "$NEVER" "${IN[@]}" "${OUT[@]}"; do exec {fd}>&-; done
+        exec ip netns exec "$NS-$ns" nice -n "${NICE:-0}" setpriv --pdeathsig KILL "$@"
+    ) >"$E2E/$name.log" 2>&1 </dev/null &
     PID[$name]=$!
 }
 alive() { [ -n "${PID[$1]:-}" ] && kill -0 "${PID[$1]}" 2>/dev/null; }
