@@ -80,7 +80,7 @@ impl Names {
                 self.node(n)
             ),
             A::OneWay(n) => format!("{} does not hear this node: check the sync network", self.node(n)),
-            A::Unheard(n) => format!("{} is heard by others and not here: check the sync network", self.node(n)),
+            A::Unheard(n) => format!("{} is alive, and not heard on the sync network: check it", self.node(n)),
             A::OutOfSync(p) => format!("{} is too far behind to be waited for", self.peer(p)),
             A::Lagging => "this node is too far behind".to_owned(),
             A::Incomplete => "sessions of a live node are missing here: raise `conns_v4` and `conns_v6` of [table]".to_owned(),

@@ -375,7 +375,11 @@ impl NodeCore {
                 });
                 // Of one that has died the others will not speak for long.
                 let lasts = self.dead_at(p) + time <= now;
-                (p.id, lasts && id.is_some_and(|id| self.is_heard_by_others(id)))
+                let heard_by_others = lasts && id.is_some_and(|id| self.is_heard_by_others(id));
+                // Its advertisements alone keep it alive here, and what it tells is lost.
+                let heard = p.heard_at.max(Some(self.listening_since));
+                let silent = p.up && heard.is_some_and(|at| at + time + time <= now);
+                (p.id, heard_by_others || silent)
             })
             .collect();
         for (node, unheard) in unheard {

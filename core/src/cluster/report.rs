@@ -56,7 +56,8 @@ pub enum Alarm {
     SharesDiffer(NodeId),
     /// A peer that is heard does not hear this node.
     OneWay(NodeId),
-    /// This node does not hear a peer that others hear: it is not dead, and keeps what it holds.
+    /// This node does not hear a peer on the sync network that others hear, or whose advertisements come: it is not dead, and
+    /// keeps what it holds; but what it tells of its sessions is lost here.
     Unheard(NodeId),
     /// A peer is too far behind to be waited for.
     OutOfSync(PeerId),

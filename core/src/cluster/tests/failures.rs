@@ -119,6 +119,21 @@ fn adopters_with_different_views_end_as_one() {
     net.assert_settled();
 }
 
+/// The sync network is cut, and the master's advertisements come: it is not dead, but nothing that it tells comes here.
+#[test]
+fn a_master_whose_advertisements_alone_are_heard_is_an_alarm() {
+    let mut net = Net::ready(2);
+    assert_eq!(net.masters(), [1]);
+    net.cut(1, 2, true, false);
+    net.run(2_000);
+    assert_eq!(net.masters(), [1], "it is not dead");
+    assert!(net.core(2).alarms().eq([Alarm::Unheard(NodeId(1))]));
+    net.heal();
+    net.run(500);
+    assert_eq!(net.core(2).alarms().count(), 0);
+    net.assert_settled();
+}
+
 /// 1 and 3 do not hear each other, and 2 hears both: nobody is dead, nothing changes hands.
 #[test]
 fn two_that_a_third_one_hears_do_not_take_from_each_other() {
