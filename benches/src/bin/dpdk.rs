@@ -21,7 +21,7 @@ Runs bursts of 32 through DPDK: net_ring, the engine, net_null; one worker, Full
 random. Prints medians in nanoseconds a packet, drivers included, beside an echo (receive, swap the MAC addresses, send) on the
 same ports in the same run. Frames are made by this process and put into the ring before a burst is timed.
 
-    dpdk [--flows 2900,100k,1m] [--batches N] [--bursts N] [--connections N] [--json]
+    dpdk [--flows 2900,100k,1m] [--batches N] [--bursts N] [--connections N] [--json] [--check]
 
     --flows        established flows in the table
     --batches      batches of each side (101)
@@ -29,12 +29,17 @@ same ports in the same run. Frames are made by this process and put into the rin
     --connections  short TCP connections of 6 packets, opened at 1 M a second of the engine's clock after 7.5 M that
                    fill the table as this rate would (500k; 0: none)
     --json         one object on standard output
+    --check        exit code 1 if a goal was missed: 60, 80 and 95 ns a packet, and 1 M short connections a second
 
-Exit code: 0, 1 packets were lost, 2 a wrong call, 3 DPDK or memory cannot be had.
+Exit code: 0, 1 packets were lost (or see --check), 2 a wrong call, 3 DPDK or memory cannot be had.
 ";
 
 /// Connections that are open, or in TIME_WAIT for 7 s, at a rate of 1 M a second.
 const OPEN_CONNECTIONS: u32 = 7_500_000;
+/// Flows, and the nanoseconds a packet that they are to take at most.
+const GOALS: [(u32, f64); 3] = [(2_900, 60.0), (100_000, 80.0), (1_000_000, 95.0)];
+/// Nanoseconds that a short connection is to take at most: 1 M a second.
+const CONNECTION_GOAL: f64 = 1000.0;
 /// Time between two connections at that rate.
 const CONNECTION_INTERVAL: Duration = Duration::from_micros(1);
 
@@ -44,6 +49,7 @@ struct Options {
     bursts: usize,
     connections: u32,
     json: bool,
+    check: bool,
 }
 
 fn options() -> Result<Options, String> {
@@ -53,6 +59,7 @@ fn options() -> Result<Options, String> {
         bursts: 128,
         connections: 500_000,
         json: false,
+        check: false,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -60,6 +67,7 @@ fn options() -> Result<Options, String> {
         let number = |text: String| text.parse::<usize>().map_err(|e| format!("{arg} {text}: {e}"));
         match arg.as_str() {
             "--json" => o.json = true,
+            "--check" => o.check = true,
             "--flows" => o.flows = value()?.split(',').map(size).collect::<Result<_, _>>()?,
             "--batches" => o.batches = number(value()?)?.max(1),
             "--bursts" => o.bursts = number(value()?)?.max(1),
@@ -168,7 +176,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
         pool,
     };
     let lcore = eal.register_thread()?;
-    let mut all_forwarded = true;
+    let (mut all_forwarded, mut goals_reached) = (true, true);
     let mut rows = Vec::new();
     for &flows in &options.flows {
         // As long as a packet gives a conn: a longer time would be cut by its first packet, and its timer moved.
@@ -186,10 +194,13 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
             }
         }
         let (engine, echo) = (quantile(&mut engine, 0.5), quantile(&mut echo, 0.5));
+        let goal = GOALS.iter().find(|(of, _)| *of == flows).map(|(_, ns)| *ns);
+        goals_reached &= goal.is_none_or(|goal| engine <= goal);
         if !options.json {
             println!(
-                "{flows:>9} flows: {engine:6.1} ns a packet, echo {echo:5.1}, ratio {:.2}",
-                engine / echo
+                "{flows:>9} flows: {engine:6.1} ns a packet, echo {echo:5.1}, ratio {:.2}{}",
+                engine / echo,
+                against(engine, goal)
             );
         }
         rows.push(json!({ "flows": flows, "engine_ns": engine, "echo_ns": echo }));
@@ -197,10 +208,12 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     let mut short = None;
     if options.connections > 0 {
         let ns = connections(&mut bench, options.connections)?;
+        goals_reached &= ns <= CONNECTION_GOAL;
         if !options.json {
             println!(
-                "short TCP connections: {ns:6.1} ns each, {:.2} M a second",
-                1000.0 / ns
+                "short TCP connections: {ns:6.1} ns each, {:.2} M a second{}",
+                1000.0 / ns,
+                against(ns, Some(CONNECTION_GOAL))
             );
         }
         short = Some(ns);
@@ -209,7 +222,8 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
         let pages = if eal.without_hugepages() { "small" } else { "huge" };
         println!(
             "{}",
-            json!({ "established": rows, "connection_ns": short, "packet_memory": pages, "all_forwarded": all_forwarded })
+            json!({ "established": rows, "connection_ns": short, "packet_memory": pages, "all_forwarded": all_forwarded,
+                    "goals_reached": goals_reached })
         );
     }
     if !all_forwarded {
@@ -217,7 +231,16 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     }
     drop((bench, lcore));
     eal.shutdown()?;
-    Ok(all_forwarded)
+    Ok(all_forwarded && (goals_reached || !options.check))
+}
+
+/// How a measurement stands to its goal, for people.
+fn against(ns: f64, goal: Option<f64>) -> String {
+    match goal {
+        Some(goal) if ns <= goal => format!(", goal {goal:.0} reached"),
+        Some(goal) => format!(", goal {goal:.0} missed"),
+        None => String::new(),
+    }
 }
 
 /// Established packets through the engine, in nanoseconds each.
