@@ -342,11 +342,19 @@ int ekd_port_configure(uint16_t port, struct rte_mempool *pool, struct ekd_port_
 	return 0;
 }
 
-/* What is no frame of ours by its destination comes too; a driver that cannot say so shows what it shows. */
-void ekd_port_promiscuous(uint16_t port)
+/* What is no frame of ours by its destination comes too. */
+int ekd_port_promiscuous(uint16_t port)
 {
-	if (rte_eth_promiscuous_enable(port) != 0)
-		rte_eth_allmulticast_enable(port);
+	return rte_eth_promiscuous_enable(port);
+}
+
+/* Frames to one more address come, too. */
+int ekd_port_mac_add(uint16_t port, const uint8_t *mac)
+{
+	struct rte_ether_addr address;
+
+	memcpy(address.addr_bytes, mac, sizeof(address.addr_bytes));
+	return rte_eth_dev_mac_addr_add(port, &address, 0);
 }
 
 /* Back to what it was: drivers over an interface of the kernel leave it as they set it. */

@@ -41,6 +41,8 @@ pub struct InterfaceConfig {
     /// Whether frames to any address are received: what answers for virtual MAC addresses, or for another than
     /// the device's own, needs that.
     pub promiscuous: bool,
+    /// The addresses that it needs, for a NIC that refuses promiscuous mode: filters let frames to them in.
+    pub macs: Vec<[u8; 6]>,
 }
 
 impl InterfaceConfig {
@@ -52,6 +54,7 @@ impl InterfaceConfig {
             tx_desc_count: 1024,
             mtu: None,
             promiscuous: true,
+            macs: Vec::new(),
         }
     }
 }
@@ -163,6 +166,17 @@ pub enum Steered {
     NicByOtherTable,
     /// The workers: whoever receives a frame hands it over.
     Workers,
+}
+
+/// Which frames an interface receives, by their destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// All of them.
+    All,
+    /// Those to its own address, to those of [`InterfaceConfig::macs`], and all multicast ones.
+    Filters,
+    /// What a virtual device without such a choice shows.
+    AsItIs,
 }
 
 /// Opened and started interfaces, and what of them is not a worker's: the pools, and the kernel's side.
@@ -284,6 +298,11 @@ impl Control {
         Some(self.device(port)?.steered)
     }
 
+    /// Which frames an interface receives.
+    pub fn reception(&self, port: PortId) -> Option<Reception> {
+        Some(self.device(port)?.reception)
+    }
+
     /// The table by which an interface's NIC chooses queues, as the driver has it now; `None` if it has none.
     pub fn reta(&self, port: PortId) -> Option<Vec<u16>> {
         let device = self.device(port)?;
@@ -338,7 +357,7 @@ pub(crate) struct Device {
     pub(crate) rx_hash: bool,
     steered: Steered,
     reta_size: u16,
-    promiscuous: bool,
+    reception: Reception,
     /// By transmit queue, for those who have none; empty if nobody needs that.
     pub(crate) outboxes: Vec<Arc<Ring<Mbuf>>>,
     pub(crate) tap: Option<Arc<Tap>>,
@@ -524,25 +543,54 @@ impl Device {
             rx_hash: has_rss && setup.rx_hash != 0,
             steered: Steered::Workers,
             reta_size: if has_rss { caps.reta_size } else { 0 },
-            promiscuous: config.promiscuous,
+            reception: Reception::AsItIs,
             outboxes: Vec::new(),
             tap: None,
             pool,
             control: Mutex::new(()),
             eal: claim.keep(),
         };
-        // SAFETY: started, and ours; what a driver cannot do it leaves.
-        unsafe {
-            if config.promiscuous {
-                dpdk_sys::ekd_port_promiscuous(id);
-            } else {
-                dpdk_sys::ekd_port_allmulticast(id);
-            }
-        }
+        device.reception = device.receive(config)?;
         if let Some(node) = node.filter(|_| has_rss && rx_queues > 1) {
             device.steer(node);
         }
         Ok(device)
+    }
+
+    /// Asks for the frames that are wanted.
+    fn receive(&self, config: &InterfaceConfig) -> Result<Reception, PortError> {
+        let _turn = lock(&self.control);
+        // SAFETY: started, and ours; what a driver without filters cannot do it leaves.
+        let multicast = || unsafe { dpdk_sys::ekd_port_allmulticast(self.id) };
+        if !config.promiscuous {
+            multicast();
+            return Ok(Reception::Filters);
+        }
+        // SAFETY: as above.
+        let refused = unsafe { dpdk_sys::ekd_port_promiscuous(self.id) };
+        if refused == 0 {
+            return Ok(Reception::All);
+        }
+        multicast();
+        // SAFETY: as above; the address has 6 bytes, and is only read.
+        let add = |mac: &[u8; 6]| unsafe { dpdk_sys::ekd_port_mac_add(self.id, mac.as_ptr()) };
+        let needed = config.macs.iter().filter(|mac| **mac != self.mac);
+        let failed = needed.map(|mac| (*mac, add(mac))).find(|(_, code)| *code != 0);
+        match reception_without(&self.name, refused, failed.is_none() && !config.macs.is_empty()) {
+            Some(reception) => Ok(reception),
+            None => Err(PortError::Deaf {
+                name: self.name.clone(),
+                text: error_text(refused),
+                filter: failed.map_or_else(String::new, |(mac, code)| {
+                    format!(
+                        ", nor a filter for {} ({})",
+                        evenkeel_core::wire::MacAddr(mac),
+                        error_text(code)
+                    )
+                }),
+                said: self.eal.last_words(),
+            }),
+        }
     }
 
     /// Tells the NIC which bucket goes to which queue.
@@ -588,7 +636,7 @@ impl Drop for Device {
         // SAFETY: the port is open and ours; nobody is in its queues, as the ports that have them hold the device.
         // Closing returns the driver's frames to their pools. A driver that fails here has been told to stop twice.
         unsafe {
-            if self.promiscuous {
+            if self.reception == Reception::All {
                 dpdk_sys::ekd_port_not_promiscuous(self.id);
             }
             dpdk_sys::ekd_port_stop(self.id);
@@ -624,6 +672,18 @@ impl Drop for Claim {
             eal.release_port(self.id);
         }
     }
+}
+
+/// What an interface receives that refused promiscuous mode; `None`: not what it is to answer to.
+fn reception_without(name: &str, refused: c_int, has_filters: bool) -> Option<Reception> {
+    /// `ENOTSUP` of Linux, negated: the driver has no such function.
+    const NOT_SUPPORTED: c_int = -95;
+    if has_filters {
+        return Some(Reception::Filters);
+    }
+    // A virtual device that has neither has nothing that would keep frames away. A NIC always does.
+    let is_virtual = name.starts_with("net_") || name.starts_with("eth_");
+    (is_virtual && refused == NOT_SUPPORTED).then_some(Reception::AsItIs)
 }
 
 fn find_port(name: &str) -> Option<u16> {
@@ -683,6 +743,21 @@ pub enum PortError {
         /// What DPDK logged last, as the end of a sentence.
         said: String,
     },
+    /// It would never receive what is for a virtual router.
+    #[error(
+        "DPDK port {name:?} takes neither promiscuous mode ({text}){filter}: it would not receive what is for the virtual MAC \
+         address; for an SR-IOV function, `ip link set DEV vf N trust on` on its host{said}"
+    )]
+    Deaf {
+        /// Name of the port.
+        name: String,
+        /// Why there is no promiscuous mode.
+        text: String,
+        /// Which filter failed, and why, as a part of a sentence.
+        filter: String,
+        /// What DPDK logged last, as the end of a sentence.
+        said: String,
+    },
     /// The pool for its frames could not be made.
     #[error(transparent)]
     Pool(#[from] MempoolError),
@@ -710,6 +785,28 @@ mod tests {
     use evenkeel_core::hash::MICROSOFT_KEY;
 
     use super::*;
+
+    #[test]
+    fn a_nic_that_refuses_promiscuous_mode_needs_filters() {
+        let (pci, vdev) = ("0000:03:00.0", "net_ring0");
+        for name in [pci, vdev] {
+            for refused in [-1, -95] {
+                assert_eq!(reception_without(name, refused, true), Some(Reception::Filters));
+            }
+        }
+        assert_eq!(
+            reception_without(pci, -95, false),
+            None,
+            "an SR-IOV function without trust"
+        );
+        assert_eq!(reception_without(pci, -1, false), None);
+        assert_eq!(
+            reception_without(vdev, -1, false),
+            None,
+            "it has the mode, and refuses it"
+        );
+        assert_eq!(reception_without(vdev, -95, false), Some(Reception::AsItIs));
+    }
 
     #[test]
     fn a_pool_has_a_frame_for_everything_that_can_hold_one() {

@@ -39,7 +39,9 @@ pub mod tap;
 #[cfg(feature = "dpdk")]
 pub use device::DeviceSpec;
 #[cfg(feature = "dpdk")]
-pub use devices::{Control, Devices, DevicesConfig, DriverStats, InterfaceConfig, Link, PortError, Steered};
+pub use devices::{
+    Control, Devices, DevicesConfig, DriverStats, InterfaceConfig, Link, PortError, Reception, Steered,
+};
 #[cfg(feature = "dpdk")]
 pub use eal::{Eal, EalArgs, EalError, LcoreGuard, Memory, ShutdownError};
 #[cfg(feature = "dpdk")]

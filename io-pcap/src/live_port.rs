@@ -33,6 +33,8 @@ pub struct LivePortStats {
     pub rx_unusable: u64,
     /// Times that an interface failed to receive: it went away, or is down.
     pub rx_failed: u64,
+    /// Frames that the kernel dropped, as its buffer was full; as of [`LivePort::count_kernel_drops`].
+    pub rx_kernel_dropped: u64,
     /// Frames that the system took.
     pub tx_frames: u64,
     /// Frames that the system did not take: its queue was full, or they are longer than its MTU.
@@ -83,6 +85,8 @@ pub struct LivePort {
 struct Interface {
     live: LiveInterface,
     receives: bool,
+    /// What the kernel had dropped when it was asked last; it wraps around.
+    kernel_dropped: u32,
 }
 
 impl std::fmt::Debug for LivePort {
@@ -113,7 +117,11 @@ impl LivePort {
                 ..LiveOptions::default()
             };
             let live = LiveInterface::open(device, &options)?;
-            Ok(Interface { live, receives })
+            Ok(Interface {
+                live,
+                receives,
+                kernel_dropped: 0,
+            })
         });
         Ok(LivePort {
             worker,
@@ -142,6 +150,17 @@ impl LivePort {
     /// What happened so far.
     pub fn stats(&self) -> LivePortStats {
         self.stats
+    }
+
+    /// Asks the kernel what it dropped since it was asked last: a call for each interface.
+    pub fn count_kernel_drops(&mut self) {
+        for interface in self.interfaces.iter_mut().filter(|i| i.receives) {
+            // An interface that is gone is asked in vain.
+            let Ok(now) = interface.live.stats() else { continue };
+            let more = now.dropped.wrapping_sub(interface.kernel_dropped);
+            interface.kernel_dropped = now.dropped;
+            self.stats.rx_kernel_dropped += u64::from(more);
+        }
     }
 
     /// The last failure to receive since the last call.

@@ -12,7 +12,7 @@ use evenkeel_control::Config;
 use evenkeel_core::cluster::{Alarm, Control, ControlSink, NodeCommand, NodeEvent, NodeId};
 use evenkeel_core::port::{PortId, WorkerId};
 use evenkeel_core::service::Snapshot;
-use evenkeel_core::sync::{Destination, SyncCommand, SyncMessage};
+use evenkeel_core::sync::{Destination, Readiness, SyncCommand, SyncMessage};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Event};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,7 @@ use crate::admin::{self, Ask, ControlView};
 use crate::clock;
 use crate::health::{CheckSpec, Checks, HealthEvent};
 use crate::lane::{ControlBell, Lane};
+use crate::ports::{Link, Ports};
 use crate::serving::Serving;
 use crate::system::Manager;
 use crate::telling::Names;
@@ -109,6 +110,16 @@ enum Ending {
     Leaving(Instant, Ended),
 }
 
+/// What the node does because of a data port that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ForPorts {
+    Nothing,
+    /// It has been told to drain by itself.
+    Drained,
+    /// The operator made it serve all the same.
+    Overruled,
+}
+
 /// What a control side is made of.
 pub(crate) struct Parts {
     pub(crate) control: Option<Control>,
@@ -127,6 +138,7 @@ pub(crate) struct Parts {
     pub(crate) health: mpsc::Receiver<HealthEvent>,
     /// Who looks in.
     pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) ports: Arc<Ports>,
 }
 
 /// See the module.
@@ -146,6 +158,12 @@ pub(crate) struct ControlSide {
     checks: Checks,
     health: mpsc::Receiver<HealthEvent>,
     serving: Serving,
+    ports: Arc<Ports>,
+    /// What was said of each port last.
+    said_of_ports: Vec<Link>,
+    for_ports: ForPorts,
+    /// The operator told the node to drain, and not to serve again since.
+    is_drained_by_hand: bool,
     /// The snapshot that workers are to take, by worker: those whose ring was full are told later.
     untold: Vec<Option<Arc<Snapshot>>>,
 }
@@ -208,6 +226,10 @@ impl ControlSide {
             checks: parts.checks,
             health: parts.health,
             untold,
+            said_of_ports: parts.ports.links().map(|_| Link::Up).collect(),
+            ports: parts.ports,
+            for_ports: ForPorts::Nothing,
+            is_drained_by_hand: false,
         }
     }
 
@@ -276,7 +298,7 @@ impl ControlSide {
         let ending = self.ending != Ending::Not;
         match ask {
             Ask::View(to) => {
-                let _ = to.send(ControlView::of(self.control.as_ref(), ending));
+                let _ = to.send(ControlView::of(self.control.as_ref(), ending, &self.ports));
             }
             Ask::Services(to) => {
                 let _ = to.send(admin::services(&self.serving));
@@ -286,6 +308,16 @@ impl ControlSide {
                 if let (Ok(()), Some(control)) = (able, &mut self.control) {
                     info!(?command, "asked by the control socket");
                     control.handle_command(clock::now(), command, &mut self.out);
+                    match command {
+                        NodeCommand::Drain => self.is_drained_by_hand = true,
+                        NodeCommand::Undrain => {
+                            self.is_drained_by_hand = false;
+                            if self.for_ports == ForPorts::Drained {
+                                self.for_ports = ForPorts::Overruled;
+                            }
+                        }
+                        _ => (),
+                    }
                 }
                 let _ = to.send(able);
             }
@@ -336,10 +368,61 @@ impl ControlSide {
             more |= hear_worker(control, out, serving, worker);
         }
         self.tell_snapshot(now);
+        self.heed_ports(now);
         self.report();
         self.manager
             .feed(now.as_nanos(), self.out.lanes.iter().map(|lane| &**lane));
         more
+    }
+
+    /// Says which ports are down. In a cluster, the node does then as if it had been told to drain, as soon as somebody can
+    /// take over: frames of its sessions come in, and their answers do not, or the other way round.
+    fn heed_ports(&mut self, now: Instant) {
+        let mut any_down = false;
+        for (n, (link, said)) in self.ports.links().zip(&mut self.said_of_ports).enumerate() {
+            any_down |= !link.is_up();
+            let before = std::mem::replace(said, link);
+            if before == link {
+                continue;
+            }
+            let Some(port) = self.ports.view(n) else { continue };
+            if link.is_up() {
+                info!("over: port {} ({}) is down", port.name, port.device);
+            } else {
+                warn!("alarm: {}", port.complaint());
+            }
+        }
+        let Some(control) = &mut self.control else { return };
+        if self.ending != Ending::Not {
+            return;
+        }
+        let core = control.core();
+        match (any_down, self.for_ports) {
+            (false, ForPorts::Nothing) => (),
+            (false, ForPorts::Drained) if !self.is_drained_by_hand => {
+                info!("all ports are up again: this node takes part again");
+                self.for_ports = ForPorts::Nothing;
+                control.handle_command(now, NodeCommand::Undrain, &mut self.out);
+            }
+            (false, _) => self.for_ports = ForPorts::Nothing,
+            // Who joins and drains has nothing to hand over: it would be thought to leave for good.
+            (true, ForPorts::Nothing)
+                if !core.is_draining()
+                    && core.readiness() >= Readiness::Degraded
+                    && core.peer_reports().any(|peer| peer.can_inherit) =>
+            {
+                warn!("a port is down: this node hands over to another one until all are up");
+                self.for_ports = ForPorts::Drained;
+                control.handle_command(now, NodeCommand::Drain, &mut self.out);
+            }
+            // What it can do with the ports that are left is more than nothing.
+            (true, ForPorts::Drained) if core.peers_up().next().is_none() && !self.is_drained_by_hand => {
+                warn!("a port is down, and no other node is left: this node takes part again as it is");
+                self.for_ports = ForPorts::Nothing;
+                control.handle_command(now, NodeCommand::Undrain, &mut self.out);
+            }
+            (true, _) => (),
+        }
     }
 
     /// What changed of what is served by goes to all workers; the latest counts. Questions for neighbours leave.

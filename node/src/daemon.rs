@@ -18,10 +18,11 @@ use tracing::{error, info};
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
 use crate::health::{CheckSpec, Checks};
 use crate::identity::{Lock, belongings, incarnation};
-use crate::io::PoolLook;
+use crate::io::DriverLook;
 use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
+use crate::ports::{Ports, Watch};
 use crate::system::Manager;
 use crate::telling::Names;
 use crate::{Refusal, admin, clock, refusal, system, transport, worker};
@@ -102,8 +103,13 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         }
     };
     let (asks, asked) = mpsc::channel(admin::ASK_COUNT);
-    let pools = threads.pools.take();
-    let admin = looked_in.serve(&config, lanes.clone(), asks, counters, pools);
+    let driver = threads.driver.take();
+    let ports = Arc::new(Ports::of(&config));
+    let watch = Watch::start(&config, Arc::clone(&ports), driver.clone(), Arc::clone(&bell));
+    if let Err(error) = &watch {
+        error!(%error, "cannot start the thread that looks at links: a port that is down goes unnoticed");
+    }
+    let admin = looked_in.serve(&config, lanes.clone(), asks, counters, driver);
     if let Err(error) = &admin {
         error!(%error, "cannot start the thread of the control socket: nobody can look in");
     }
@@ -129,9 +135,11 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         health,
         config,
         asks: asked,
+        ports,
     });
     let ended = side.run(signals).await;
     drop(admin);
+    drop(watch);
     threads.end(&lanes);
     info!(?ended, "ended");
     Ok(ended)
@@ -196,8 +204,8 @@ pub(crate) fn make_worker(
 /// The threads of all workers, and what is to be ended after them.
 struct Threads {
     handles: Vec<JoinHandle<()>>,
-    /// For the admin thread, which ends before them.
-    pools: Option<PoolLook>,
+    /// For the threads that look at it, which end before them.
+    driver: Option<Arc<dyn DriverLook>>,
     after: Option<Box<dyn FnOnce()>>,
 }
 
@@ -211,7 +219,7 @@ impl Threads {
             }
         }
         // What ends now is to be held by nobody.
-        drop(self.pools);
+        drop(self.driver);
         if let Some(after) = self.after {
             after();
         }
@@ -257,7 +265,7 @@ fn spawn_pcap(
     let handles = start(config, workers, wires, lanes)?;
     Ok(Threads {
         handles,
-        pools: None,
+        driver: None,
         after: None,
     })
 }
@@ -279,11 +287,11 @@ fn spawn_dpdk(
 ) -> Result<Threads, Refusal> {
     let (wires, running) = crate::io::dpdk::open(config, devices, lanes)?;
     let handles = start(config, workers, wires, lanes)?;
-    let pools = running.pools();
+    let driver = running.look();
     let after = Box::new(move || running.end());
     Ok(Threads {
         handles,
-        pools: Some(pools),
+        driver: Some(driver),
         after: Some(after),
     })
 }

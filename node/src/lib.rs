@@ -32,6 +32,8 @@ mod lane;
 pub mod log;
 pub mod memory;
 #[cfg(unix)]
+mod ports;
+#[cfg(unix)]
 mod serving;
 #[cfg(unix)]
 mod system;

@@ -33,7 +33,7 @@ pub(crate) trait Wires: Port {
     /// The station has these addresses on every link, beside those of its interfaces.
     fn set_extra_macs(&mut self, macs: &[[u8; 6]]);
     /// What it counted since it was opened.
-    fn counts(&self) -> IoCounts {
+    fn counts(&mut self) -> IoCounts {
         IoCounts::default()
     }
 }

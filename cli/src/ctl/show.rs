@@ -361,6 +361,9 @@ pub(super) fn stats(stats: &Stats) -> String {
         add(of(), "lane", &worker.lane);
         add(of(), "io", &worker.io);
     }
+    for port in &stats.ports {
+        add(format!("port {}", port.name), "driver", &port.driver);
+    }
     add("node".to_string(), "transport", &stats.transport);
     add("node".to_string(), "receiver", &stats.receiver);
     add("node".to_string(), "cluster", &stats.node);

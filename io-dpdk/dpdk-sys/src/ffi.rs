@@ -287,8 +287,10 @@ shim! {
     fn ekd_port_caps(port: u16, out: *mut PortCaps) -> c_int = NO;
     /// Sets up a stopped port; 0 or a negative errno.
     fn ekd_port_configure(port: u16, pool: *mut RteMempool, io: *mut PortSetup) -> c_int = NO;
-    /// Asks a started port for frames to whatever destination; if it cannot, for all multicast ones.
-    fn ekd_port_promiscuous(port: u16) = ();
+    /// Asks a started port for frames to whatever destination; 0 or a negative errno.
+    fn ekd_port_promiscuous(port: u16) -> c_int = NO;
+    /// Asks a started port for frames to one more address, of 6 bytes; 0 or a negative errno.
+    fn ekd_port_mac_add(port: u16, mac: *const u8) -> c_int = NO;
     /// Takes back what was asked of a port by `ekd_port_promiscuous`.
     fn ekd_port_not_promiscuous(port: u16) = ();
     /// Asks a started port for all multicast frames.

@@ -262,6 +262,8 @@ pub struct Stats {
     pub node: Counts,
     /// Connections to this socket and to `/metrics` that were refused for want of room.
     pub admin: Counts,
+    /// By data port.
+    pub ports: Vec<PortStats>,
     /// Frame buffers in use, by pool, where the driver has pools.
     pub buffers: Counts,
     /// Lines of the log that were left out.
@@ -291,6 +293,17 @@ pub struct WorkerStats {
     pub lane: Counts,
     /// Its packet I/O.
     pub io: Counts,
+}
+
+/// What is known of a data port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// Its name in the config.
+    pub name: String,
+    /// Whether it has a link.
+    pub up: bool,
+    /// What the driver counted, where it counts: frames, and frames of the kernel's side.
+    pub driver: Counts,
 }
 
 /// `POST /v1/drain`, `undrain`, `promote` and `demote`.

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::lane::{Lane, Look, Seen};
+use crate::ports::{PortView, Ports};
 use crate::serving::Serving;
 
 /// Questions that wait for the control side.
@@ -80,6 +81,8 @@ pub(crate) struct ControlView {
     pub(crate) ending: bool,
     /// `None`: there is no cluster.
     pub(crate) cluster: Option<ClusterView>,
+    /// The data ports.
+    pub(crate) ports: Vec<PortView>,
 }
 
 /// A node's part in its cluster.
@@ -107,9 +110,10 @@ pub(crate) struct ClusterView {
 
 impl ControlView {
     /// Of a control side that was asked to end, or not.
-    pub(crate) fn of(control: Option<&Control>, ending: bool) -> Self {
+    pub(crate) fn of(control: Option<&Control>, ending: bool, ports: &Ports) -> Self {
         ControlView {
             ending,
+            ports: ports.views(),
             cluster: control.map(ClusterView::of),
         }
     }

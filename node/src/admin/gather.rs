@@ -8,6 +8,7 @@ use std::time::{Duration, Instant as Clock};
 use evenkeel_control::Config;
 use evenkeel_core::cluster::{Alarm, NodeCounters, NodeId, PeerReport, Role};
 use evenkeel_core::conn::{TableSizes, TableUse};
+use evenkeel_core::port::PortId;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{Replicate, ServiceId, Snapshot};
@@ -19,8 +20,9 @@ use tokio::task::JoinSet;
 use super::answer::*;
 use super::ask::{self, Ask, ClusterView, ControlView, ServiceView, Silence};
 use super::conns::{ConnQuery, Filter, Found, Looker, Place, limit};
-use crate::io::{PoolLook, PoolView};
+use crate::io::{DriverLook, PoolView};
 use crate::lane::{IoCounts, Lane};
+use crate::ports::PortView;
 use crate::telling::Names;
 use crate::transport::TransportCounters;
 
@@ -86,8 +88,8 @@ pub(super) struct Known {
     pub(super) lanes: Vec<Arc<Lane>>,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) transport: Option<Arc<TransportCounters>>,
-    /// The driver's pools of buffers, if it has some.
-    pub(super) pools: Option<PoolLook>,
+    /// The driver, if it can be looked at.
+    pub(super) driver: Option<Arc<dyn DriverLook>>,
     pub(super) counters: AdminCounters,
     /// So long a thread's answer is waited for.
     pub(super) within: Duration,
@@ -100,14 +102,21 @@ pub(super) struct Gathered {
 }
 
 /// Why the node is not ready.
-pub(super) fn not_ready(control: Option<&ControlView>) -> Option<&'static str> {
+pub(super) fn not_ready(control: Option<&ControlView>) -> Option<String> {
     let Some(control) = control else {
-        return Some("the control side does not answer");
+        return Some("the control side does not answer".to_string());
     };
     if control.ending {
-        return Some("the node was asked to end");
+        return Some("the node was asked to end".to_string());
     }
-    let cluster = control.cluster.as_ref()?;
+    if let Some(port) = control.ports.iter().find(|port| !port.link.is_up()) {
+        return Some(port.complaint());
+    }
+    not_ready_for(control.cluster.as_ref()?).map(str::to_string)
+}
+
+/// Why it is not ready as a member of its cluster.
+fn not_ready_for(cluster: &ClusterView) -> Option<&'static str> {
     if cluster.draining {
         Some("the node is draining")
     } else if cluster.readiness < Readiness::Degraded {
@@ -121,7 +130,9 @@ pub(super) fn not_ready(control: Option<&ControlView>) -> Option<&'static str> {
 
 impl Known {
     pub(super) fn pools(&self) -> Vec<PoolView> {
-        self.pools.as_ref().map_or_else(Vec::new, |look| look())
+        self.driver
+            .as_ref()
+            .map_or_else(Vec::new, |driver| driver.pools())
     }
 
     /// What the control side knows.
@@ -163,16 +174,12 @@ impl Known {
             version: env!("CARGO_PKG_VERSION").to_string(),
             uptime_seconds: self.facts.started.elapsed().as_secs(),
             ready: because.is_none(),
-            not_ready_because: because.map(str::to_string),
+            not_ready_because: because,
             ending: gathered.control.as_ref().is_some_and(|c| c.ending),
             cluster: cluster
                 .zip(self.facts.cluster.as_ref())
                 .map(|(view, (id, name))| self.cluster_status(*id, name, view)),
-            alarms: cluster
-                .into_iter()
-                .flat_map(|c| &c.alarms)
-                .map(|alarm| self.alarm(alarm))
-                .collect(),
+            alarms: self.alarms(gathered.control.as_ref()),
             conns: workers.iter().map(|w| w.conns).sum(),
             workers,
         }
@@ -220,11 +227,26 @@ impl Known {
         }
     }
 
-    fn alarm(&self, alarm: &Alarm) -> AlarmStatus {
-        AlarmStatus {
+    /// Those of the ports, and those of the cluster.
+    fn alarms(&self, control: Option<&ControlView>) -> Vec<AlarmStatus> {
+        let ports = ports_down(control).map(|port| AlarmStatus {
+            kind: PORT_DOWN.to_string(),
+            text: port.complaint(),
+        });
+        let cluster = control.and_then(|c| c.cluster.as_ref());
+        let of_cluster = cluster.into_iter().flat_map(|c| &c.alarms);
+        let of_cluster = of_cluster.map(|alarm| AlarmStatus {
             kind: alarm_kind(alarm).to_string(),
             text: self.facts.names.alarm(alarm),
-        }
+        });
+        ports.chain(of_cluster).collect()
+    }
+
+    /// What the driver counted, by the number of the port.
+    pub(super) fn driver_counts(&self, ports: &[PortView]) -> Vec<Vec<(&'static str, u64)>> {
+        let port = |n: usize| PortId(u16::try_from(n).unwrap_or(u16::MAX));
+        let counts = |n| self.driver.as_ref().map(|driver| driver.counts(port(n)));
+        (0..ports.len()).map(|n| counts(n).unwrap_or_default()).collect()
     }
 
     pub(super) async fn services(&self, count: bool) -> Result<Services, Silence> {
@@ -448,9 +470,21 @@ impl Known {
                 .flat_map(|c| named(&node_counts(&c.counters)))
                 .collect(),
             admin: named(&self.admin_counts()).collect(),
+            ports: self.port_stats(gathered.control.as_ref()),
             buffers: self.pools().into_iter().map(|p| (p.name, p.in_use)).collect(),
             log_suppressed: crate::log::suppressed(),
         }
+    }
+
+    fn port_stats(&self, control: Option<&ControlView>) -> Vec<PortStats> {
+        let ports = control.map_or(&[][..], |control| &control.ports);
+        let driver = self.driver_counts(ports);
+        let stats = ports.iter().zip(&driver).map(|(port, driver)| PortStats {
+            name: port.name.clone(),
+            up: port.link.is_up(),
+            driver: named(driver).collect(),
+        });
+        stats.collect()
     }
 
     pub(super) fn admin_counts(&self) -> [(&'static str, u64); 2] {
@@ -565,8 +599,28 @@ pub(super) fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// All that [`alarm_kind`] may say.
-pub(super) const ALARM_KINDS: [&str; 16] = [
+/// A data port is down: the only alarm of a node that is in no cluster.
+pub(super) const PORT_DOWN: &str = "port-down";
+
+/// The ports that are down.
+pub(super) fn ports_down(control: Option<&ControlView>) -> impl Iterator<Item = &PortView> {
+    let ports = control.into_iter().flat_map(|control| &control.ports);
+    ports.filter(|port| !port.link.is_up())
+}
+
+/// How many alarms of a kind there are.
+pub(super) fn alarm_count(control: Option<&ControlView>, kind: &str) -> usize {
+    if kind == PORT_DOWN {
+        return ports_down(control).count();
+    }
+    let cluster = control.and_then(|c| c.cluster.as_ref());
+    let alarms = cluster.into_iter().flat_map(|c| &c.alarms);
+    alarms.filter(|alarm| alarm_kind(alarm) == kind).count()
+}
+
+/// [`PORT_DOWN`], and all that [`alarm_kind`] may say.
+pub(super) const ALARM_KINDS: [&str; 17] = [
+    PORT_DOWN,
     "cold",
     "sync-unreachable",
     "shares-differ",

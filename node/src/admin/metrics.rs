@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::gather::*;
+use crate::ports::PortView;
 
 /// The form of OpenMetrics, which Prometheus asks for.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -153,6 +154,7 @@ fn page(known: &Known, gathered: &Gathered, seconds: f64) -> Page {
         "Whether traffic may be sent to this node, as /ready says.",
         flag(not_ready(gathered.control.as_ref()).is_none()),
     );
+    ports(&mut page, known, gathered);
     workers(&mut page, known, gathered);
     cluster(&mut page, known, gathered);
     let pools = known.pools();
@@ -180,6 +182,34 @@ fn page(known: &Known, gathered: &Gathered, seconds: f64) -> Page {
         [(Vec::new(), crate::log::suppressed())],
     );
     page
+}
+
+fn ports(page: &mut Page, known: &Known, gathered: &Gathered) {
+    let control = gathered.control.as_ref();
+    page.gauges(
+        "alarms",
+        "Alarms at present, by kind.",
+        ALARM_KINDS.map(|kind| {
+            let count = alarm_count(control, kind) as f64;
+            (vec![("alarm", kind.to_string())], count)
+        }),
+    );
+    let ports = control.map_or(&[][..], |control| &control.ports);
+    let port = |port: &PortView| ("port", port.name.clone());
+    page.gauges(
+        "port_up",
+        "Whether the data port has a link.",
+        ports.iter().map(|p| (vec![port(p)], flag(p.link.is_up()))),
+    );
+    let counts = known.driver_counts(ports);
+    page.counters(
+        "driver_events",
+        "What the driver of a data port counted: frames, and frames of the kernel's side.",
+        ports.iter().zip(&counts).flat_map(|(p, counts)| {
+            let series = counts.iter();
+            series.map(move |(event, n)| (vec![port(p), ("event", event.to_string())], *n))
+        }),
+    );
 }
 
 fn workers(page: &mut Page, known: &Known, gathered: &Gathered) {
@@ -416,14 +446,6 @@ fn cluster(page: &mut Page, known: &Known, gathered: &Gathered) {
         "Whether the node is master of the virtual router.",
         [("ipv4", view.master[0]), ("ipv6", view.master[1])]
             .map(|(family, is)| (word("family", family), flag(is))),
-    );
-    page.gauges(
-        "alarms",
-        "Alarms at present, by kind.",
-        ALARM_KINDS.map(|kind| {
-            let count = view.alarms.iter().filter(|a| alarm_kind(a) == kind).count();
-            (word("alarm", kind), count as f64)
-        }),
     );
     let peers = || view.peers.iter().map(|peer| (known.facts.node(peer.id), peer));
     page.gauges(

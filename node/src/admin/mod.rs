@@ -29,15 +29,15 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 pub use answer::{
-    AlarmStatus, ClusterStatus, Conn, Conns, Counts, Done, Group, PeerStatus, Refused, Replication, Server,
-    Service, Services, Stats, Status, WorkerStats, WorkerStatus,
+    AlarmStatus, ClusterStatus, Conn, Conns, Counts, Done, Group, PeerStatus, PortStats, Refused,
+    Replication, Server, Service, Services, Stats, Status, WorkerStats, WorkerStatus,
 };
 pub use client::{AskError, Method, Reply, ask};
 pub use conns::ConnQuery;
 
 pub(crate) use ask::{ASK_COUNT, Ask, ControlView, able, services};
 
-use crate::io::PoolLook;
+use crate::io::DriverLook;
 use crate::lane::Lane;
 use crate::transport::TransportCounters;
 use crate::{Refusal, refusal};
@@ -148,9 +148,9 @@ impl Bound {
         lanes: Vec<Arc<Lane>>,
         asks: mpsc::Sender<Ask>,
         transport: Option<Arc<TransportCounters>>,
-        pools: Option<PoolLook>,
+        driver: Option<Arc<dyn DriverLook>>,
     ) -> io::Result<Admin> {
-        self.serve_within(config, lanes, asks, transport, pools, ask::ANSWER_TIME)
+        self.serve_within(config, lanes, asks, transport, driver, ask::ANSWER_TIME)
     }
 
     fn serve_within(
@@ -159,7 +159,7 @@ impl Bound {
         lanes: Vec<Arc<Lane>>,
         asks: mpsc::Sender<Ask>,
         transport: Option<Arc<TransportCounters>>,
-        pools: Option<PoolLook>,
+        driver: Option<Arc<dyn DriverLook>>,
         within: Duration,
     ) -> io::Result<Admin> {
         let known = Arc::new(Known {
@@ -167,7 +167,7 @@ impl Bound {
             lanes,
             asks,
             transport,
-            pools,
+            driver,
             counters: Default::default(),
             within,
         });

@@ -20,8 +20,9 @@ use super::conns::{Filter, Glance, LOOK_CONN_COUNT, Looker, Place};
 use super::*;
 use crate::control::{ControlSide, Parts, Signals};
 use crate::health::{CheckSpec, Checks};
-use crate::io::PoolView;
+use crate::io::{DriverLook, PoolView};
 use crate::lane::ControlBell;
+use crate::ports::{Link, Ports};
 use crate::system::Manager;
 use crate::telling::Names;
 use crate::worker::Wires;
@@ -157,7 +158,7 @@ impl Wires for Memory {
 
     fn set_extra_macs(&mut self, _: &[[u8; 6]]) {}
 
-    fn counts(&self) -> crate::lane::IoCounts {
+    fn counts(&mut self) -> crate::lane::IoCounts {
         let mut counts = crate::lane::IoCounts::default();
         counts[0] = ("tx-frames", self.sent.load(Ordering::Relaxed));
         counts
@@ -165,13 +166,29 @@ impl Wires for Memory {
 }
 
 /// As of a driver that has 3 of 512 buffers in its hands.
-fn pools() -> PoolLook {
-    let pool = PoolView {
-        name: "frames-0".to_string(),
-        capacity: 512,
-        in_use: 3,
-    };
-    Box::new(move || vec![pool.clone()])
+struct Looked;
+
+impl DriverLook for Looked {
+    fn pools(&self) -> Vec<PoolView> {
+        vec![PoolView {
+            name: "frames-0".to_string(),
+            capacity: 512,
+            in_use: 3,
+        }]
+    }
+
+    fn link_is_up(&self, _: PortId) -> Option<bool> {
+        None
+    }
+
+    fn mac(&self, _: PortId) -> Option<[u8; 6]> {
+        None
+    }
+
+    fn counts(&self, port: PortId) -> Vec<(&'static str, u64)> {
+        assert_eq!(port, PortId(0), "there is no other one");
+        vec![("rx-missed", 7)]
+    }
 }
 
 /// What runs in a test, until it is dropped.
@@ -180,6 +197,8 @@ struct Node {
     sent: Vec<Arc<AtomicU64>>,
     socket: PathBuf,
     metrics: Option<SocketAddr>,
+    ports: Arc<Ports>,
+    bell: Arc<ControlBell>,
     admin: Option<Admin>,
     stop: Option<oneshot::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -239,8 +258,18 @@ impl Node {
         });
         let counters = net.as_ref().map(|(_, voice)| Arc::clone(&voice.counters));
         let admin = bound
-            .serve_within(&config, lanes.clone(), asks, counters, Some(pools()), within)
+            .serve_within(
+                &config,
+                lanes.clone(),
+                asks,
+                counters,
+                Some(Arc::new(Looked)),
+                within,
+            )
             .expect("a thread");
+        let control_bell = Arc::clone(&bell);
+        let ports = Arc::new(Ports::of(&config));
+        let in_control = Arc::clone(&ports);
         let (stop, stopped) = oneshot::channel();
         let ours = lanes.clone();
         threads.push(std::thread::spawn(move || {
@@ -274,6 +303,7 @@ impl Node {
                 reload: Box::new(|| Err("not in this test".to_string())),
                 seed: 1,
                 asks: asked,
+                ports: in_control,
             };
             runtime.block_on(async {
                 let signals = Signals::listen().expect("signals");
@@ -290,6 +320,8 @@ impl Node {
             sent,
             socket,
             metrics,
+            ports,
+            bell: control_bell,
             admin: Some(admin),
             stop: Some(stop),
             threads,
@@ -846,6 +878,41 @@ fn a_node_of_a_cluster_says_how_far_it_is_and_is_told_to_drain_and_to_take_over(
     node.until("/v1/status", |s: &Status| s.ready);
 }
 
+/// Also of a node that is in no cluster; and nobody is there who could take over.
+#[test]
+fn a_port_that_is_down_is_an_alarm_and_the_node_not_ready() {
+    let mut alone = config("port", "");
+    alone.daemon.metrics = Some(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
+    for config in [alone, clustered("port-of-a-cluster")] {
+        let node = Node::start(config, vec![Some(vec![1])]);
+        node.until("/v1/status", |s: &Status| s.ready);
+        assert!(node.ports.set(0, Link::Down));
+        node.bell.ring();
+        let why =
+            "port p (no device) is down: no link: it is set down, or its cable or the other end is dead";
+        let status: Status = node.read("/v1/status");
+        assert_eq!(
+            (status.ready, status.not_ready_because.as_deref()),
+            (false, Some(why))
+        );
+        let alarm = status.alarms.iter().find(|alarm| alarm.kind == "port-down");
+        assert_eq!(alarm.map(|alarm| alarm.text.as_str()), Some(why));
+        assert!(status.cluster.is_none_or(|c| !c.draining), "nobody can take over");
+        assert_eq!(node.get("/ready", "*/*"), (503, format!("not ready: {why}\n")));
+        let (_, page) = node.get("/metrics", "*/*");
+        assert!(page.contains("evenkeel_port_up{port=\"p\"} 0.0"), "{page}");
+        assert!(
+            page.contains("evenkeel_alarms{alarm=\"port-down\"} 1.0"),
+            "{page}"
+        );
+        assert!(page.contains("evenkeel_ready{} 0.0"), "{page}");
+        assert!(node.ports.set(0, Link::Up));
+        node.until("/v1/status", |s: &Status| {
+            s.ready && s.alarms.iter().all(|a| a.kind != "port-down")
+        });
+    }
+}
+
 #[test]
 fn the_metrics_page_has_what_the_docs_say_and_no_more() {
     let node = Node::start(clustered("metrics"), vec![Some(vec![1])]);
@@ -872,6 +939,8 @@ fn the_metrics_page_has_what_the_docs_say_and_no_more() {
     assert!(page.contains("evenkeel_peer_up{peer=\"lb2\"} 0.0"));
     assert!(page.contains("evenkeel_buffers{pool=\"frames-0\"} 3.0"));
     assert!(page.contains("evenkeel_buffer_capacity{pool=\"frames-0\"} 512.0"));
+    assert!(page.contains("evenkeel_port_up{port=\"p\"} 1.0"));
+    assert!(page.contains("evenkeel_driver_events_total{port=\"p\",event=\"rx-missed\"} 7"));
     assert!(page.contains("evenkeel_held_packets{worker=\"0\"} 0.0"));
     // One conn.
     for (part, count) in [("v4", 1), ("v6", 0), ("ext", 0), ("timer", 1), ("slot-chunk", 1)] {
@@ -880,6 +949,7 @@ fn the_metrics_page_has_what_the_docs_say_and_no_more() {
     }
     let stats: Stats = node.read("/v1/stats");
     assert_eq!(stats.buffers["frames-0"], 3);
+    assert!(stats.ports[0].up && stats.ports[0].driver["rx-missed"] == 7);
     let table = &stats.workers[0].table;
     assert_eq!((table["v4-places"], table["timers"], table["held"]), (1, 1, 0));
     assert_eq!((table["index-entries"], table["tombstones"]), (2, 0));

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::Config;
+use evenkeel_control::{Cluster, Config};
 use evenkeel_core::port::PortId;
+use evenkeel_core::wire::vrrp::{virtual_mac_v4, virtual_mac_v6};
 use evenkeel_io_dpdk::{
-    DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard, Memory, Mempool,
-    MempoolConfig, TapConfig,
+    Control, DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard, Memory,
+    Mempool, MempoolConfig, Reception, Steered, TapConfig,
 };
 use tracing::{error, info, warn};
 
 use crate::io::station::Driver;
-use crate::io::{PoolLook, PoolView};
+use crate::io::{DriverLook, PoolView};
 use crate::lane::{IoCounts, Lane, io_counts};
 use crate::{Refusal, refusal};
 
@@ -72,7 +73,7 @@ impl Driver for EalPort {
         std::thread::sleep(at_most.min(SLEEP));
     }
 
-    fn counts(&self) -> IoCounts {
+    fn counts(&mut self) -> IoCounts {
         let stats = self.port.stats();
         io_counts(&[
             ("rx-frames", stats.rx_frames),
@@ -110,6 +111,51 @@ pub(crate) struct Running {
     frames_before: u32,
 }
 
+struct Looked(Control);
+
+impl DriverLook for Looked {
+    fn pools(&self) -> Vec<PoolView> {
+        let view = |pool: &Mempool| PoolView {
+            name: pool.name().to_string(),
+            capacity: pool.frame_count().into(),
+            in_use: pool.frame_count().saturating_sub(pool.available()).into(),
+        };
+        self.0.pools().iter().map(view).collect()
+    }
+
+    fn link_is_up(&self, port: PortId) -> Option<bool> {
+        self.0.link(port).map(|link| link.up)
+    }
+
+    fn mac(&self, port: PortId) -> Option<[u8; 6]> {
+        self.0.mac(port)
+    }
+
+    fn counts(&self, port: PortId) -> Vec<(&'static str, u64)> {
+        let mut counts = Vec::new();
+        if let Some(stats) = self.0.driver_stats(port) {
+            counts.extend([
+                ("rx-packets", stats.rx_packets),
+                ("tx-packets", stats.tx_packets),
+                ("rx-missed", stats.rx_missed),
+                ("rx-errors", stats.rx_errors),
+                ("rx-no-buffer", stats.rx_no_mbuf),
+                ("tx-errors", stats.tx_errors),
+            ]);
+        }
+        if let Some(tap) = self.0.tap_stats(port) {
+            counts.extend([
+                ("tap-to-kernel", tap.to_kernel),
+                ("tap-from-kernel", tap.from_kernel),
+                ("tap-refused", tap.refused),
+                ("tap-no-buffer", tap.no_buffer),
+                ("tap-full", tap.full),
+            ]);
+        }
+        counts
+    }
+}
+
 /// Starts DPDK, and opens the interfaces of all workers.
 pub(crate) fn open(
     config: &Config,
@@ -126,7 +172,7 @@ pub(crate) fn open(
     };
     let mut args = EalArgs::new(memory);
     let mut interfaces = Vec::with_capacity(devices.len());
-    for (device, port) in devices.iter().zip(&config.spec.ports) {
+    for ((n, device), port) in (0..).zip(devices).zip(&config.spec.ports) {
         let spec = DeviceSpec::parse(device)
             .map_err(|e| {
                 wrong(
@@ -139,6 +185,10 @@ pub(crate) fn open(
         interface.rx_desc_count = dpdk.rx_descriptors;
         interface.tx_desc_count = dpdk.tx_descriptors;
         interface.mtu = port.mtu;
+        interface.macs = vec![port.mac.0];
+        interface
+            .macs
+            .extend(virtual_macs(config.cluster.as_ref(), PortId(n)));
         interfaces.push(interface);
         args = args.device(spec);
     }
@@ -167,6 +217,7 @@ pub(crate) fn open(
     }
     let (devices, ports) = Devices::open(&eal, &wanted)
         .map_err(|e| wrong(&e, "docs/deploy.md says how interfaces are bound to DPDK"))?;
+    tell(config, devices.control());
     let frames_before = frames(&devices);
     let eal = Arc::new(eal);
     let ports = ports.into_iter().zip(lanes).map(|(mut port, lane)| {
@@ -186,6 +237,49 @@ pub(crate) fn open(
     Ok((ports, running))
 }
 
+/// The addresses that the virtual router of a port may have.
+fn virtual_macs(cluster: Option<&Cluster>, port: PortId) -> impl Iterator<Item = [u8; 6]> {
+    let vrrp = cluster.and_then(|cluster| cluster.config.vrrp.as_ref());
+    let vrrp = vrrp.filter(|vrrp| vrrp.port == port);
+    let v4 = vrrp
+        .filter(|v| v.source_v4.is_some())
+        .map(|v| virtual_mac_v4(v.vrid).0);
+    let v6 = vrrp
+        .filter(|v| v.source_v6.is_some())
+        .map(|v| virtual_mac_v6(v.vrid).0);
+    v4.into_iter().chain(v6)
+}
+
+/// Says of each port what its NIC does, and what is left to workers.
+fn tell(config: &Config, control: &Control) {
+    for (n, port) in (0..).zip(&config.spec.ports) {
+        let id = PortId(n);
+        let (rx, tx) = control.queues(id).unwrap_or_default();
+        let steered = match control.steered(id) {
+            _ if config.workers == 1 => "nobody: there is one worker",
+            Some(Steered::Nic) => "the NIC, by the cluster's key and table",
+            Some(Steered::NicByOtherTable) => {
+                "the NIC, by another table: workers hand over what comes to the wrong one"
+            }
+            Some(Steered::Workers) | None => "the workers: who receives a frame hands it over",
+        };
+        let received = match control.reception(id) {
+            Some(Reception::All) => "to any address",
+            Some(Reception::Filters) => {
+                "to its own addresses and the virtual ones: promiscuous mode was refused"
+            }
+            Some(Reception::AsItIs) | None => "as the virtual device shows them",
+        };
+        info!(
+            device = control.name(id),
+            rx_queues = rx,
+            tx_queues = tx,
+            "port {}: frames are steered by {steered}, and received {received}",
+            port.name
+        );
+    }
+}
+
 /// Free buffers of all pools.
 fn frames(devices: &Devices) -> u32 {
     let pools = devices.control().pools();
@@ -193,18 +287,9 @@ fn frames(devices: &Devices) -> u32 {
 }
 
 impl Running {
-    /// Looks at its pools; to be dropped before it is ended.
-    pub(crate) fn pools(&self) -> PoolLook {
-        let control = self.devices.control().clone();
-        Box::new(move || {
-            let pools = control.pools().iter();
-            let view = |pool: &Mempool| PoolView {
-                name: pool.name().to_string(),
-                capacity: pool.frame_count().into(),
-                in_use: pool.frame_count().saturating_sub(pool.available()).into(),
-            };
-            pools.map(view).collect()
-        })
+    /// To look at it; to be dropped before it is ended.
+    pub(crate) fn look(&self) -> Arc<dyn DriverLook> {
+        Arc::new(Looked(self.devices.control().clone()))
     }
 
     /// Ends DPDK, once all workers have ended.

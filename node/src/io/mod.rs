@@ -1,5 +1,7 @@
 //! Packet I/O of workers: what a driver is asked for beside core's `Port`.
 
+use evenkeel_core::port::PortId;
+
 #[cfg(feature = "dpdk")]
 pub(crate) mod dpdk;
 #[cfg(feature = "libpcap")]
@@ -20,5 +22,14 @@ pub(crate) struct PoolView {
     pub(crate) in_use: u64,
 }
 
-/// Looks at the pools of a driver, from any thread; no worker is asked.
-pub(crate) type PoolLook = Box<dyn Fn() -> Vec<PoolView> + Send + Sync>;
+/// Looks at a driver, from any thread; no worker is asked. It may wait for a NIC's firmware.
+pub(crate) trait DriverLook: Send + Sync {
+    /// Its pools of buffers.
+    fn pools(&self) -> Vec<PoolView>;
+    /// Whether a port's link is up; `None`: it does not say.
+    fn link_is_up(&self, port: PortId) -> Option<bool>;
+    /// The address of a port's device.
+    fn mac(&self, port: PortId) -> Option<[u8; 6]>;
+    /// What it counted of a port since it was opened.
+    fn counts(&self, port: PortId) -> Vec<(&'static str, u64)>;
+}

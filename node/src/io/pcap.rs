@@ -44,12 +44,14 @@ impl Driver for LivePort {
         let _ = poll(&mut fds, Some(&timeout));
     }
 
-    fn counts(&self) -> IoCounts {
+    fn counts(&mut self) -> IoCounts {
+        self.count_kernel_drops();
         let stats = self.stats();
         io_counts(&[
             ("rx-frames", stats.rx_frames),
             ("rx-unusable", stats.rx_unusable),
             ("rx-failed", stats.rx_failed),
+            ("rx-kernel-dropped", stats.rx_kernel_dropped),
             ("tx-frames", stats.tx_frames),
             ("tx-failed", stats.tx_failed),
             ("tx-no-interface", stats.tx_no_interface),

@@ -95,7 +95,7 @@ pub(crate) trait Driver: Port {
     /// As [`Wires::sleep`].
     fn sleep(&mut self, at_most: Duration, lane: &Lane);
     /// As [`Wires::counts`], one place at least left free.
-    fn counts(&self) -> IoCounts;
+    fn counts(&mut self) -> IoCounts;
 }
 
 impl<P: Driver> Wires for Station<P> {
@@ -114,7 +114,7 @@ impl<P: Driver> Wires for Station<P> {
         self.extra.extend_from_slice(macs);
     }
 
-    fn counts(&self) -> IoCounts {
+    fn counts(&mut self) -> IoCounts {
         let mut counts = self.port.counts();
         let free = counts.iter_mut().find(|(name, _)| name.is_empty());
         if let Some(place) = free {
