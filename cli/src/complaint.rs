@@ -65,6 +65,41 @@ impl Complaint {
         source.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// Whether something may not be read or written by who this process is.
+    pub(crate) fn is_denied(&self) -> bool {
+        let source = match self {
+            Complaint::Plain(plain) => plain.source.as_ref(),
+            Complaint::Config(_) => None,
+        };
+        source.is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    /// All of it for a line of a log: what is wrong, where, why, and what to do. Of a config the first error, with the
+    /// number of the others.
+    pub(crate) fn one_line(&self) -> String {
+        let line = match self {
+            Complaint::Plain(plain) => {
+                let source = plain.source.iter().map(|error| format!(": {error}"));
+                let help = plain.help.iter().map(|help| format!("; {help}"));
+                let rest: String = source.chain(help).collect();
+                format!("{plain}{rest}")
+            }
+            Complaint::Config(errors) => {
+                let first = errors.problems().first().map(|first| {
+                    let Problem { line, column, .. } = first;
+                    let Problem { message, help, .. } = first;
+                    format!("; line {line}, column {column}: {message}; {help}")
+                });
+                let more = match errors.problems().len() + errors.omitted() {
+                    0 | 1 => "",
+                    _ => "; `evenkeel check` lists all of them",
+                };
+                format!("{errors}{}{more}", first.unwrap_or_default())
+            }
+        };
+        Problem::shown_name(&line)
+    }
+
     /// Prints it to standard error: with colours and drawings on a terminal only.
     pub(crate) fn report(self) {
         let report = match self {

@@ -1,9 +1,11 @@
 //! `evenkeel run`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use evenkeel_control::Ids;
-use evenkeel_node::Ended;
+use evenkeel_control::{Config, Ids, LogFormat};
+use evenkeel_node::{Ended, Reload, log};
+use tracing::{error, warn};
 
 use crate::complaint::Complaint;
 use crate::{Exit, config};
@@ -33,19 +35,80 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
     // Services and servers keep their ids when the config is read again.
     let mut ids = Ids::new();
     let config = config::load_with(&args.config, args.node.as_deref(), &mut ids)?;
-    config::warn(&config);
-    evenkeel_node::log::start(&config.daemon.log);
-    let (path, node) = (args.config.clone(), args.node.clone());
-    let reload = move || {
-        let loaded = config::load_with(&path, node.as_deref(), &mut ids);
-        loaded.map_err(|complaint| complaint.to_string())
+    // Who reads objects reads nothing else.
+    let objects = config.daemon.log.format == LogFormat::Json;
+    if !objects {
+        config::warn(&config);
+    }
+    log::start(&config.daemon.log)
+        .map_err(|e| Complaint::io("cannot start the thread of the log", e).help("see ulimit -u"))?;
+    if objects {
+        log_warnings(&config);
+    }
+    let reload = reload(args, config.daemon.user.clone(), ids);
+    let ended = evenkeel_node::run(config, reload);
+    let complaint = match ended {
+        Ok(Ended::Alone | Ended::HandedOver | Ended::InHaste) => None,
+        Ok(Ended::Fault) => Some(
+            Complaint::new("a worker has ended by a fault of its own, and the node with it")
+                .help("its last words are in the log: please report them"),
+        ),
+        Err(refusal) => Some(Complaint::new(refusal.message).help(refusal.help)),
     };
-    match evenkeel_node::run(config, Box::new(reload)) {
-        Ok(Ended::Alone | Ended::HandedOver | Ended::InHaste) => Ok(Exit::Fine),
-        Ok(Ended::Fault) => Err(Complaint::new(
-            "a worker has ended by a fault of its own, and the node with it",
-        )
-        .help("its last words are in the log: please report them")),
-        Err(refusal) => Err(Complaint::new(refusal.message).help(refusal.help)),
+    if let Some(complaint) = complaint.as_ref().filter(|_| objects) {
+        error!("{}", complaint.one_line());
+    }
+    let read = log::finish();
+    match complaint {
+        None => Ok(Exit::Fine),
+        // Where nobody reads the log, printing would wait for ever.
+        Some(_) if objects || !read => Ok(Exit::Refused),
+        Some(complaint) => Err(complaint),
+    }
+}
+
+/// How the node reads its config again.
+fn reload(args: &Args, user: Option<String>, mut ids: Ids) -> Reload {
+    let (path, node) = (args.config.clone(), args.node.clone());
+    let why = move |path: &Path, complaint: Complaint| {
+        let who = match &user {
+            Some(user) => format!("the user {user}"),
+            None => "the user of the daemon".to_owned(),
+        };
+        let name = path.display();
+        let denied = complaint.is_denied();
+        let help = format!(
+            "let {who} read it (chmod 644 {name}, or 640 with a group of that user) and enter its directories"
+        );
+        let complaint = if denied { complaint.help(help) } else { complaint };
+        complaint.one_line()
+    };
+    let (probed, why_not) = (path.clone(), why.clone());
+    Reload {
+        read: Box::new(move || {
+            let loaded = config::load_with(&path, node.as_deref(), &mut ids);
+            loaded.map_err(|complaint| why(&path, complaint))
+        }),
+        probe: Box::new(move || {
+            if config::is_stdin(&probed) {
+                return Ok(());
+            }
+            let opened = File::open(&probed).map_err(|error| {
+                Complaint::io(format!("cannot read the config {}", probed.display()), error)
+            });
+            opened.map(drop).map_err(|complaint| why_not(&probed, complaint))
+        }),
+    }
+}
+
+/// Warnings of a config, as lines of the log.
+fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        let (code, line, column, help) = (warning.code, warning.line, warning.column, &warning.help);
+        warn!(%code, line, column, help, "{}", warning.message);
+    }
+    let omitted = config.warnings_omitted;
+    if omitted > 0 {
+        warn!("and {}", crate::counted(omitted, "more warning"));
     }
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,8 @@ fn refused(config: &Path) -> String {
 struct Daemon {
     child: Child,
     log: BufReader<std::process::ChildStderr>,
+    /// What it said before it ran.
+    before: String,
 }
 
 impl Daemon {
@@ -91,7 +93,8 @@ impl Daemon {
     fn start_by(mut command: Command) -> Option<Self> {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut daemon = Daemon { child, log };
+        let before = String::new();
+        let mut daemon = Daemon { child, log, before };
         let seen = daemon.until(&["running", "not permitted"]);
         if seen.contains("not permitted") {
             println!("SKIP: not permitted to capture on loopback");
@@ -108,6 +111,7 @@ impl Daemon {
             let got = self.log.read_line(&mut line).expect("text");
             assert!(got > 0, "it ended: {all}");
             if words.iter().any(|word| line.contains(word)) {
+                self.before = all;
                 return line;
             }
             all.push_str(&line);
@@ -299,13 +303,16 @@ fn root_is_dropped_and_what_is_needed_is_kept() {
         uids.iter().all(|uid| uid == "65534 65534 65534 65534"),
         "{uids:?}"
     );
-    // CAP_NET_RAW is number 13.
+    // CAP_NET_RAW is number 13. The thread of the log, which is there before root is dropped, keeps nothing at all.
     for name in ["CapEff:", "CapPrm:"] {
         let kept = status(name);
-        assert!(
-            kept.iter().all(|c| u64::from_str_radix(c, 16) == Ok(1 << 13)),
-            "{name} {kept:?}"
+        let needed = |c: &&String| u64::from_str_radix(c, 16) == Ok(1 << 13);
+        let none = |c: &&String| u64::from_str_radix(c, 16) == Ok(0);
+        let (count, without) = (
+            kept.iter().filter(needed).count(),
+            kept.iter().filter(none).count(),
         );
+        assert!(without == 1 && count + without == kept.len(), "{name} {kept:?}");
     }
     assert!(status("NoNewPrivs:").iter().all(|n| n == "1"));
     // What is the daemon's alone is that user's. The directory of the socket has the config in it.
@@ -352,6 +359,271 @@ fn the_service_manager_is_told() {
     daemon.signal("-TERM");
     while hear() != "STOPPING=1" {}
     assert_eq!(daemon.ends().0, Some(0));
+}
+
+/// What the daemon tells its service manager: a sign that it runs which needs nobody to read its log.
+struct Manager(std::os::unix::net::UnixDatagram);
+
+impl Manager {
+    fn new(folder: &Folder, command: &mut Command) -> Self {
+        let path = folder.0.join("notify.sock");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+        // A daemon that stands still fails the test instead of stopping it.
+        socket
+            .set_read_timeout(Some(std::time::Duration::from_secs(60)))
+            .expect("set");
+        command.env("NOTIFY_SOCKET", &path).env_remove("WATCHDOG_USEC");
+        Manager(socket)
+    }
+
+    /// Until it says that it runs; `false`: it ended.
+    fn ready(&self, child: &mut Child) -> bool {
+        let mut buffer = [0; 256];
+        loop {
+            match self.0.recv(&mut buffer) {
+                Ok(len) if buffer[..len].starts_with(b"READY=1") => return true,
+                Ok(_) => (),
+                Err(error) => {
+                    assert!(
+                        child.try_wait().expect("ours").is_some(),
+                        "it stands still: {error}"
+                    );
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// A pipe that has no room left.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let size = rustix::pipe::fcntl_getpipe_size(&writer).expect("its size");
+    writer
+        .write_all(&vec![b'\n'; size])
+        .expect("there is room for so much");
+    (reader, writer)
+}
+
+/// Whether loopback can be had here, found out with a log that is read.
+fn can_run(folder: &Folder) -> bool {
+    let Some(daemon) = Daemon::start(&folder.config(LOOPBACK, "")) else {
+        return false;
+    };
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+    true
+}
+
+/// Whether the daemon of this folder has taken the config with this server.
+fn serves(folder: &Folder, server: &str) -> bool {
+    let socket = folder.0.join("ctl.sock");
+    let asked = support::evenkeel(&["ctl", "--socket", support::text(&socket), "services"]);
+    assert_eq!(asked.status.code(), Some(0), "{}", support::stderr(&asked));
+    support::stdout(&asked).contains(server)
+}
+
+/// Runs a daemon with this standard error: it takes another config and answers; and ends well.
+fn runs_with(folder: &Folder, stderr: Stdio, meanwhile: impl FnOnce()) {
+    let config = folder.config(LOOPBACK, "");
+    let mut command = command(&config);
+    command.stderr(stderr);
+    let manager = Manager::new(folder, &mut command);
+    let mut daemon = Ended(command.spawn().expect("it starts"));
+    // What it said was to hold the other end of the pipe, too.
+    drop(command);
+    assert!(manager.ready(&mut daemon.0), "it ended before it ran");
+    let good = fs::read_to_string(&config).expect("written before");
+    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.12:80")).expect("written");
+    signal(&daemon.0, "-HUP");
+    while !serves(folder, "192.0.2.12:80") {
+        std::thread::yield_now();
+    }
+    meanwhile();
+    signal(&daemon.0, "-TERM");
+    assert_eq!(daemon.0.wait().expect("ours").code(), Some(0));
+}
+
+/// A process that goes with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(child: &Child, signal: &str) {
+    let status = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = Folder::new("stalled");
+    if !can_run(&folder) {
+        return;
+    }
+    let (reader, writer) = full_pipe();
+    runs_with(&folder, Stdio::from(writer), || ());
+    drop(reader);
+}
+
+#[test]
+fn a_log_that_is_read_late_is_whole() {
+    let folder = Folder::new("late");
+    if !can_run(&folder) {
+        return;
+    }
+    let (reader, writer) = full_pipe();
+    let mut lines = BufReader::new(reader).lines().map(|line| line.expect("text"));
+    let late = lines.by_ref();
+    runs_with(&folder, Stdio::from(writer), || {
+        assert!(late.any(|line| line.contains("running")));
+        assert!(late.any(|line| line.contains("read again")));
+    });
+    assert!(lines.any(|line| line.contains("ended")), "its last line");
+}
+
+#[test]
+fn a_log_whose_reader_has_gone_stops_nothing() {
+    let folder = Folder::new("gone");
+    if !can_run(&folder) {
+        return;
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    runs_with(&folder, Stdio::from(writer), || ());
+}
+
+/// The log of a daemon that starts, refuses a config, takes another one, and ends.
+fn log_of_a_run(folder: &Folder, format: &str) -> Option<String> {
+    let config = folder.config(LOOPBACK, &format!("[daemon.log]\nformat = \"{format}\""));
+    let mut daemon = Daemon::start(&config)?;
+    let good = fs::read_to_string(&config).expect("written before");
+    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.11:eighty")).expect("written");
+    daemon.signal("-HUP");
+    let refused = daemon.until(&["the old one stays"]);
+    fs::write(&config, good).expect("written");
+    daemon.signal("-HUP");
+    let taken = daemon.until(&["read again"]);
+    daemon.signal("-TERM");
+    let (code, rest) = daemon.ends();
+    assert_eq!(code, Some(0), "{rest}");
+    Some(format!("{refused}{taken}{rest}"))
+}
+
+/// `2026-11-22T01:26:34.123456Z`
+fn is_time(text: &str) -> bool {
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    shape == "0000-00-00T00:00:00.000000Z"
+}
+
+const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+
+#[test]
+fn a_log_of_objects_has_one_a_line() {
+    let folder = Folder::new("objects");
+    let Some(log) = log_of_a_run(&folder, "json") else {
+        return;
+    };
+    let mut levels = std::collections::BTreeSet::new();
+    for line in log.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect(line);
+        let text = |key: &str| object[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}"));
+        assert!(is_time(text("timestamp")), "{line}");
+        assert!(LEVELS.contains(&text("level")), "{line}");
+        assert!(text("target").starts_with("evenkeel"), "{line}");
+        assert!(!text("message").is_empty(), "{line}");
+        levels.insert(text("level").to_owned());
+    }
+    assert!(log.lines().count() >= 4, "{log}");
+    assert_eq!(levels.into_iter().collect::<Vec<_>>(), ["INFO", "WARN"]);
+
+    // A refusal is an object, too.
+    let config = folder.config("", "[daemon.log]\nformat = \"json\"");
+    let output = command(&config).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = support::stderr(&output);
+    let object: serde_json::Value = serde_json::from_str(said.trim_end()).expect("one object");
+    let message = object["message"].as_str().expect("text");
+    assert!(
+        object["level"] == "ERROR" && message.contains("has no device; name its interface"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_log_of_text_has_time_level_and_target_in_each_line() {
+    let folder = Folder::new("lines");
+    let Some(log) = log_of_a_run(&folder, "text") else {
+        return;
+    };
+    for line in log.lines() {
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().unwrap_or_else(|| panic!("{line}"));
+        assert!(is_time(word()), "{line}");
+        assert!(LEVELS.contains(&word()), "{line}");
+        let target = word();
+        assert!(target.starts_with("evenkeel") && target.ends_with(':'), "{line}");
+        assert!(!word().is_empty(), "{line}");
+    }
+    assert!(log.lines().count() >= 4, "{log}");
+    // What is wrong with a config, where, and what to do, in the line that says so.
+    let refused = log.lines().find(|line| line.contains("the old one stays"));
+    let refused = refused.expect("it was refused");
+    assert!(
+        refused.contains("192.0.2.11:eighty") && refused.contains("; line "),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_config_that_only_root_can_read_is_said_at_the_start_and_at_sighup() {
+    let folder = Folder::new("unreadable");
+    let config = folder.config(LOOPBACK, "user = \"nobody\"");
+    let only_root = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&config, only_root).expect("ours");
+    let Some(mut daemon) = Daemon::start(&config) else {
+        return;
+    };
+    let pid = daemon.child.id();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    if !status.contains("\nUid:\t65534\t") || fs::metadata("/proc/self").is_err() {
+        println!("SKIP: not root");
+        return;
+    }
+    let before = daemon.before.clone();
+    let warned = before.lines().find(|line| line.contains("without root"));
+    let warned = warned.unwrap_or_else(|| panic!("{before}"));
+    daemon.signal("-HUP");
+    let refused = daemon.until(&["the old one stays"]);
+    for line in [warned, &refused] {
+        for part in [
+            "node.toml: Permission denied",
+            "let the user nobody read it",
+            "chmod",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn a_core_that_cannot_be_had_is_refused() {
+    let folder = Folder::new("core");
+    let said = refused(&folder.config(LOOPBACK, "[io]\ncores = [1023]"));
+    assert!(said.contains("no thread can be kept on core 1023"), "{said}");
+    assert!(said.contains("`cores` of [io]: this process may use "), "{said}");
+    assert!(!folder.0.join("ctl.sock").exists(), "nothing is half started");
 }
 
 #[test]

@@ -32,6 +32,7 @@
 #include <rte_ethdev.h>
 #include <rte_ether.h>
 #include <rte_lcore.h>
+#include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mbuf_dyn.h>
 #include <rte_mempool.h>
@@ -126,15 +127,15 @@ static int last_error(void)
 static struct {
 	pthread_mutex_t lock;
 	size_t len;
+	/* Whether the last line has no end yet. */
+	int open;
 	char text[16384];
 } said = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static ssize_t said_write(void *cookie, const char *bytes, size_t count)
+static void said_append(const char *bytes, size_t count)
 {
 	size_t part = RTE_MIN(count, sizeof(said.text));
 
-	(void)cookie;
-	pthread_mutex_lock(&said.lock);
 	if (part > sizeof(said.text) - said.len) {
 		size_t gone = part - (sizeof(said.text) - said.len);
 
@@ -143,6 +144,22 @@ static ssize_t said_write(void *cookie, const char *bytes, size_t count)
 	}
 	memcpy(said.text + said.len, bytes + (count - part), part);
 	said.len += part;
+}
+
+/* A message begins with its level, as `<5>`. DPDK writes a message at once, on the thread that has it. */
+static ssize_t said_write(void *cookie, const char *bytes, size_t count)
+{
+	int level = rte_log_cur_msg_loglevel();
+	char mark[3] = {'<', (char)('0' + level), '>'};
+
+	(void)cookie;
+	if (count == 0)
+		return 0;
+	pthread_mutex_lock(&said.lock);
+	if (!said.open && level >= 1 && level <= 8)
+		said_append(mark, sizeof(mark));
+	said_append(bytes, count);
+	said.open = bytes[count - 1] != '\n';
 	pthread_mutex_unlock(&said.lock);
 	return (ssize_t)count;
 }

@@ -23,6 +23,18 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 /// Lines of DPDK's log that wait for [`Eal::take_log`], at most.
 const SAID_LINES_MAX: usize = 256;
 
+/// A line of DPDK's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// As DPDK numbers them: 1 to 3 fatal, 4 an error, 5 a warning, 6 and 7 information, 8 for its makers.
+    pub level: u8,
+    /// What it says.
+    pub text: String,
+}
+
+/// The level of a line whose own is not known: nothing better is asked of DPDK.
+const LEVEL_WARNING: u8 = 5;
+
 /// Where DPDK's memory comes from. Sizes in MiB, reserved at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -160,7 +172,7 @@ pub(crate) struct EalInner {
     ports_taken: Mutex<BTreeSet<u16>>,
     pools: Mutex<Vec<PoolRecord>>,
     /// What DPDK said at the start: its words on devices that failed.
-    said: Mutex<Vec<String>>,
+    said: Mutex<Vec<LogLine>>,
 }
 
 /// A pool, owned by EAL so that no frame can outlive it.
@@ -234,7 +246,7 @@ impl Eal {
 
     /// What DPDK and its drivers logged since the last call, warnings and worse: the last 16 KiB of it. Nothing of
     /// it goes to stderr.
-    pub fn take_log(&self) -> Vec<String> {
+    pub fn take_log(&self) -> Vec<LogLine> {
         let mut lines = std::mem::take(&mut *lock(&self.inner.said));
         lines.extend(said_lines());
         lines
@@ -547,23 +559,41 @@ fn eal_thread(
 }
 
 /// What DPDK logged since the last call, line by line; the shim keeps 16 KiB.
-fn said_lines() -> Vec<String> {
+fn said_lines() -> Vec<LogLine> {
     let mut text: Vec<c_char> = vec![0; 16 << 10];
     // SAFETY: `text` has the room that is said; the shim locks.
     let len = unsafe { dpdk_sys::ekd_log_take(text.as_mut_ptr(), text.len() as u32) };
     text.truncate(len as usize);
     let bytes: Vec<u8> = text.into_iter().map(c_char::cast_unsigned).collect();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.map(str::to_owned).collect()
+    log_lines(&String::from_utf8_lossy(&bytes))
+}
+
+/// Lines of messages, of which the first has the level: `<5>text`. One whose beginning is lost is a warning.
+fn log_lines(text: &str) -> Vec<LogLine> {
+    let mut level = LEVEL_WARNING;
+    let mut lines = Vec::new();
+    for mut line in text.lines() {
+        let mark = line.as_bytes().first_chunk();
+        if let Some(&[b'<', digit @ b'1'..=b'8', b'>']) = mark {
+            level = digit - b'0';
+            line = line.get(3..).unwrap_or_default();
+        }
+        let text = line.trim();
+        if !text.is_empty() {
+            let text = text.to_owned();
+            lines.push(LogLine { level, text });
+        }
+    }
+    lines
 }
 
 /// The last three lines, for the end of a message.
-fn last_words(lines: &[String]) -> String {
+fn last_words(lines: &[LogLine]) -> String {
     match lines {
         [] => String::new(),
         lines => {
             let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or(lines);
+            let last: Vec<&str> = last.iter().map(|line| line.text.as_str()).collect();
             format!("; DPDK says: {}", last.join(" / "))
         }
     }
@@ -744,10 +774,26 @@ mod tests {
 
     #[test]
     fn the_last_words_end_a_message() {
-        let lines = |n: usize| (0..n).map(|n| format!("line {n}")).collect::<Vec<_>>();
+        let lines = |n: usize| log_lines(&(0..n).map(|n| format!("<5>line {n}\n")).collect::<String>());
         assert_eq!(last_words(&lines(0)), "");
         assert_eq!(last_words(&lines(1)), "; DPDK says: line 0");
         assert_eq!(last_words(&lines(5)), "; DPDK says: line 2 / line 3 / line 4");
+    }
+
+    #[test]
+    fn lines_have_the_level_of_their_message() {
+        let said = "the end of a line\n<4>EAL: one\n and two \n\n<5>PMD: three\n<9>four";
+        let lines = log_lines(said);
+        let lines: Vec<_> = lines.iter().map(|l| (l.level, l.text.as_str())).collect();
+        let want = [
+            (5, "the end of a line"),
+            (4, "EAL: one"),
+            (4, "and two"),
+            (5, "PMD: three"),
+            (5, "<9>four"),
+        ];
+        assert_eq!(lines, want);
+        assert_eq!(log_lines(""), []);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use devices::{
     Control, Devices, DevicesConfig, DriverStats, InterfaceConfig, Link, PortError, Reception, Steered,
 };
 #[cfg(feature = "dpdk")]
-pub use eal::{Eal, EalArgs, EalError, LcoreGuard, Memory, ShutdownError};
+pub use eal::{Eal, EalArgs, EalError, LcoreGuard, LogLine, Memory, ShutdownError};
 #[cfg(feature = "dpdk")]
 pub use mbuf::{Mbuf, RxTimestampField};
 #[cfg(feature = "dpdk")]

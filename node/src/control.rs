@@ -40,6 +40,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// So long the last frames have to leave, when the node ends.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
 
+/// The driver is asked this often for what it says by itself; it keeps 16 KiB.
+const DRIVER_WORDS_TIME: Duration = Duration::from_secs(1);
+
 /// How a daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -97,8 +100,13 @@ impl ControlSink for Out {
     }
 }
 
-/// Reads the node's config again, with the ids that it gave before; or says why it cannot be used.
-pub type Reload = Box<dyn FnMut() -> Result<Config, String>>;
+/// How a node comes to its config again. What goes wrong is said in one line, with the remedy.
+pub struct Reload {
+    /// Reads it, with the ids that it gave before; or says why it cannot be used.
+    pub read: Box<dyn FnMut() -> Result<Config, String>>,
+    /// Whether it can be read at all by who this process is now: asked once root is dropped.
+    pub probe: Box<dyn Fn() -> Result<(), String>>,
+}
 
 /// How far the end of the node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +147,8 @@ pub(crate) struct Parts {
     /// Who looks in.
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) ports: Arc<Ports>,
+    /// Puts into the log what the driver of the interfaces says by itself.
+    pub(crate) driver_words: Option<Box<dyn FnMut()>>,
 }
 
 /// See the module.
@@ -166,6 +176,9 @@ pub(crate) struct ControlSide {
     is_drained_by_hand: bool,
     /// The snapshot that workers are to take, by worker: those whose ring was full are told later.
     untold: Vec<Option<Arc<Snapshot>>>,
+    driver_words: Option<Box<dyn FnMut()>>,
+    /// When the driver is asked again.
+    driver_words_due: Instant,
 }
 
 /// Signals that a daemon heeds.
@@ -230,6 +243,8 @@ impl ControlSide {
             ports: parts.ports,
             for_ports: ForPorts::Nothing,
             is_drained_by_hand: false,
+            driver_words: parts.driver_words,
+            driver_words_due: Instant::from_nanos(0),
         }
     }
 
@@ -370,6 +385,7 @@ impl ControlSide {
         self.tell_snapshot(now);
         self.heed_ports(now);
         self.report();
+        self.hear_driver(now);
         self.manager
             .feed(now.as_nanos(), self.out.lanes.iter().map(|lane| &**lane));
         more
@@ -422,6 +438,17 @@ impl ControlSide {
                 control.handle_command(now, NodeCommand::Undrain, &mut self.out);
             }
             (true, _) => (),
+        }
+    }
+
+    /// What the driver said goes into the log, once in a while.
+    fn hear_driver(&mut self, now: Instant) {
+        if let Some(words) = &mut self.driver_words
+            && self.driver_words_due <= now
+        {
+            words();
+            let next = now.as_nanos().saturating_add(DRIVER_WORDS_TIME.as_nanos() as u64);
+            self.driver_words_due = Instant::from_nanos(next);
         }
     }
 
@@ -478,7 +505,7 @@ impl ControlSide {
 
     /// The config is to be read again. What is wrong with it, or needs a restart, is said, and nothing changes.
     fn reload(&mut self) {
-        let new = match (self.reload)() {
+        let new = match (self.reload.read)() {
             Ok(new) => new,
             Err(why) => return warn!("the config is not taken, and the old one stays: {why}"),
         };

@@ -13,7 +13,7 @@ use evenkeel_core::sync::codec::BULK_FRAME_LEN_MAX;
 use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
 use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Worker, WorkerConfig};
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
 use crate::health::{CheckSpec, Checks};
@@ -36,6 +36,7 @@ const HEALTH_EVENT_COUNT: usize = 256;
 ///
 /// Why it cannot start; nothing has begun then.
 pub fn run(config: Config, reload: Reload) -> Result<Ended, Refusal> {
+    system::check_cores(&config.io.cores)?;
     let _lock = Lock::take(&config.daemon.ctl)?;
     let life = incarnation(config.daemon.state.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -94,6 +95,11 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         )
     })?;
     let mut threads = spawn(&config, workers, &lanes)?;
+    if config.daemon.user.is_some()
+        && let Err(why) = (reload.probe)()
+    {
+        warn!("without root the config cannot be read again, and SIGHUP will change nothing: {why}");
+    }
     // Only now, as the time for which it listens before it serves runs from here.
     let control = match make_control(&config, life, seed) {
         Ok(control) => control,
@@ -136,6 +142,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         config,
         asks: asked,
         ports,
+        driver_words: threads.words.take(),
     });
     let ended = side.run(signals).await;
     drop(admin);
@@ -206,6 +213,8 @@ struct Threads {
     handles: Vec<JoinHandle<()>>,
     /// For the threads that look at it, which end before them.
     driver: Option<Arc<dyn DriverLook>>,
+    /// Puts into the log what the driver says.
+    words: Option<Box<dyn FnMut()>>,
     after: Option<Box<dyn FnOnce()>>,
 }
 
@@ -266,6 +275,7 @@ fn spawn_pcap(
     Ok(Threads {
         handles,
         driver: None,
+        words: None,
         after: None,
     })
 }
@@ -288,10 +298,12 @@ fn spawn_dpdk(
     let (wires, running) = crate::io::dpdk::open(config, devices, lanes)?;
     let handles = start(config, workers, wires, lanes)?;
     let driver = running.look();
+    let words = running.words();
     let after = Box::new(move || running.end());
     Ok(Threads {
         handles,
         driver: Some(driver),
+        words: Some(words),
         after: Some(after),
     })
 }

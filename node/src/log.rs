@@ -1,21 +1,31 @@
 //! What a daemon says of itself, to standard error: a line for each thing that happened, as text or as a JSON object.
+//!
+//! Lines wait in a bounded queue for a thread of their own ([`queue`]): a reader that stands still stops nobody.
 
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use evenkeel_control::{LogConfig, LogFormat, LogLevel};
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Metadata, Subscriber, error};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
+
+use queue::{LINES, Writer};
 
 /// Lines of one kind in a second, at most.
 const LINES_PER_SECOND: u32 = 20;
 /// Kinds of lines that are told apart; those beyond are limited together.
 const KIND_COUNT_MAX: usize = 256;
+/// At the end of the process, lines that wait have so long to be written.
+const LAST_LINES_TIME: Duration = Duration::from_secs(1);
 
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
@@ -24,8 +34,17 @@ pub fn suppressed() -> u64 {
     SUPPRESSED.load(Ordering::Relaxed)
 }
 
-/// Begins to log. A second call changes nothing.
-pub fn start(config: &LogConfig) {
+/// Lines that were lost so far, as their reader stood still or is gone.
+pub fn dropped() -> u64 {
+    LINES.dropped()
+}
+
+/// Begins to log; what a thread says as it panics becomes a line, too. A second call changes nothing.
+///
+/// # Errors
+///
+/// There is no thread to be had for it: lines are not written then.
+pub fn start(config: &LogConfig) -> std::io::Result<()> {
     let level = match config.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -34,7 +53,7 @@ pub fn start(config: &LogConfig) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let limit = Limit::new(second);
-    let out = std::io::stderr;
+    let out = || Writer::new(&LINES);
     let started = match config.format {
         LogFormat::Text => {
             let lines = fmt::layer()
@@ -51,8 +70,29 @@ pub fn start(config: &LogConfig) {
                 .try_init()
         }
     };
-    // Somebody has begun before.
-    let _ = started;
+    if started.is_err() {
+        // Somebody has begun before.
+        return Ok(());
+    }
+    // The usual hook writes to standard error itself, and would wait for a reader that stands still.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let place = panic.location().map(ToString::to_string);
+        let words = panic.payload_as_str().unwrap_or_default();
+        // Only if RUST_BACKTRACE asks for it.
+        let trace = Backtrace::capture();
+        let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+        error!(
+            thread = thread.name(),
+            place, trace, "a thread has panicked: {words}"
+        );
+    }));
+    queue::spawn()
+}
+
+/// Waits until all lines are written, for a second at most; whether they are.
+pub fn finish() -> bool {
+    LINES.written_within(LAST_LINES_TIME)
 }
 
 #[cfg(unix)]

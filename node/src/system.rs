@@ -4,6 +4,7 @@
 use std::os::unix::fs::lchown;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::thread::Builder;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User, getuid, setgid, setgroups, setuid};
@@ -16,6 +17,9 @@ use tracing::{info, warn};
 
 use crate::lane::Lane;
 use crate::{Refusal, refusal};
+
+/// The largest number that a core can have in the kernel's masks and in a config.
+const CPU_MAX: u16 = 1023;
 
 /// What a daemon needs after its start: to send and receive frames on interfaces that come back, and to ping.
 const KEPT: CapabilitySet = CapabilitySet::NET_RAW;
@@ -74,7 +78,67 @@ pub(crate) fn become_user(name: &str, belongings: impl IntoIterator<Item = PathB
     Ok(())
 }
 
-/// Keeps the calling thread on one core.
+/// Whether a thread can be kept on each of these cores.
+///
+/// # Errors
+///
+/// One is not there, or not for this process.
+pub(crate) fn check_cores(cores: &[u16]) -> Result<(), Refusal> {
+    if cores.is_empty() {
+        return Ok(());
+    }
+    // Only trying tells: the mask that this process was given leaves out isolated cores, on which it may run all the same.
+    let looked = std::thread::scope(|scope| {
+        let look = || -> (Option<u16>, Vec<u16>) {
+            let missing = cores.iter().copied().find(|&cpu| !try_pin(cpu));
+            let usable = missing.map_or_else(Vec::new, |_| (0..=CPU_MAX).filter(|&c| try_pin(c)).collect());
+            (missing, usable)
+        };
+        let thread = Builder::new().name("cores".to_owned()).spawn_scoped(scope, look);
+        thread.map(|thread| thread.join().unwrap_or_default())
+    });
+    match looked {
+        Ok((None, _)) => Ok(()),
+        Ok((Some(cpu), usable)) => Err(refusal(
+            format!("no thread can be kept on core {cpu}: it is not there, or not for this process"),
+            format!(
+                "write others as `cores` of [io]: this process may use {}; or leave `cores` out",
+                ranges(&usable)
+            ),
+        )),
+        Err(error) => Err(refusal(
+            format!("cannot start a thread: {error}"),
+            "see the limits of this process (ulimit -a) and of its cgroup",
+        )),
+    }
+}
+
+fn try_pin(cpu: u16) -> bool {
+    let mut set = CpuSet::new();
+    set.set(cpu.into());
+    sched_setaffinity(None, &set).is_ok()
+}
+
+/// Numbers in ascending order as the system writes them: `0-3,8`.
+fn ranges(numbers: &[u16]) -> String {
+    let mut all: Vec<(u16, u16)> = Vec::new();
+    for &n in numbers {
+        match all.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(n) => *last = n,
+            _ => all.push((n, n)),
+        }
+    }
+    let all: Vec<String> = all
+        .into_iter()
+        .map(|(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        })
+        .collect();
+    all.join(",")
+}
+
+/// Keeps the calling thread on one core. It could be had at the start; the system may have taken it away since.
 pub(crate) fn pin(worker: usize, cpu: u16) {
     let mut set = CpuSet::new();
     set.set(cpu.into());
@@ -172,6 +236,22 @@ mod tests {
         assert!(!manager.feed(5000, lanes.iter()), "still");
         beat(1);
         assert!(manager.feed(5001, lanes.iter()), "as soon as it turns again");
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_refused_with_those_that_are() {
+        assert_eq!(check_cores(&[]), Ok(()));
+        let refused = check_cores(&[CPU_MAX]).expect_err("no machine has so many");
+        assert!(refused.message.contains("core 1023"), "{refused:?}");
+        let usable: Vec<u16> = std::thread::spawn(|| (0..=CPU_MAX).filter(|&c| try_pin(c)).collect())
+            .join()
+            .expect("no panic");
+        assert!(
+            refused.help.contains(&format!("may use {};", ranges(&usable))),
+            "{refused:?}"
+        );
+        assert_eq!(check_cores(&usable), Ok(()));
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
     }
 
     #[test]

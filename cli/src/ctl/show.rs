@@ -369,8 +369,11 @@ pub(super) fn stats(stats: &Stats) -> String {
     add("node".to_string(), "cluster", &stats.node);
     add("node".to_string(), "refused", &stats.admin);
     add("node".to_string(), "buffers", &stats.buffers);
-    let suppressed = Counts::from([("lines-suppressed".to_string(), stats.log_suppressed)]);
-    add("node".to_string(), "log", &suppressed);
+    let log = Counts::from([
+        ("lines-suppressed".to_string(), stats.log_suppressed),
+        ("lines-dropped".to_string(), stats.log_dropped),
+    ]);
+    add("node".to_string(), "log", &log);
     let silent: Vec<_> = stats.workers.iter().filter(|w| !w.answered).collect();
     let mut out = table(&["WHO", "PART", "COUNTER", "COUNT"], &rows);
     for worker in silent {

@@ -268,6 +268,8 @@ pub struct Stats {
     pub buffers: Counts,
     /// Lines of the log that were left out.
     pub log_suppressed: u64,
+    /// Lines of the log that were lost, as nobody read them.
+    pub log_dropped: u64,
 }
 
 /// What a worker counted.

@@ -473,6 +473,7 @@ impl Known {
             ports: self.port_stats(gathered.control.as_ref()),
             buffers: self.pools().into_iter().map(|p| (p.name, p.in_use)).collect(),
             log_suppressed: crate::log::suppressed(),
+            log_dropped: crate::log::dropped(),
         }
     }
 

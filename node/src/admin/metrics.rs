@@ -181,6 +181,11 @@ fn page(known: &Known, gathered: &Gathered, seconds: f64) -> Page {
         "Lines of the log that were left out, as there were too many of their kind.",
         [(Vec::new(), crate::log::suppressed())],
     );
+    page.counters(
+        "log_lines_dropped",
+        "Lines of the log that were lost, as who reads standard error stood still or is gone.",
+        [(Vec::new(), crate::log::dropped())],
+    );
     page
 }
 

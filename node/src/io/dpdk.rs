@@ -7,10 +7,10 @@ use evenkeel_control::{Cluster, Config};
 use evenkeel_core::port::PortId;
 use evenkeel_core::wire::vrrp::{virtual_mac_v4, virtual_mac_v6};
 use evenkeel_io_dpdk::{
-    Control, DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard, Memory,
-    Mempool, MempoolConfig, Reception, Steered, TapConfig,
+    Control, DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard,
+    LogLine, Memory, Mempool, MempoolConfig, Reception, Steered, TapConfig,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::io::station::Driver;
 use crate::io::{DriverLook, PoolView};
@@ -286,14 +286,38 @@ fn frames(devices: &Devices) -> u32 {
     pools.iter().map(|pool| pool.available()).sum()
 }
 
+/// Lines of DPDK, each at its level. The log limits them as all others.
+fn tell_words(lines: &[LogLine]) {
+    for LogLine { level, text } in lines {
+        match level {
+            ..=4 => error!("DPDK says: {text}"),
+            5 => warn!("DPDK says: {text}"),
+            6 | 7 => info!("DPDK says: {text}"),
+            _ => debug!("DPDK says: {text}"),
+        }
+    }
+}
+
 impl Running {
     /// To look at it; to be dropped before it is ended.
     pub(crate) fn look(&self) -> Arc<dyn DriverLook> {
         Arc::new(Looked(self.devices.control().clone()))
     }
 
+    /// What puts DPDK's words since the last time into the log, as long as it runs.
+    pub(crate) fn words(&self) -> Box<dyn FnMut()> {
+        // It must not keep DPDK from ending.
+        let eal = Arc::downgrade(&self.eal);
+        Box::new(move || {
+            if let Some(eal) = eal.upgrade() {
+                tell_words(&eal.take_log());
+            }
+        })
+    }
+
     /// Ends DPDK, once all workers have ended.
     pub(crate) fn end(self) {
+        self.words()();
         let Running {
             devices,
             eal,
@@ -306,5 +330,40 @@ impl Running {
             Some(Err(error)) => error!(%error, "DPDK has not ended well"),
             None => error!("DPDK has not ended: a worker holds it"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+
+    /// Notes the level of each line.
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().expect("no panic").push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn words_of_dpdk_are_lines_of_the_log_at_their_level() {
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let registry = Registry::default().with(Levels(Arc::clone(&levels)));
+        let lines: Vec<LogLine> = (1..=8)
+            .map(|level| LogLine {
+                level,
+                text: format!("EAL: {level}"),
+            })
+            .collect();
+        tracing::subscriber::with_default(registry, || tell(&lines));
+        let (e, w, i, d) = (Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG);
+        assert_eq!(*levels.lock().expect("no panic"), [e, e, e, e, w, i, i, d]);
     }
 }
