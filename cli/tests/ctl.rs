@@ -103,6 +103,35 @@ WORKER  ANSWERS  CONNS  CAPACITY  RECEIVED  SENT  DROPPED
     assert_eq!(asked, ["GET /v1/status HTTP/1.1", "GET /v1/status HTTP/1.1"]);
 }
 
+#[test]
+fn checks_that_cannot_be_made_are_shown() {
+    let services = r#"{"services":[{"name":"web","protocol":"tcp","vip":"192.0.2.80:80","scheduler":"rr","replicate":"synack","conns":null,
+"servers":[{"address":"10.0.0.11:80","weight":1,"up":true,"not_checked_because":"no socket","reachable":true,"conns":null},
+{"address":"10.0.0.12:80","weight":0,"up":false,"not_checked_because":null,"reachable":true,"conns":null}]}],"counted":false}"#;
+    let stats = r#"{"workers":[],"transport":{},"receiver":{},"node":{},"health":{"succeeded":0,"failed":7,"not-made":12,"late":0},
+"health_not_made_because":"no socket","admin":{"ctl":0},"buffers":{},"log_suppressed":0}"#;
+    let fake = Fake::new("checks", &[(200, services), (200, stats)]);
+    let shown = fake.run(&["services"]);
+    assert_eq!(
+        stdout(&shown),
+        "SERVICE  PROTO  VIP / SERVER    SCHED  WEIGHT  CONNS  STATE
+web      tcp    192.0.2.80:80   rr          -      -  replicate synack
+                  10.0.0.11:80              1      -  up (not checked: no socket)
+                  10.0.0.12:80              0      -  down
+"
+    );
+    let shown = fake.run(&["stats"]);
+    assert_eq!(
+        stdout(&shown),
+        "WHO   PART    COUNTER   COUNT
+node  health  failed        7
+node  health  not-made     12
+the last health check that could not be made: no socket
+"
+    );
+    assert_eq!(fake.asked().len(), 2);
+}
+
 fn conn(n: u32) -> String {
     format!(
         r#"{{"worker":0,"protocol":"tcp","client":"100.64.0.{n}:4000","vip":"192.0.2.80:80","local":"10.0.0.9:1025","server":"10.0.0.11:80",

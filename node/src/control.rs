@@ -313,10 +313,16 @@ impl ControlSide {
         let ending = self.ending != Ending::Not;
         match ask {
             Ask::View(to) => {
-                let _ = to.send(ControlView::of(self.control.as_ref(), ending, &self.ports));
+                let checks = self.checks.stats();
+                let _ = to.send(ControlView::of(
+                    self.control.as_ref(),
+                    checks,
+                    ending,
+                    &self.ports,
+                ));
             }
             Ask::Services(to) => {
-                let _ = to.send(admin::services(&self.serving));
+                let _ = to.send(admin::services(&self.serving, &self.checks));
             }
             Ask::Command(command, to) => {
                 let able = admin::able(self.control.as_ref(), ending, command);

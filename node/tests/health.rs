@@ -530,7 +530,15 @@ fn a_host_without_sockets_blames_no_server() {
             assert_eq!((stats.succeeded, stats.failed), (0, 0));
             assert!(stats.not_made_why.is_some_and(|why| why.contains("open files")));
             assert!(events.try_recv().is_err(), "nothing is known");
+            let why = |server| checks.not_made(ServiceId(1), RealServerId(server));
+            while why(2).is_none() {
+                tokio::task::yield_now().await;
+            }
+            assert!(why(2).is_some_and(|why| why.contains("open files")) && why(3).is_none());
             drop(taken);
+            while why(2).is_some() {
+                tokio::task::yield_now().await;
+            }
             let event = events.recv().await.expect("an event");
             assert!(event.up || event.server != RealServerId(0), "{event:?}");
         },

@@ -217,6 +217,8 @@ pub(super) fn services(services: &Services) -> String {
                 (true, false) => "no way to it",
                 (true, true) => "up",
             };
+            let because = server.not_checked_because.as_ref();
+            let unchecked = because.map_or_else(String::new, |why| format!(" (not checked: {why})"));
             rows.push(vec![
                 String::new(),
                 String::new(),
@@ -224,7 +226,7 @@ pub(super) fn services(services: &Services) -> String {
                 String::new(),
                 server.weight.to_string(),
                 or_dash(server.conns),
-                state.to_string(),
+                format!("{state}{unchecked}"),
             ]);
         }
     }
@@ -367,6 +369,7 @@ pub(super) fn stats(stats: &Stats) -> String {
     add("node".to_string(), "transport", &stats.transport);
     add("node".to_string(), "receiver", &stats.receiver);
     add("node".to_string(), "cluster", &stats.node);
+    add("node".to_string(), "health", &stats.health);
     add("node".to_string(), "refused", &stats.admin);
     add("node".to_string(), "buffers", &stats.buffers);
     let log = Counts::from([
@@ -378,6 +381,9 @@ pub(super) fn stats(stats: &Stats) -> String {
     let mut out = table(&["WHO", "PART", "COUNTER", "COUNT"], &rows);
     for worker in silent {
         out.push_str(&format!("worker {} did not answer within a second\n", worker.id));
+    }
+    if let Some(why) = &stats.health_not_made_because {
+        out.push_str(&format!("the last health check that could not be made: {why}\n"));
     }
     out
 }

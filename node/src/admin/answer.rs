@@ -169,6 +169,8 @@ pub struct Server {
     pub weight: u16,
     /// Whether its checks find it up; `true` without checks.
     pub up: bool,
+    /// Why its last check could not be made; `up` is what was known before.
+    pub not_checked_because: Option<String>,
     /// Whether there is a route and a neighbour on the way to it.
     pub reachable: bool,
     /// Its conns, if they were counted.
@@ -260,6 +262,10 @@ pub struct Stats {
     pub receiver: Counts,
     /// Of the node's part in its cluster.
     pub node: Counts,
+    /// Health checks, by what came of them, and those that began late.
+    pub health: Counts,
+    /// Why the last health check that could not be made could not.
+    pub health_not_made_because: Option<String>,
     /// Connections to this socket and to `/metrics` that were refused for want of room.
     pub admin: Counts,
     /// By data port.

@@ -1,6 +1,7 @@
 //! How the threads that know something are asked: the control side by a bounded queue, a worker by a look between two
 //! of its bursts. Nobody waits for ever, and nobody who is asked waits at all.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::health::{CheckStats, Checks};
 use crate::lane::{Lane, Look, Seen};
 use crate::ports::{PortView, Ports};
 use crate::serving::Serving;
@@ -54,22 +56,32 @@ pub(crate) enum Unable {
 pub(crate) struct ServiceView {
     pub(super) id: ServiceId,
     pub(super) scheduler: SchedulerKind,
+    /// Servers that are checked.
+    pub(super) checked: BTreeSet<RealServerId>,
     /// Servers that their checks found down.
-    pub(super) down: Vec<RealServerId>,
+    pub(super) down: BTreeSet<RealServerId>,
+    /// Servers whose last check could not be made, and why.
+    pub(super) not_made: BTreeMap<RealServerId, String>,
 }
 
 /// The services of a control side.
-pub(crate) fn services(serving: &Serving) -> Vec<ServiceView> {
+pub(crate) fn services(serving: &Serving, checks: &Checks) -> Vec<ServiceView> {
     let services = serving.spec().services.iter();
-    let view = |service: &ServiceSpec| ServiceView {
-        id: service.id,
-        scheduler: service.scheduler,
-        down: service
-            .servers
-            .iter()
-            .map(|server| server.id)
-            .filter(|server| !serving.is_up(service.id, *server))
-            .collect(),
+    let view = |service: &ServiceSpec| {
+        let servers = || service.servers.iter().map(|server| server.id);
+        ServiceView {
+            id: service.id,
+            scheduler: service.scheduler,
+            checked: servers()
+                .filter(|server| checks.has(service.id, *server))
+                .collect(),
+            down: servers()
+                .filter(|server| !serving.is_up(service.id, *server))
+                .collect(),
+            not_made: servers()
+                .filter_map(|server| Some((server, checks.not_made(service.id, server)?)))
+                .collect(),
+        }
     };
     services.map(view).collect()
 }
@@ -79,6 +91,8 @@ pub(crate) fn services(serving: &Serving) -> Vec<ServiceView> {
 pub(crate) struct ControlView {
     /// The node was asked to end.
     pub(crate) ending: bool,
+    /// What health checks counted.
+    pub(crate) checks: CheckStats,
     /// `None`: there is no cluster.
     pub(crate) cluster: Option<ClusterView>,
     /// The data ports.
@@ -110,9 +124,10 @@ pub(crate) struct ClusterView {
 
 impl ControlView {
     /// Of a control side that was asked to end, or not.
-    pub(crate) fn of(control: Option<&Control>, ending: bool, ports: &Ports) -> Self {
+    pub(crate) fn of(control: Option<&Control>, checks: CheckStats, ending: bool, ports: &Ports) -> Self {
         ControlView {
             ending,
+            checks,
             ports: ports.views(),
             cluster: control.map(ClusterView::of),
         }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use super::answer::*;
 use super::ask::{self, Ask, ClusterView, ControlView, ServiceView, Silence};
 use super::conns::{ConnQuery, Filter, Found, Looker, Place, limit};
+use crate::health::CheckStats;
 use crate::io::{DriverLook, PoolView};
 use crate::lane::{IoCounts, Lane};
 use crate::ports::PortView;
@@ -249,11 +250,16 @@ impl Known {
         (0..ports.len()).map(|n| counts(n).unwrap_or_default()).collect()
     }
 
+    /// What the control side knows of services and their servers.
+    pub(super) async fn known_services(&self) -> Result<BTreeMap<ServiceId, ServiceView>, Silence> {
+        let known = ask::control(&self.asks, self.within, Ask::Services).await?;
+        Ok(known.into_iter().map(|s| (s.id, s)).collect())
+    }
+
     pub(super) async fn services(&self, count: bool) -> Result<Services, Silence> {
         let lane = self.lanes.first().ok_or(Silence::Late)?;
         let snapshot = ask::worker(lane, self.within, |seen| Arc::clone(seen.worker.snapshot())).await?;
-        let known = ask::control(&self.asks, self.within, Ask::Services).await?;
-        let known: BTreeMap<ServiceId, ServiceView> = known.into_iter().map(|s| (s.id, s)).collect();
+        let known = self.known_services().await?;
         let counts = if count { self.count().await } else { None };
         let conns = |of: &dyn Fn(&Tally) -> u64| counts.as_ref().map(of);
         let services = snapshot.services().map(|service| {
@@ -281,6 +287,7 @@ impl Known {
                         address: end(server.addr, server.port),
                         weight: server.weight,
                         up: known.is_none_or(|s| !s.down.contains(&server.id)),
+                        not_checked_because: known.and_then(|s| s.not_made.get(&server.id).cloned()),
                         reachable: server.next_hop.is_some(),
                         conns: conns(&|tally| tally.servers.get(&server.id.0).copied().unwrap_or(0)),
                     })
@@ -451,6 +458,7 @@ impl Known {
     pub(super) async fn stats(&self) -> Stats {
         let gathered = self.gather().await;
         let cluster = gathered.control.as_ref().and_then(|c| c.cluster.as_ref());
+        let checks = gathered.control.as_ref().map(|c| &c.checks);
         let views = gathered.workers.iter().zip(&self.lanes).zip(0..);
         Stats {
             workers: views
@@ -469,6 +477,8 @@ impl Known {
                 .iter()
                 .flat_map(|c| named(&node_counts(&c.counters)))
                 .collect(),
+            health: checks.into_iter().flat_map(|c| named(&check_counts(c))).collect(),
+            health_not_made_because: checks.and_then(|c| c.not_made_why.clone()),
             admin: named(&self.admin_counts()).collect(),
             ports: self.port_stats(gathered.control.as_ref()),
             buffers: self.pools().into_iter().map(|p| (p.name, p.in_use)).collect(),
@@ -752,6 +762,16 @@ pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 1
         ("bulk-full", load(&c.bulk_full)),
         ("bulk-failed", load(&c.bulk_failed)),
         ("bulk-refused", load(&c.bulk_refused)),
+    ]
+}
+
+/// Results of health checks, and how many of all began late.
+pub(super) fn check_counts(c: &CheckStats) -> [(&'static str, u64); 4] {
+    [
+        ("succeeded", c.succeeded),
+        ("failed", c.failed),
+        ("not-made", c.not_made),
+        ("late", c.late),
     ]
 }
 

@@ -281,7 +281,8 @@ pub(super) fn watched(known: Arc<Known>) -> Router {
 async fn metrics_page(State(watched): State<Watched>, headers: HeaderMap) -> Response {
     let _room = watched.room.acquire().await;
     let begun = Instant::now();
-    let gathered = watched.known.gather().await;
+    let (gathered, services) = tokio::join!(watched.known.gather(), watched.known.known_services());
+    let services = services.unwrap_or_default();
     let seconds = begun.elapsed().as_secs_f64();
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let open_metrics = accepts.is_some_and(|accepts| accepts.contains("application/openmetrics-text"));
@@ -290,7 +291,7 @@ async fn metrics_page(State(watched): State<Watched>, headers: HeaderMap) -> Res
     } else {
         metrics::TEXT
     };
-    match metrics::text(&watched.known, &gathered, seconds, open_metrics) {
+    match metrics::text(&watched.known, &gathered, &services, seconds, open_metrics) {
         Some(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -1,10 +1,12 @@
 //! All that is counted, for Prometheus. Units are seconds and bytes; labels are names of the config, numbers of workers
 //! and words of closed lists, and never what a client can choose.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use evenkeel_core::cluster::Role;
 use evenkeel_core::conn::TableUse;
+use evenkeel_core::service::{RealServer, ServiceId, VirtualService};
 use evenkeel_core::stats::Counters;
 use evenkeel_core::sync::Readiness;
 use prometheus_client::collector::Collector;
@@ -13,6 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::ask::ServiceView;
 use super::gather::*;
 use crate::ports::PortView;
 
@@ -93,9 +96,17 @@ impl Collector for Page {
 }
 
 /// The whole text, in the form of OpenMetrics or in the older one.
-pub(super) fn text(known: &Known, gathered: &Gathered, seconds: f64, open_metrics: bool) -> Option<String> {
+pub(super) fn text(
+    known: &Known,
+    gathered: &Gathered,
+    services: &BTreeMap<ServiceId, ServiceView>,
+    seconds: f64,
+    open_metrics: bool,
+) -> Option<String> {
     let mut registry = Registry::with_prefix("evenkeel");
-    registry.register_collector(Box::new(page(known, gathered, seconds)));
+    let mut page = page(known, gathered, seconds);
+    health(&mut page, gathered, services);
+    registry.register_collector(Box::new(page));
     let mut text = String::new();
     encode(&mut text, &registry).ok()?;
     Some(if open_metrics { text } else { older(&text) })
@@ -215,6 +226,11 @@ fn ports(page: &mut Page, known: &Known, gathered: &Gathered) {
             series.map(move |(event, n)| (vec![port(p), ("event", event.to_string())], *n))
         }),
     );
+}
+
+fn server_labels(service: &VirtualService, server: &RealServer) -> Labels {
+    let end = std::net::SocketAddr::new(server.addr, server.port);
+    vec![("service", service.name.clone()), ("server", end.to_string())]
 }
 
 fn workers(page: &mut Page, known: &Known, gathered: &Gathered) {
@@ -398,10 +414,41 @@ fn workers(page: &mut Page, known: &Known, gathered: &Gathered) {
         "server_weight",
         "Weight of a real server; 0: it gets no new conns.",
         servers.flat_map(|service| {
-            service.servers.iter().map(|server| {
-                let end = std::net::SocketAddr::new(server.addr, server.port);
-                let labels = vec![("service", service.name.clone()), ("server", end.to_string())];
-                (labels, f64::from(server.weight))
+            service
+                .servers
+                .iter()
+                .map(|server| (server_labels(service, server), f64::from(server.weight)))
+        }),
+    );
+}
+
+fn health(page: &mut Page, gathered: &Gathered, services: &BTreeMap<ServiceId, ServiceView>) {
+    if let Some(control) = &gathered.control {
+        let [succeeded, failed, not_made, (_, late)] = check_counts(&control.checks);
+        page.counters(
+            "health_checks",
+            "Health checks, by what came of them; not-made: this node had no socket or port for it.",
+            [succeeded, failed, not_made].map(|(result, n)| (vec![("result", result.to_string())], n)),
+        );
+        page.counters(
+            "health_checks_late",
+            "Health checks that began late, as too many were under way.",
+            [(Vec::new(), late)],
+        );
+    }
+    let view = gathered.workers.iter().flatten().next();
+    let served = view
+        .into_iter()
+        .flat_map(|view| view.snapshot.services())
+        .filter_map(|service| Some((service, services.get(&service.id)?)));
+    page.gauges(
+        "server_up",
+        "Whether health checks find a real server up; of those that are checked.",
+        served.flat_map(|(service, known)| {
+            let checked = service.servers.iter().filter(|s| known.checked.contains(&s.id));
+            checked.map(|server| {
+                let up = !known.down.contains(&server.id);
+                (server_labels(service, server), flag(up))
             })
         }),
     );

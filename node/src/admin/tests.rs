@@ -284,9 +284,15 @@ impl Node {
                 .expect("a good config")
             });
             let (events, health) = mpsc::channel(1);
+            // Nobody answers at what a config says.
+            let server = TcpListener::bind("127.0.0.1:0").expect("loopback has room");
+            let mut specs = CheckSpec::of(&config);
+            for spec in &mut specs {
+                spec.addr = server.local_addr().expect("an address");
+            }
             let checks = {
                 let _entered = runtime.enter();
-                Checks::spawn(1, CheckSpec::of(&config), events.clone()).expect("none is made")
+                Checks::spawn(1, specs, events.clone()).expect("loopback is asked by TCP alone")
             };
             let parts = Parts {
                 checks,
@@ -313,7 +319,7 @@ impl Node {
                     _ = stopped => (),
                 }
             });
-            drop(events);
+            drop((events, server));
         }));
         Node {
             lanes,
@@ -797,6 +803,9 @@ port = "p"
 name = "dns"
 vip = "192.0.2.80:53"
 protocol = "udp"
+[service.health]
+type = "tcp"
+interval = "1h"
 [[service.server]]
 address = "10.0.0.11:53"
 "#,
@@ -917,6 +926,11 @@ fn a_port_that_is_down_is_an_alarm_and_the_node_not_ready() {
 fn the_metrics_page_has_what_the_docs_say_and_no_more() {
     let node = Node::start(clustered("metrics"), vec![Some(vec![1])]);
     node.until("/v1/status", |s: &Status| s.ready && s.conns == 1);
+    let stats = node.until("/v1/stats", |s: &Stats| {
+        s.health.get("succeeded").copied() == Some(1)
+    });
+    assert_eq!((stats.health["failed"], stats.health["not-made"]), (0, 0));
+    assert_eq!(stats.health_not_made_because, None);
     let (status, page) = node.get("/metrics", "*/*");
     assert_eq!(status, 200);
     let kinds: HashMap<&str, &str> = page
@@ -936,6 +950,13 @@ fn the_metrics_page_has_what_the_docs_say_and_no_more() {
         "{page}"
     );
     assert!(page.contains("evenkeel_server_weight{service=\"dns\",server=\"10.0.0.11:53\"} 1.0"));
+    assert!(page.contains("evenkeel_server_up{service=\"dns\",server=\"10.0.0.11:53\"} 1.0"));
+    for (result, count) in [("succeeded", 1), ("failed", 0), ("not-made", 0)] {
+        let line = format!("evenkeel_health_checks_total{{result=\"{result}\"}} {count}\n");
+        assert!(page.contains(&line), "{line}");
+    }
+    let late = |line: &str| line.starts_with("evenkeel_health_checks_late_total") && line.ends_with(" 0");
+    assert!(page.lines().any(late), "{page}");
     assert!(page.contains("evenkeel_peer_up{peer=\"lb2\"} 0.0"));
     assert!(page.contains("evenkeel_buffers{pool=\"frames-0\"} 3.0"));
     assert!(page.contains("evenkeel_buffer_capacity{pool=\"frames-0\"} 512.0"));
@@ -984,6 +1005,8 @@ fn a_worker_that_does_not_answer_is_a_line_and_no_hang() {
     let node = Node::start_within(config, vec![Some(vec![]), None], Duration::from_secs(3));
     let (status, page) = node.get("/metrics", "*/*");
     assert_eq!(status, 200);
+    // What nobody checks is neither up nor down.
+    assert!(!page.contains("evenkeel_server_up{"), "{page}");
     assert!(page.contains("evenkeel_worker_up{worker=\"0\"} 1.0\nevenkeel_worker_up{worker=\"1\"} 0.0\n"));
     assert!(!page.contains("evenkeel_receive_packets_total{worker=\"1\"}"));
     assert_eq!(

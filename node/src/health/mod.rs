@@ -23,6 +23,7 @@ use evenkeel_core::tuple::Family;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::warn;
 
 use check::Outcome;
 pub use icmp::IcmpError;
@@ -36,6 +37,9 @@ pub const WHY_LEN_MAX: usize = 200;
 
 /// The first checks are spread over this, if the interval is longer: soon after the start, all is known.
 const FIRST_SPREAD: Duration = Duration::from_secs(1);
+
+/// That checks cannot be made is said so often, at most.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How one server is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +131,37 @@ struct Shared {
     seed: u64,
     places: Semaphore,
     tokens: AtomicU64,
-    stats: Mutex<CheckStats>,
+    known: Mutex<Known>,
+}
+
+/// What came of all checks so far.
+#[derive(Debug, Default)]
+struct Known {
+    stats: CheckStats,
+    /// Servers whose last check could not be made, and why; at most all that are checked.
+    not_made: BTreeMap<Key, String>,
+    complaints: Complaints,
+}
+
+/// When it is said that checks cannot be made.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// When it was said last.
+    said: Option<Instant>,
+    /// Checks that could not be made since then.
+    count: u64,
+}
+
+impl Complaints {
+    /// One more check could not be made; of how many it is to be said now.
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.said.is_some_and(|said| now < said + COMPLAINT_INTERVAL) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
 }
 
 impl Checks {
@@ -148,7 +182,7 @@ impl Checks {
             places: Semaphore::new(IN_FLIGHT_MAX),
             // Not that of the life before: a late reply to that one is not one to us.
             tokens: AtomicU64::new(mix(seed ^ u64::from(std::process::id()))),
-            stats: Mutex::default(),
+            known: Mutex::default(),
         };
         let mut checks = Checks {
             tasks: BTreeMap::new(),
@@ -174,6 +208,8 @@ impl Checks {
         }
         let keys: BTreeSet<Key> = specs.iter().map(CheckSpec::key).collect();
         self.tasks.retain(|key, _| keys.contains(key));
+        self.shared
+            .know(|known| known.not_made.retain(|key, _| keys.contains(key)));
         for spec in specs {
             // Another address under an old id is another server.
             let old = self.tasks.get(&spec.key());
@@ -206,14 +242,21 @@ impl Checks {
 
     /// What was counted so far.
     pub fn stats(&self) -> CheckStats {
-        self.shared.count(|stats| stats.clone())
+        self.shared.know(|known| known.stats.clone())
+    }
+
+    /// Why the last check of a server could not be made; `None`: it was made, or none was due yet. At most
+    /// [`WHY_LEN_MAX`] bytes.
+    pub fn not_made(&self, service: ServiceId, server: RealServerId) -> Option<String> {
+        self.shared
+            .know(|known| known.not_made.get(&(service, server)).cloned())
     }
 }
 
 impl Shared {
-    fn count<T>(&self, change: impl FnOnce(&mut CheckStats) -> T) -> T {
-        // Counters are right whatever a holder of the lock was about to do.
-        change(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner))
+    fn know<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        // What is known is right whatever a holder of the lock was about to do.
+        change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Checks once, at `due` or as soon as there is a place.
@@ -222,7 +265,7 @@ impl Shared {
         let place = match self.places.try_acquire() {
             Ok(place) => Ok(place),
             Err(_) => {
-                self.count(|stats| stats.late += 1);
+                self.know(|known| known.stats.late += 1);
                 self.places.acquire().await
             }
         };
@@ -233,15 +276,35 @@ impl Shared {
             }
             Err(closed) => Outcome::NotMade(closed.to_string()),
         };
-        self.count(|stats| match &outcome {
-            Outcome::Success(_) => stats.succeeded += 1,
-            Outcome::Failure(_) => stats.failed += 1,
-            Outcome::NotMade(why) => {
-                stats.not_made += 1;
-                stats.not_made_why = Some(bounded(why));
-            }
-        });
+        self.count(Instant::now(), spec, &outcome);
         outcome
+    }
+
+    /// What came of a check; that it could not be made is said, as nobody else would notice.
+    fn count(&self, now: Instant, spec: &CheckSpec, outcome: &Outcome) {
+        let said = self.know(|known| {
+            let Outcome::NotMade(why) = outcome else {
+                known.not_made.remove(&spec.key());
+                match outcome {
+                    Outcome::Success(_) => known.stats.succeeded += 1,
+                    _ => known.stats.failed += 1,
+                }
+                return None;
+            };
+            let why = bounded(why);
+            known.stats.not_made += 1;
+            known.stats.not_made_why = Some(why.clone());
+            known.not_made.insert(spec.key(), why.clone());
+            let count = known.complaints.add(now)?;
+            Some((count, why))
+        });
+        if let Some((count, why)) = said {
+            let addr = spec.addr;
+            warn!(
+                count,
+                "health checks cannot be made, and servers stay what they are, {addr} for one: {why}"
+            );
+        }
     }
 }
 
@@ -394,6 +457,81 @@ mod tests {
         assert!(tenths.iter().all(|n| (34..=166).contains(n)), "{tenths:?}");
         let of = |seed| Phase::new(seed, &spec(1, interval), start).first();
         assert_ne!(of(1), of(2), "another node asks at another time");
+    }
+
+    /// Lines of the log.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<String>>>);
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Said {
+        fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            struct Text(String);
+            impl tracing::field::Visit for Text {
+                fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                    self.0 += &format!("{field}={value:?} ");
+                }
+            }
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            let mut said = self.0.lock().expect("nobody fell");
+            said.push(format!("{} {}", event.metadata().level(), text.0));
+        }
+    }
+
+    #[test]
+    fn checks_that_cannot_be_made_are_said_now_and_then_with_the_reason() {
+        use tracing_subscriber::layer::SubscriberExt;
+        let (events, _health) = mpsc::channel(1);
+        let checks = Checks::spawn(7, Vec::new(), events).expect("nothing to ask for");
+        let said = Said::default();
+        let _log =
+            tracing::subscriber::set_default(tracing_subscriber::Registry::default().with(said.clone()));
+        let (one, other) = (spec(1, Duration::from_secs(1)), spec(2, Duration::from_secs(1)));
+        let lines = || std::mem::take(&mut *said.0.lock().expect("nobody fell"));
+        let not_made = || Outcome::NotMade("no socket\nat all".into());
+
+        let now = Instant::now();
+        checks
+            .shared
+            .count(now, &one, &Outcome::Success("status 200".into()));
+        assert_eq!(lines(), [""; 0]);
+        for _ in 0..1000 {
+            checks.shared.count(now, &one, &not_made());
+        }
+        let told = lines();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("WARN ") && told[0].contains("count=1 "),
+            "{told:?}"
+        );
+        assert!(
+            told[0].contains("127.0.0.1:80 for one: no socket?at all"),
+            "{told:?}"
+        );
+        let later = now + COMPLAINT_INTERVAL;
+        checks.shared.count(later, &other, &not_made());
+        let told = lines();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("count=1000 "), "{told:?}");
+
+        let why = |server| checks.not_made(ServiceId(3), RealServerId(server));
+        assert_eq!(why(1).as_deref(), Some("no socket?at all"));
+        assert!(why(2).is_some() && why(3).is_none());
+        checks
+            .shared
+            .count(later, &other, &Outcome::Failure("refused".into()));
+        assert_eq!(why(2), None, "it was asked");
+        let CheckStats {
+            succeeded,
+            failed,
+            not_made,
+            ..
+        } = checks.stats();
+        assert_eq!((succeeded, failed, not_made), (1, 1, 1001));
+        // Of servers that nobody checks nothing is kept.
+        let mut checks = checks;
+        checks.update(Vec::new()).expect("nothing to ask for");
+        assert_eq!(checks.not_made(ServiceId(3), RealServerId(1)), None);
     }
 
     #[test]
