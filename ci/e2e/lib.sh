@@ -38,6 +38,8 @@ VIP4=192.0.2.80 VIP6=2001:db8::80 VIP64=2001:db8::64
 # How the config of a cluster differs from the usual one.
 # shellcheck disable=SC2034 # priorities are read by their names
 REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3
+# What [service.health] has, by the names of services; those that are not here have none.
+declare -A HEALTH=()
 
 # micros: the clock, in NOW; without a process.
 micros() { NOW=${EPOCHREALTIME/[.,]/}; }
@@ -192,6 +194,7 @@ reap() {
     wait "${PID[$1]}" 2>/dev/null || RC=$?
     unset "PID[$1]"
 }
+hears() { [ -n "$(ip netns exec "$NS-$1" ss -Hlun "sport = :$2" 2>/dev/null)" ]; }
 listens() { [ -n "$(ip netns exec "$NS-$1" ss -Hltn "sport = :$2" 2>/dev/null)" ]; }
 
 # --- topology ----------------------------------------------------------------------------------------------------
@@ -337,10 +340,11 @@ to = "::/0"
 via = "2001:db8:c::1"
 port = "clients"
 TOML
-    service db 3306 1 2
-    service web 80 1 2
+    service tcp db 3306 1 2
+    service tcp web 80 1 2
     # Its two connections must come to the same server.
-    service iperf 5201 1
+    service tcp iperf 5201 1
+    service udp echo 7007 1 2
 }
 workers_of() {
     local all
@@ -351,17 +355,18 @@ workers_of() {
 device() {
     if [ "$EK_DRIVER" = dpdk ]; then say "net_af_packet_$1,iface=$1,qpairs=$(workers_of "$2"),framecnt=4096"; else say "$1"; fi
 }
-# service NAME PORT SERVER..: over IPv4, IPv6 and NAT64.
+# service PROTOCOL NAME PORT SERVER..: over IPv4, IPv6 and NAT64.
 service() {
-    local name=$1 port=$2 kind vip n
-    shift 2
+    local proto=$1 name=$2 port=$3 kind vip n
+    shift 3
     for kind in 4 6 64; do
         case $kind in
         4) vip="$VIP4:$port" ;;
         6) vip="[$VIP6]:$port" ;;
         64) vip="[$VIP64]:$port" ;;
         esac
-        printf '\n[[service]]\nname = "%s"\nvip = "%s"\nprotocol = "tcp"\nreplicate = "%s"\n' "$name$kind" "$vip" "$REPLICATE"
+        printf '\n[[service]]\nname = "%s"\nvip = "%s"\nprotocol = "%s"\nreplicate = "%s"\n' "$name$kind" "$vip" "$proto" "$REPLICATE"
+        [ -z "${HEALTH[$name$kind]:-}" ] || printf '[service.health]\n%s\n' "${HEALTH[$name$kind]}"
         for n in "$@"; do
             if [ $kind = 6 ]; then
                 printf '[[service.server]]\naddress = "[2001:db8:5::1%s]:%s"\n' "$n" "$port"
@@ -476,13 +481,17 @@ http {
         root $E2E/www;
         keepalive_requests 1000000;
         location = /status { stub_status; }
+        location = /id { return 200 "server$n\n"; }
+        location = /health { root $E2E/web$n; }
     }
 }
 NGINX
-        start "nginx$n" "server$n" nginx -e stderr -p "$E2E/web$n" -c "$E2E/web$n.conf"
+        printf 'well\n' >"$E2E/web$n/health"
+        web_start $n
     done
     for n in 1 2; do await 60 "nginx of server$n" listens "server$n" 80; done
 }
+web_start() { start "nginx$1" "server$1" nginx -e stderr -p "$E2E/web$1" -c "$E2E/web$1.conf"; }
 # Requests that both servers have answered so far, without those for the number itself.
 web_requests() {
     local n sum=0 said
@@ -491,6 +500,13 @@ web_requests() {
         sum=$((sum + ${said:-0} - 1))
     done
     say $sum
+}
+servers_echo() {
+    local n
+    for n in 1 2; do
+        start "echo$n" "server$n" python3 "$EK_ROOT/ci/e2e/udp.py" server "server$n" 7007
+    done
+    for n in 1 2; do await 60 "the echo of server$n" hears "server$n" 7007; done
 }
 servers_iperf() {
     start iperf3-server server1 iperf3 -s

@@ -46,6 +46,34 @@ inserts() {
 }
 rows_of() { db "${SERVER[$1]}" "SELECT COUNT(*) FROM proof.t WHERE session = '$1'"; }
 
+# A flow of numbered datagrams from one port: flows_open NAME.., for each kind as sessions.
+declare -A FLOW=()
+flows_open() {
+    local f
+    for f in "$@"; do
+        start "udp-$f" client python3 "$EK_ROOT/ci/e2e/udp.py" client "$(vip_of "$f")" 7007
+        FLOW[$f]=
+    done
+    flows_go_on
+}
+# A datagram that is yet to be sent is answered; and all answers so far are of one server, that sees one address and port.
+flows_go_on() {
+    local f asked seen
+    for f in "${!FLOW[@]}"; do
+        asked=$(awk '$1 == "asked" { n = $2 } END { print n + 0 }' "$E2E/udp-$f.log")
+        await 60 "the UDP flow $f goes on after datagram $asked" flow_answered "$f" "$asked"
+        seen=$(flow_ends "$f")
+        [ -n "${FLOW[$f]}" ] || FLOW[$f]=$seen
+        is "$seen" "${FLOW[$f]}" "server, address and port of the UDP flow $f"
+    done
+}
+flow_answered() {
+    alive "udp-$1" || fail "the UDP flow $1 has ended: $(tail -n 1 "$E2E/udp-$1.log")"
+    awk -v asked="$2" '$1 == "answer" && $2 > asked + 0 { found = 1 } END { exit !found }' "$E2E/udp-$1.log"
+}
+# Servers that answered, and what they saw the client as: a line for each of them.
+flow_ends() { awk '$1 == "answer" && NF == 5 { print $3, $4, $5 }' "$E2E/udp-$1.log" | sort -u; }
+
 # download NAME VIP FILE BYTES_PER_SECOND: it fails where nothing comes for a minute.
 download() {
     local host=$2
