@@ -104,8 +104,13 @@ impl EalArgs {
         self
     }
 
-    /// The argument vector. `cpu` is where EAL's own thread is pinned.
-    fn to_argv(&self, free_huge_mb: u64, cpu: Option<u32>) -> Result<Vec<CString>, EalError> {
+    /// The argument vector. `cpu` is where EAL's own thread is pinned; `available_mb` of ordinary pages, if the system says.
+    fn to_argv(
+        &self,
+        free_huge_mb: u64,
+        available_mb: Option<u64>,
+        cpu: Option<u32>,
+    ) -> Result<Vec<CString>, EalError> {
         let mut argv = vec!["evenkeel".to_owned(), "--no-telemetry".to_owned()];
         // One lcore, for EAL's own thread. The id is 0 whatever the CPU: a CPU's number may exceed the
         // largest lcore id.
@@ -123,6 +128,13 @@ impl EalArgs {
             }
             Memory::Hugepages { mb } => (true, mb),
         };
+        // EAL takes it all at once, in a call that only the end of the process ends.
+        if let Some(available_mb) = available_mb.filter(|&available| !huge && available < u64::from(mb)) {
+            return Err(EalError::NoMemory {
+                wanted_mb: mb,
+                available_mb,
+            });
+        }
         // --no-huge together with --in-memory is refused by EAL.
         let how: &[&str] = if huge {
             &["--in-memory"]
@@ -200,7 +212,7 @@ impl Eal {
         if STARTED.load(Ordering::Acquire) {
             return Err(EalError::Again);
         }
-        let argv = args.to_argv(free_hugepages_mb(), first_allowed_cpu())?;
+        let argv = args.to_argv(free_hugepages_mb(), available_mb(), first_allowed_cpu())?;
         let mut claims = Vec::new();
         for device in &args.devices {
             device.find()?;
@@ -416,6 +428,14 @@ pub enum EalError {
         wanted_mb: u32,
         /// MiB free, all page sizes together.
         free_mb: u64,
+    },
+    /// More ordinary memory was asked for than there is.
+    #[error("DPDK is to take {wanted_mb} MiB without huge pages, and {available_mb} MiB are available")]
+    NoMemory {
+        /// MiB asked for.
+        wanted_mb: u32,
+        /// MiB that the system can give without swapping or killing.
+        available_mb: u64,
     },
     /// EAL refused.
     #[error(
@@ -662,6 +682,14 @@ fn free_hugepages_mb_in(dir: &Path) -> u64 {
     free_kb / 1024
 }
 
+/// Memory of ordinary pages that the system can give, in MiB; `None` where it does not say.
+fn available_mb() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
 /// The first CPU on which the calling thread may run.
 fn first_allowed_cpu() -> Option<u32> {
     let status = fs::read_to_string("/proc/thread-self/status").ok()?;
@@ -690,7 +718,7 @@ mod tests {
     use super::*;
 
     fn argv(args: &EalArgs, free_mb: u64) -> Vec<String> {
-        args.to_argv(free_mb, Some(3))
+        args.to_argv(free_mb, Some(256), Some(3))
             .expect("arguments are fine")
             .into_iter()
             .map(|arg| arg.into_string().expect("arguments are text"))
@@ -721,11 +749,25 @@ mod tests {
     #[test]
     fn hugepages_that_are_not_there_are_named() {
         let err = EalArgs::new(Memory::Hugepages { mb: 64 })
-            .to_argv(63, None)
+            .to_argv(63, None, None)
             .expect_err("63 < 64");
         let text = err.to_string();
         assert!(text.contains("64 MiB") && text.contains("63 MiB"), "{text}");
         assert!(text.contains("/proc/sys/vm/nr_hugepages"), "{text}");
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_named() {
+        let without = |args: EalArgs, available| args.to_argv(0, available, None).map(|_| ());
+        let args = || EalArgs::new(Memory::NoHuge { mb: 64 });
+        let text = without(args(), Some(63)).expect_err("63 < 64").to_string();
+        assert!(text.contains("64 MiB") && text.contains("63 MiB"), "{text}");
+        assert!(without(args(), Some(64)).is_ok());
+        assert!(without(args(), None).is_ok(), "a system that does not say");
+        let auto = EalArgs::new(Memory::Auto { mb: 64 });
+        assert!(matches!(without(auto, Some(63)), Err(EalError::NoMemory { .. })));
+        let huge = EalArgs::new(Memory::Hugepages { mb: 64 });
+        assert!(huge.to_argv(64, Some(0), None).is_ok(), "of other pages");
     }
 
     #[test]
@@ -740,20 +782,23 @@ mod tests {
             (long.as_str(), "x", "1 to 63"),
         ] {
             let args = EalArgs::default().vdev(name, &[("rx_pcap", value)]);
-            let text = args.to_argv(0, None).expect_err("must be refused").to_string();
+            let text = args
+                .to_argv(0, None, None)
+                .expect_err("must be refused")
+                .to_string();
             assert!(text.contains(want), "{text}");
         }
         let twice = EalArgs::default().vdev("net_null0", &[]).vdev("net_null0", &[]);
         assert!(
             twice
-                .to_argv(0, None)
+                .to_argv(0, None, None)
                 .expect_err("same name")
                 .to_string()
                 .contains("two devices")
         );
         let zero = EalArgs::default().extra("--a\0b");
         assert!(
-            zero.to_argv(0, None)
+            zero.to_argv(0, None, None)
                 .expect_err("zero byte")
                 .to_string()
                 .contains("zero byte")

@@ -7,8 +7,8 @@ use evenkeel_control::{Cluster, Config};
 use evenkeel_core::port::PortId;
 use evenkeel_core::wire::vrrp::{virtual_mac_v4, virtual_mac_v6};
 use evenkeel_io_dpdk::{
-    Control, DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, InterfaceConfig, LcoreGuard,
-    LogLine, Memory, Mempool, MempoolConfig, Reception, Steered, TapConfig,
+    Control, DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, EalError, InterfaceConfig,
+    LcoreGuard, LogLine, Memory, Mempool, MempoolConfig, Reception, Steered, TapConfig,
 };
 use tracing::{debug, error, info, warn};
 
@@ -192,12 +192,7 @@ pub(crate) fn open(
         interfaces.push(interface);
         args = args.device(spec);
     }
-    let eal = Eal::init(&args).map_err(|e| {
-        wrong(
-            &e,
-            "docs/deploy.md says how huge pages are reserved and interfaces bound to DPDK",
-        )
-    })?;
+    let eal = Eal::init(&args).map_err(|e| wrong(&e, remedy(&e)))?;
     let mut wanted = DevicesConfig::new(interfaces, workers, Arc::clone(&config.steering), &config.rss_key);
     wanted.pool = Some(MempoolConfig {
         frame_count: dpdk
@@ -277,6 +272,22 @@ fn tell(config: &Config, control: &Control) {
             "port {}: frames are steered by {steered}, and received {received}",
             port.name
         );
+    }
+}
+
+/// What to do where EAL cannot start.
+fn remedy(error: &EalError) -> &'static str {
+    match error {
+        EalError::NoHugepages { .. } => {
+            "lower `memory_mib` of [io.dpdk], or reserve more: docs/deploy.md says how; `huge_pages = false` does for a try"
+        }
+        EalError::NoMemory { .. } => "lower `memory_mib` of [io.dpdk], or free memory",
+        EalError::NoInterface { .. } => "correct `device` of the port, or make the interface",
+        EalError::NoPciDevice(_) => "correct `device` of the port",
+        EalError::KernelDriver { .. } => "docs/deploy.md says how interfaces are bound to DPDK",
+        EalError::Taken { .. } => "end the other one, or correct `device` of the port",
+        EalError::BadArgument { .. } => "correct `device` of the port: a PCI address, or a virtual device",
+        _ => "docs/deploy.md says how huge pages are reserved and interfaces bound to DPDK",
     }
 }
 
