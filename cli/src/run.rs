@@ -13,7 +13,7 @@ use crate::{Exit, config};
 /// Run a node: forward packets, and share its sessions with the other nodes of its cluster.
 ///
 /// It runs in the foreground until SIGTERM or SIGINT, which make it hand over its sessions first; a second one makes
-/// it end at once. SIGHUP makes it read its config again. What is wrong is said before anything has begun. Described in docs/config.md.
+/// it end at once, as does the first one before it runs. SIGHUP makes it read its config again. What is wrong is said before anything has begun. Described in docs/config.md.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   As the config says:
@@ -21,7 +21,8 @@ use crate::{Exit, config};
   One file for all nodes, without `this_node`:
     evenkeel run --config cluster.toml --node lb2
 
-Exit codes: 0 ended as asked; 1 refused: arguments, config, an address or interface that cannot be had.")]
+Exit codes: 0 ended as asked; 1 refused: arguments, config, an address or interface that cannot be had;
+130 and 143 ended by SIGINT and SIGTERM before it ran.")]
 pub(crate) struct Args {
     /// Config of the node; - is standard input
     #[arg(long, value_name = "FILE")]
@@ -32,6 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
+    evenkeel_node::outlive_signals().map_err(|e| Complaint::io("cannot handle signals", e))?;
     // Services and servers keep their ids when the config is read again.
     let mut ids = Ids::new();
     let config = config::load_with(&args.config, args.node.as_deref(), &mut ids)?;

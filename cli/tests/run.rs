@@ -317,12 +317,21 @@ fn root_is_dropped_and_what_is_needed_is_kept() {
     assert!(status("NoNewPrivs:").iter().all(|n| n == "1"));
     // What is the daemon's alone is that user's. The directory of the socket has the config in it.
     let owner = |name: &str| fs::metadata(folder.0.join(name)).expect("it is there").uid();
-    for name in ["ctl.sock", "ctl.sock.lock", "state", "state/incarnation"] {
+    for name in [
+        "ctl.sock",
+        "ctl.sock.lock",
+        "state",
+        "state/incarnation",
+        "state/incarnation.lock",
+    ] {
         assert_eq!(owner(name), 65534, "{name}");
     }
     assert_eq!(owner(""), 0);
     daemon.signal("-TERM");
-    assert_eq!(daemon.ends().0, Some(0));
+    let (code, rest) = daemon.ends();
+    assert_eq!(code, Some(0), "{rest}");
+    // That user may not remove it from root's directory.
+    assert!(rest.contains("stays: the next start replaces it"), "{rest}");
     // All that does not hinder root at another start.
     let again = Daemon::start(&config).expect("as before");
     assert_eq!(owner("state/incarnation"), 65534);
@@ -675,4 +684,261 @@ fn workers_are_pinned_to_their_cores() {
     assert_eq!(cores, [first]);
     daemon.signal("-TERM");
     assert_eq!(daemon.ends().0, Some(0));
+}
+
+/// A shell that becomes the daemon after `first`.
+fn after(first: &str, config: &Path) -> Command {
+    let program = command(config);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]);
+    shell.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// What it says on one line, and its exit code.
+fn ended(mut command: Command) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = command.output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    let words = stderr.split(|c: char| c.is_whitespace() || c == '│');
+    let words: Vec<&str> = words.filter(|w| !w.is_empty()).collect();
+    (status.code(), words.join(" "))
+}
+
+#[test]
+fn a_socket_of_a_live_program_stays_and_one_of_a_dead_program_is_replaced() {
+    let folder = Folder::new("listener");
+    let config = folder.config(LOOPBACK, "");
+    let path = folder.0.join("ctl.sock");
+    let live = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let said = refused(&config);
+    assert!(
+        said.contains("another program listens at") && said.contains("another `ctl` in [daemon]"),
+        "{said}"
+    );
+    assert!(path.exists(), "it is another's");
+    drop(live);
+    let datagrams = folder.0.join("datagrams");
+    let other = std::os::unix::net::UnixDatagram::bind(&datagrams).expect("bound");
+    fs::rename(&datagrams, &path).expect("in the same directory");
+    assert!(refused(&config).contains("another program listens at"));
+    drop(other);
+    let Some(daemon) = Daemon::start(&config) else {
+        return;
+    };
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn too_few_files_are_refused_and_a_soft_limit_is_raised() {
+    let folder = Folder::new("files");
+    let config = folder.config(LOOPBACK, "");
+    for limit in [8, 14, 16, 20, 40] {
+        let (code, said) = ended(after(&format!("ulimit -n {limit}"), &config));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains(&format!("this process may have {limit} files open"))
+                && said.contains("LimitNOFILE="),
+            "{said}"
+        );
+        assert!(!folder.0.join("ctl.sock").exists(), "nothing is half started");
+    }
+    let Some(daemon) = Daemon::start_by(after("ulimit -Sn 20", &config)) else {
+        return;
+    };
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn signals_that_mean_nothing_end_nothing_and_a_start_can_be_ended() {
+    let folder = Folder::new("signals");
+    // A start of some seconds: it is ended before it runs.
+    let config = folder.config(LOOPBACK, "");
+    let text = fs::read_to_string(&config).expect("written before");
+    fs::write(&config, format!("workers = 64\n{text}")).expect("written");
+    let mut child = command(&config)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    // Each second it says what it does.
+    let mut line = String::new();
+    log.read_line(&mut line).expect("text");
+    let kill = |signal: &str, pid: u32| {
+        let status = Command::new("kill").args([signal, &pid.to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    };
+    if line.contains("starting: ") {
+        for signal in ["-HUP", "-USR1", "-USR2", "-TERM"] {
+            kill(signal, child.id());
+        }
+        log.read_to_string(&mut line).expect("text");
+        let code = child.wait().expect("ours").code();
+        // It may have been ready by then, and has ended as a daemon does.
+        let early = code == Some(143) && line.contains("asked to end before it runs");
+        let late = code == Some(0) && line.contains(" running ") && line.contains(" ended ");
+        assert!(early || late, "{code:?}: {line}");
+        assert!(!folder.0.join("ctl.sock").exists(), "nothing is left: {line}");
+    } else {
+        // This machine has not the memory, or not the right, or is very fast.
+        println!("SKIP: no long start here: {line}");
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = fs::remove_file(folder.0.join("ctl.sock"));
+    }
+    let config = folder.config(LOOPBACK, "");
+    let Some(mut daemon) = Daemon::start(&config) else {
+        return;
+    };
+    daemon.signal("-USR1");
+    daemon.signal("-USR2");
+    daemon.signal("-HUP");
+    daemon.until(&["the config was read again"]);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
+fn two_nodes_with_one_state_directory_are_refused() {
+    let (one, two) = (Folder::new("state-one"), Folder::new("state-two"));
+    let state = format!("state = \"{}/state\"", one.0.display());
+    let Some(first) = Daemon::start(&one.config(LOOPBACK, &state)) else {
+        return;
+    };
+    let said = refused(&two.config(LOOPBACK, &state));
+    let process = format!(
+        "another evenkeel (process {}) runs with the state directory",
+        first.child.id()
+    );
+    assert!(
+        said.contains(&process) && said.contains("another `state` in [daemon]"),
+        "{said}"
+    );
+    first.signal("-TERM");
+    assert_eq!(first.ends().0, Some(0));
+}
+
+#[test]
+fn a_full_disk_leaves_no_part_of_a_number() {
+    let folder = Folder::new("full");
+    let disk = folder.0.join("disk");
+    fs::create_dir(&disk).expect("made");
+    let config = folder.config(LOOPBACK, &format!("state = \"{}\"", disk.display()));
+    // A page for the lock, and none for the number.
+    let script = format!(
+        "mount -t tmpfs -o size=8k tmpfs '{0}' || exit 77; head -c 4096 /dev/zero >'{0}/fill'; \"$0\" \"$@\"; \
+         echo \"code $?\" >&2; ls '{0}' >&2",
+        disk.display()
+    );
+    let program = command(&config);
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "sh", "-c", &script]);
+    shell.arg(program.get_program()).args(program.get_args());
+    let (code, said) = ended(shell);
+    if code != Some(0) {
+        println!("SKIP: no mounts here: {said}");
+        return;
+    }
+    assert!(
+        said.contains("No space left on device") && said.contains("code 1"),
+        "{said}"
+    );
+    assert!(!said.contains("incarnation.new"), "{said}");
+}
+
+#[test]
+fn an_interface_that_is_no_ethernet_is_refused() {
+    let folder = Folder::new("any");
+    let said = refused(&folder.config("device = \"any\"", ""));
+    assert!(
+        (said.contains("any is no Ethernet interface") && said.contains("ip -brief link"))
+            || said.contains("not permitted"),
+        "{said}"
+    );
+}
+
+#[test]
+fn root_that_stays_is_not_said_to_be_dropped() {
+    let folder = Folder::new("root");
+    let mut command = command(&folder.config(LOOPBACK, "user = \"root\""));
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    log.read_line(&mut line).expect("text");
+    let _ = child.kill();
+    let _ = child.wait();
+    if line.contains("root is not dropped") {
+        return;
+    }
+    assert!(!line.contains("root is dropped"), "{line}");
+    println!("SKIP: not root: {line}");
+}
+
+#[cfg(feature = "dpdk")]
+mod dpdk {
+    use super::*;
+
+    /// Refused alike twice: no socket, lock or tap is left.
+    fn refused_by_dpdk(name: &str, device: &str, memory: &str, wanted: &[&str]) {
+        let folder = Folder::new(name);
+        let tap = format!("ek-t{}", std::process::id() % 100_000);
+        let device = format!("device = \"{device}\"\ntap = \"{tap}\"");
+        let io = format!("[io]\ndriver = \"dpdk\"\n[io.dpdk]\n{memory}");
+        let config = folder.config(&device, &io);
+        for _ in 0..2 {
+            let said = refused(&config);
+            for words in wanted {
+                assert!(said.contains(words), "{words}: {said}");
+            }
+            assert!(!said.contains("another evenkeel"), "{said}");
+            assert!(!folder.0.join("ctl.sock").exists(), "nothing is half started");
+            assert!(
+                !Path::new("/sys/class/net").join(&tap).exists(),
+                "nothing is left"
+            );
+        }
+    }
+
+    const SMALL: &str = "huge_pages = false\nmemory_mib = 128";
+
+    #[test]
+    fn a_vdev_without_its_interface_is_refused() {
+        let wanted = [
+            "the kernel has no interface \"no-such-if0\"",
+            "correct `device` of the port",
+        ];
+        refused_by_dpdk("vdev", "net_af_packet0,iface=no-such-if0", SMALL, &wanted);
+    }
+
+    #[test]
+    fn a_pci_device_that_is_not_there_is_refused() {
+        let wanted = [
+            "there is no PCI device 0000:ff:1f.7",
+            "correct `device` of the port",
+        ];
+        refused_by_dpdk("pci", "0000:ff:1f.7", SMALL, &wanted);
+    }
+
+    #[test]
+    fn too_few_huge_pages_are_refused() {
+        let wanted = ["1048576 MiB of huge pages", "lower `memory_mib` of [io.dpdk]"];
+        refused_by_dpdk("huge", "net_null0", "memory_mib = 1048576", &wanted);
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_refused() {
+        let wanted = [
+            "1048576 MiB without huge pages",
+            "lower `memory_mib` of [io.dpdk]",
+        ];
+        let memory = "huge_pages = false\nmemory_mib = 1048576";
+        refused_by_dpdk("memory", "net_null0", memory, &wanted);
+    }
 }

@@ -3,6 +3,9 @@
 //! [`LiveInterface`] receives without blocking into a frame buffer and sends frames; [`BpfFilter`] applies a
 //! filter expression to frames from anywhere, such as a capture file.
 
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
+
 use pcap::{Active, BpfProgram, Capture, Dead, Device, Direction, Linktype, Precision};
 
 use crate::file::{FrameError, LinkType, append_ethernet};
@@ -80,7 +83,7 @@ pub enum LiveError {
     },
     /// The interface delivers packets that cannot be made into Ethernet frames, or one wants to send Ethernet
     /// frames on one that is not Ethernet.
-    #[error("{device} has link type {link}, which is not supported for this")]
+    #[error("{device} is no Ethernet interface: its link type is {link}")]
     UnsupportedLink {
         /// The interface.
         device: String,
@@ -270,6 +273,19 @@ impl LiveInterface {
     /// What the interface's packets begin with; [`receive`](LiveInterface::receive) makes Ethernet of it.
     pub fn link(&self) -> LinkType {
         self.link
+    }
+
+    /// The kernel's number of the interface that has this one's name now: another one than before, if it was removed and made anew.
+    /// `None`: there is none, or the system does not say.
+    #[cfg(target_os = "linux")]
+    pub fn index_of_name(&self) -> Option<u32> {
+        rustix::net::netdevice::name_to_index(self.capture.as_fd(), &self.device).ok()
+    }
+
+    /// `None`: this system does not say.
+    #[cfg(not(target_os = "linux"))]
+    pub fn index_of_name(&self) -> Option<u32> {
+        None
     }
 
     /// The system's counters.

@@ -4,16 +4,24 @@
 //! libpcap gives an interface's frames to whoever opened it, all of them. So each interface is received by one
 //! worker, and the engine hands frames on to the worker of their bucket, by bounded rings. Every worker sends on
 //! all interfaces.
+//!
+//! An interface that went away is opened again once there is one of its name.
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use evenkeel_core::port::{BURST, Frame, HandoffTag, HeapFrame, Port, PortId, WorkerId};
 
+use crate::file::LinkType;
 use crate::live::{LiveError, LiveInterface, LiveOptions, Received};
 
 /// Frames that wait for one worker after a hand-off, at most.
 pub const HANDOFF_COUNT_MAX: usize = 1024;
+
+/// An interface that is lost is tried again so often.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Passes no frame: for an interface that is opened to send.
 const NOTHING: &str = "less 1";
@@ -31,10 +39,12 @@ pub struct LivePortStats {
     pub rx_frames: u64,
     /// Packets that could not be made into frames, or of which libpcap captured a part only.
     pub rx_unusable: u64,
-    /// Times that an interface failed to receive: it went away, or is down.
+    /// Times that an interface failed to receive, and was lost: it went away.
     pub rx_failed: u64,
     /// Frames that the kernel dropped, as its buffer was full; as of [`LivePort::count_kernel_drops`].
     pub rx_kernel_dropped: u64,
+    /// Times that an interface was opened again, as it was lost or another one has its name.
+    pub reopened: u64,
     /// Frames that the system took.
     pub tx_frames: u64,
     /// Frames that the system did not take: its queue was full, or they are longer than its MTU.
@@ -76,17 +86,111 @@ pub struct LivePort {
     punt: PuntHook,
     wake: WakeHook,
     stats: LivePortStats,
-    /// The last failure of an interface, until it is asked for.
-    failed: Option<LiveError>,
-    /// Whether an interface failed in the last burst.
-    failing: bool,
+}
+
+/// What became of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LiveNews {
+    /// It receives no more, and is tried again each second.
+    Lost(LiveError),
+    /// It was opened again.
+    Back(String),
+}
+
+impl std::fmt::Display for LiveNews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LiveNews::Lost(error) => write!(f, "{error}: it is tried again each second"),
+            LiveNews::Back(device) => write!(f, "{device} is back, and open again"),
+        }
+    }
 }
 
 struct Interface {
     live: LiveInterface,
+    device: String,
     receives: bool,
     /// What the kernel had dropped when it was asked last; it wraps around.
     kernel_dropped: u32,
+    /// The kernel's number of it when it was opened.
+    index: Option<u32>,
+    state: State,
+    /// The last of it that nobody has asked for.
+    news: Option<LiveNews>,
+}
+
+/// How an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Fine,
+    /// A frame was not taken, maybe as another interface has its name by now: to be looked at from then on.
+    Suspect(Instant),
+    /// It receives no more; to be tried again then.
+    Lost(Instant),
+}
+
+impl Interface {
+    fn open(device: &str, receives: bool) -> Result<Interface, LiveError> {
+        let options = LiveOptions {
+            promiscuous: receives,
+            filter: (!receives).then(|| NOTHING.to_owned()),
+            inbound_only: true,
+            ..LiveOptions::default()
+        };
+        let live = LiveInterface::open(device, &options)?;
+        // Frames are to be sent on it as they are.
+        if live.link() != LinkType::ETHERNET {
+            return Err(LiveError::UnsupportedLink {
+                device: device.to_owned(),
+                link: live.link(),
+            });
+        }
+        Ok(Interface {
+            index: live.index_of_name(),
+            live,
+            device: device.to_owned(),
+            receives,
+            state: State::Fine,
+            news: None,
+            kernel_dropped: 0,
+        })
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost(_))
+    }
+
+    /// Opens it again if that is due and of use; whether it did.
+    fn mend(&mut self, now: Instant) -> bool {
+        let lost = match self.state {
+            State::Fine => return false,
+            State::Suspect(due) | State::Lost(due) if now < due => return false,
+            State::Suspect(_) => false,
+            State::Lost(_) => true,
+        };
+        let index = self.live.index_of_name();
+        if !lost && (index.is_none() || index == self.index) {
+            // It is the same one still, or gone, and sends nothing: who sends by it sees to that.
+            self.state = State::Fine;
+            return false;
+        }
+        match Interface::open(&self.device, self.receives) {
+            Ok(fresh) => {
+                *self = fresh;
+                self.news = Some(LiveNews::Back(self.device.clone()));
+                true
+            }
+            Err(_) => {
+                let due = now + RETRY_EVERY;
+                self.state = if lost {
+                    State::Lost(due)
+                } else {
+                    State::Suspect(due)
+                };
+                false
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for LivePort {
@@ -108,21 +212,10 @@ impl LivePort {
     /// An interface that cannot be opened, with the reason.
     pub fn open(devices: &[String], worker: WorkerId, handoffs: &Handoffs) -> Result<LivePort, LiveError> {
         let workers = handoffs.rings.len().max(1);
-        let interfaces = devices.iter().enumerate().map(|(n, device)| {
-            let receives = n % workers == usize::from(worker.0);
-            let options = LiveOptions {
-                promiscuous: receives,
-                filter: (!receives).then(|| NOTHING.to_owned()),
-                inbound_only: true,
-                ..LiveOptions::default()
-            };
-            let live = LiveInterface::open(device, &options)?;
-            Ok(Interface {
-                live,
-                receives,
-                kernel_dropped: 0,
-            })
-        });
+        let interfaces = devices
+            .iter()
+            .enumerate()
+            .map(|(n, device)| Interface::open(device, n % workers == usize::from(worker.0)));
         Ok(LivePort {
             worker,
             interfaces: interfaces.collect::<Result<_, _>>()?,
@@ -132,8 +225,6 @@ impl LivePort {
             punt: Box::new(|_, _| ()),
             wake: Box::new(|_| ()),
             stats: LivePortStats::default(),
-            failed: None,
-            failing: false,
         })
     }
 
@@ -163,14 +254,9 @@ impl LivePort {
         }
     }
 
-    /// The last failure to receive since the last call.
-    pub fn take_failure(&mut self) -> Option<LiveError> {
-        self.failed.take()
-    }
-
-    /// Whether an interface failed when it was asked last: it is down, or gone. Then waiting for frames returns at once.
-    pub fn is_failing(&self) -> bool {
-        self.failing
+    /// What became of an interface, and was not asked for yet; of each the last only.
+    pub fn take_news(&mut self) -> Option<LiveNews> {
+        self.interfaces.iter_mut().find_map(|i| i.news.take())
     }
 
     /// Frames that wait for this worker after a hand-off.
@@ -178,10 +264,21 @@ impl LivePort {
         self.ring().map_or(0, ArrayQueue::len)
     }
 
-    /// To wait for frames with poll(2).
+    /// To wait for frames with poll(2): without interfaces that are lost, which would wake at once.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let receiving = self.interfaces.iter().filter(|i| i.receives);
+        let receiving = self.interfaces.iter().filter(|i| i.receives && !i.is_lost());
         receiving.map(|i| i.live.as_fd())
+    }
+
+    /// Opens again what is lost, or was replaced, each second at most. No clock is read while all are fine.
+    fn mend(&mut self) {
+        if self.interfaces.iter().all(|i| i.state == State::Fine) {
+            return;
+        }
+        let now = Instant::now();
+        for interface in &mut self.interfaces {
+            self.stats.reopened += u64::from(interface.mend(now));
+        }
     }
 
     fn ring(&self) -> Option<&ArrayQueue<HeapFrame>> {
@@ -199,11 +296,15 @@ impl Port for LivePort {
         {
             into.push(frame);
         }
-        self.failing = false;
+        self.mend();
         let count = self.interfaces.len();
         for step in 0..count {
             let index = (self.first + step) % count;
-            let Some(interface) = self.interfaces.get_mut(index).filter(|i| i.receives) else {
+            let Some(interface) = self
+                .interfaces
+                .get_mut(index)
+                .filter(|i| i.receives && !i.is_lost())
+            else {
                 continue;
             };
             while into.len() < BURST {
@@ -216,8 +317,8 @@ impl Port for LivePort {
                     Ok(_) => self.stats.rx_unusable += 1,
                     Err(error) => {
                         self.stats.rx_failed += 1;
-                        self.failing = true;
-                        self.failed = Some(error);
+                        interface.state = State::Lost(Instant::now() + RETRY_EVERY);
+                        interface.news = Some(LiveNews::Lost(error));
                         break;
                     }
                 }
@@ -240,7 +341,12 @@ impl Port for LivePort {
         };
         match interface.live.send(frame.data()) {
             Ok(()) => self.stats.tx_frames += 1,
-            Err(_) => self.stats.tx_failed += 1,
+            Err(_) => {
+                self.stats.tx_failed += 1;
+                if interface.state == State::Fine {
+                    interface.state = State::Suspect(Instant::now() + RETRY_EVERY);
+                }
+            }
         }
     }
 
@@ -261,4 +367,115 @@ impl Port for LivePort {
     }
 
     fn flush(&mut self) {}
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use evenkeel_core::worker::Verdict;
+
+    use super::*;
+
+    /// Broadcast, of an experimental type, no longer than Ethernet's shortest frame.
+    fn frame(mark: u8) -> HeapFrame {
+        let mut data = vec![0xff; 60];
+        data[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+        data[12..14].copy_from_slice(&[0x88, 0xb5]);
+        data[14..].fill(mark);
+        HeapFrame::new(PortId(0), &data)
+    }
+
+    fn ip(args: &str) -> bool {
+        let status = Command::new("ip").args(args.split(' ')).status();
+        status.is_ok_and(|s| s.success())
+    }
+
+    /// Of the process that the test below starts, in a namespace of its own.
+    const INSIDE: &str = "EVENKEEL_TEST_INSIDE_NAMESPACE";
+
+    fn in_a_namespace() {
+        let make = || {
+            assert!(ip("link add ekl0 type veth peer name ekl1"), "veth");
+            assert!(ip("link set ekl0 up") && ip("link set ekl1 up"));
+        };
+        make();
+        let handoffs = Handoffs::new(2, 16);
+        let open = |device: &str, worker| {
+            let devices = [device.to_owned()];
+            LivePort::open(&devices, WorkerId(worker), &handoffs).expect("it is there")
+        };
+        let mut receiver = open("ekl0", 0);
+        // Of another worker: it only sends.
+        let mut sender = open("ekl1", 1);
+        // Until frames pass; the deadline only ends a test that has failed.
+        let pass = |receiver: &mut LivePort, sender: &mut LivePort, mark: u8| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut got = Vec::new();
+            while Instant::now() < deadline {
+                sender.tx(PortId(0), frame(mark));
+                sender.rx_burst(&mut got);
+                receiver.rx_burst(&mut got);
+                if got.iter().any(|f| f.data().get(14) == Some(&mark)) {
+                    for frame in got {
+                        receiver.done(frame, Verdict::Answered);
+                    }
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+                got.clear();
+            }
+            panic!("no frame passes: {:?}, {:?}", receiver.stats(), sender.stats());
+        };
+        pass(&mut receiver, &mut sender, 1);
+        assert!(receiver.take_news().is_none() && sender.take_news().is_none());
+        assert!(ip("link del ekl0"));
+        let mut none = Vec::new();
+        while receiver.stats().rx_failed == 0 {
+            receiver.rx_burst(&mut none);
+        }
+        assert!(matches!(receiver.take_news(), Some(LiveNews::Lost(_))));
+        for _ in 0..100 {
+            receiver.rx_burst(&mut none);
+        }
+        assert_eq!(receiver.take_news(), None, "said once");
+        assert_eq!(receiver.stats().rx_failed, 1);
+        assert_eq!(receiver.fds().count(), 0, "nobody is woken by it");
+        make();
+        pass(&mut receiver, &mut sender, 2);
+        assert_eq!(receiver.take_news(), Some(LiveNews::Back("ekl0".to_owned())));
+        assert_eq!(sender.take_news(), Some(LiveNews::Back("ekl1".to_owned())));
+        assert_eq!((receiver.stats().reopened, sender.stats().reopened), (1, 1));
+        println!("frames pass again");
+    }
+
+    #[test]
+    fn an_interface_that_comes_back_is_opened_again() {
+        if std::env::var_os(INSIDE).is_some() {
+            return in_a_namespace();
+        }
+        let own = std::env::current_exe().expect("it runs");
+        let able = Command::new("unshare").args(["--net", "ip", "link"]).output();
+        if !able.is_ok_and(|o| o.status.success()) {
+            println!("SKIP: no network namespaces here");
+            return;
+        }
+        let run = Command::new("unshare")
+            .arg("--net")
+            .arg(own)
+            .env(INSIDE, "1")
+            .args([
+                "--exact",
+                "live_port::tests::an_interface_that_comes_back_is_opened_again",
+            ])
+            .arg("--nocapture")
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&run.stdout);
+        let more = String::from_utf8_lossy(&run.stderr);
+        assert!(
+            run.status.success() && said.contains("frames pass again"),
+            "{said}{more}"
+        );
+    }
 }

@@ -23,6 +23,7 @@ use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
 use crate::ports::{Ports, Watch};
+use crate::start::Start;
 use crate::system::Manager;
 use crate::telling::Names;
 use crate::{Refusal, admin, clock, refusal, system, transport, worker};
@@ -36,14 +37,22 @@ const HEALTH_EVENT_COUNT: usize = 256;
 ///
 /// Why it cannot start; nothing has begun then.
 pub fn run(config: Config, reload: Reload) -> Result<Ended, Refusal> {
+    begin(config, reload).map_err(Refusal::for_want_of_files)
+}
+
+fn begin(config: Config, reload: Reload) -> Result<Ended, Refusal> {
+    system::have_files(&config)?;
     system::check_cores(&config.io.cores)?;
+    let start = Start::watch().map_err(|e| limits("cannot watch the start", &e))?;
     let _lock = Lock::take(&config.daemon.ctl)?;
-    let life = incarnation(config.daemon.state.as_deref())?;
+    let state = config.daemon.state.as_deref();
+    let _state_lock = state.map(Lock::take_state).transpose()?;
+    let life = incarnation(state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| limits("cannot start the runtime", &e))?;
-    runtime.block_on(assemble(config, reload, life))
+    runtime.block_on(assemble(config, reload, life, start))
 }
 
 fn limits(what: &str, error: &std::io::Error) -> Refusal {
@@ -53,7 +62,7 @@ fn limits(what: &str, error: &std::io::Error) -> Refusal {
     )
 }
 
-async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<Ended, Refusal> {
+async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Start) -> Result<Ended, Refusal> {
     let signals = Signals::listen().map_err(|e| limits("cannot listen to signals", &e))?;
     let bell = Arc::new(ControlBell::default());
     let lanes: Vec<Arc<Lane>> = (0..config.workers)
@@ -78,14 +87,17 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
         None => None,
     };
     let counters = net.as_ref().map(|(_, voice)| Arc::clone(&voice.counters));
-    let looked_in = admin::bind(&config.daemon)?;
+    let looked_in = start.make_file(config.daemon.ctl.clone(), || admin::bind(&config.daemon))?;
     let me = config.cluster.as_ref().map(|c| PeerId {
         node: c.config.id,
         incarnation: life,
     });
     let seed = seed()?;
     let buckets = BucketMap::dealt(config.workers.into());
-    let workers = (0..config.workers).map(|id| make_worker(&config, me, &buckets, seed, id));
+    let workers = (0..config.workers).map(|id| {
+        start.doing(format!("the tables of worker {} of {}", id + 1, config.workers));
+        make_worker(&config, me, &buckets, seed, id)
+    });
     let workers = workers.collect::<Result<Vec<_>, _>>()?;
     let (events, health) = mpsc::channel(HEALTH_EVENT_COUNT);
     let checks = Checks::spawn(seed, CheckSpec::of(&config), events).map_err(|e| {
@@ -94,7 +106,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
             "start with CAP_NET_RAW, or check by another `type` in [service.health]",
         )
     })?;
-    let mut threads = spawn(&config, workers, &lanes)?;
+    let mut threads = spawn(&config, workers, &lanes, &start)?;
     if config.daemon.user.is_some()
         && let Err(why) = (reload.probe)()
     {
@@ -112,13 +124,24 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation) -> Result<E
     let driver = threads.driver.take();
     let ports = Arc::new(Ports::of(&config));
     let watch = Watch::start(&config, Arc::clone(&ports), driver.clone(), Arc::clone(&bell));
-    if let Err(error) = &watch {
-        error!(%error, "cannot start the thread that looks at links: a port that is down goes unnoticed");
-    }
-    let admin = looked_in.serve(&config, lanes.clone(), asks, counters, driver);
-    if let Err(error) = &admin {
-        error!(%error, "cannot start the thread of the control socket: nobody can look in");
-    }
+    let watch = match watch {
+        Ok(watch) => watch,
+        Err(error) => {
+            drop(driver);
+            threads.end(&lanes);
+            return Err(limits("cannot start the thread that looks at links", &error));
+        }
+    };
+    let admin = match looked_in.serve(&config, lanes.clone(), asks, counters, driver) {
+        Ok(admin) => admin,
+        Err(error) => {
+            drop(watch);
+            threads.end(&lanes);
+            return Err(limits("cannot start the thread of the control socket", &error));
+        }
+    };
+    // Signals are the control side's from here on.
+    drop(start);
     info!(
         node = config.cluster.as_ref().map(|c| c.name.as_str()),
         incarnation = life.0,
@@ -243,7 +266,12 @@ fn stop(lanes: &[Arc<Lane>]) {
 }
 
 /// Opens the interfaces and starts the threads of all workers.
-fn spawn(config: &Config, workers: Vec<Worker>, lanes: &[Arc<Lane>]) -> Result<Threads, Refusal> {
+fn spawn(
+    config: &Config,
+    workers: Vec<Worker>,
+    lanes: &[Arc<Lane>],
+    start: &Start,
+) -> Result<Threads, Refusal> {
     let devices = config.spec.ports.iter().zip(&config.io.devices);
     let devices = devices.map(|(port, device)| {
         device.name.clone().ok_or_else(|| {
@@ -258,8 +286,11 @@ fn spawn(config: &Config, workers: Vec<Worker>, lanes: &[Arc<Lane>]) -> Result<T
     });
     let devices = devices.collect::<Result<Vec<_>, Refusal>>()?;
     match config.io.driver {
-        Driver::Pcap => spawn_pcap(config, &devices, workers, lanes),
-        Driver::Dpdk => spawn_dpdk(config, &devices, workers, lanes),
+        Driver::Pcap => spawn_pcap(config, &devices, workers, lanes, start),
+        Driver::Dpdk => {
+            start.doing(format!("DPDK, with {} MiB of memory", config.io.dpdk.memory_mib));
+            spawn_dpdk(config, &devices, workers, lanes)
+        }
     }
 }
 
@@ -269,9 +300,10 @@ fn spawn_pcap(
     devices: &[String],
     workers: Vec<Worker>,
     lanes: &[Arc<Lane>],
+    start: &Start,
 ) -> Result<Threads, Refusal> {
-    let wires = crate::io::pcap::open(devices, lanes)?;
-    let handles = start(config, workers, wires, lanes)?;
+    let wires = crate::io::pcap::open(config, devices, lanes, start)?;
+    let handles = start_threads(config, workers, wires, lanes)?;
     Ok(Threads {
         handles,
         driver: None,
@@ -281,7 +313,13 @@ fn spawn_pcap(
 }
 
 #[cfg(not(feature = "libpcap"))]
-fn spawn_pcap(_: &Config, _: &[String], _: Vec<Worker>, _: &[Arc<Lane>]) -> Result<Threads, Refusal> {
+fn spawn_pcap(
+    _: &Config,
+    _: &[String],
+    _: Vec<Worker>,
+    _: &[Arc<Lane>],
+    _: &Start,
+) -> Result<Threads, Refusal> {
     Err(refusal(
         "this evenkeel was built without libpcap",
         "build it with `cargo build --release -p evenkeel-cli --features libpcap` (Debian: libpcap-dev)",
@@ -296,7 +334,7 @@ fn spawn_dpdk(
     lanes: &[Arc<Lane>],
 ) -> Result<Threads, Refusal> {
     let (wires, running) = crate::io::dpdk::open(config, devices, lanes)?;
-    let handles = start(config, workers, wires, lanes)?;
+    let handles = start_threads(config, workers, wires, lanes)?;
     let driver = running.look();
     let words = running.words();
     let after = Box::new(move || running.end());
@@ -321,7 +359,7 @@ fn spawn_dpdk(_: &Config, _: &[String], _: Vec<Worker>, _: &[Arc<Lane>]) -> Resu
     not(any(feature = "libpcap", feature = "dpdk")),
     allow(dead_code, reason = "there is no driver to start")
 )]
-fn start<D: crate::io::station::Driver + Send + 'static>(
+fn start_threads<D: crate::io::station::Driver + Send + 'static>(
     config: &Config,
     workers: Vec<Worker>,
     drivers: Vec<D>,

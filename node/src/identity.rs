@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use evenkeel_control::DaemonConfig;
 use evenkeel_core::cluster::Incarnation;
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use tracing::warn;
 
 use crate::{Refusal, clock, refusal};
 
@@ -16,6 +18,13 @@ use crate::{Refusal, clock, refusal};
 const FILE: &str = "incarnation";
 /// The next one, until it is whole.
 const FRESH: &str = "incarnation.new";
+
+/// The lock of the directory.
+const STATE_LOCK: &str = "incarnation.lock";
+/// Longest file that is read: a number has 20 digits at most.
+const LEN_MAX: u64 = 64;
+/// A last number that is so far beyond the clock is worth a warning, in microseconds: a day.
+const AHEAD_MAX: u64 = 24 * 3600 * 1_000_000;
 
 /// The number of this life: microseconds since 1970, but more than the last one that the state directory remembers, so
 /// that a clock that went back does no harm. It is written down before it is used.
@@ -33,17 +42,49 @@ pub(crate) fn incarnation(state: Option<&Path>) -> Result<Incarnation, Refusal> 
     let failed =
         |what: &str, error: io::Error| refusal(format!("cannot {what} {}: {error}", path.display()), remedy);
     fs::create_dir_all(state).map_err(|e| failed("make the directory of", e))?;
-    let last = match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse::<u64>().map_err(|_| {
-            refusal(
-                format!("{} has no number in it", path.display()),
-                "remove the file, if this machine's clock is right",
-            )
-        })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+    let unusable = |what: &str| {
+        refusal(
+            format!("{} {what}", path.display()),
+            "remove the file, if this machine's clock is right",
+        )
+    };
+    // Not waiting: a pipe there would do that until somebody writes to it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+    let last = match opened {
+        Ok(file) => {
+            let about = file.metadata().map_err(|e| failed("read", e))?;
+            if !about.is_file() {
+                return Err(unusable("is no regular file"));
+            }
+            let mut text = Vec::new();
+            let read = file.take(LEN_MAX).read_to_end(&mut text);
+            read.map_err(|e| failed("read", e))?;
+            let number = std::str::from_utf8(&text)
+                .ok()
+                .and_then(|t| t.trim().parse().ok());
+            number.ok_or_else(|| unusable("has no number in it"))?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0u64,
+        // A socket.
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            return Err(unusable("is no regular file"));
+        }
         Err(error) => return Err(failed("read", error)),
     };
-    let next = by_clock.max(last.saturating_add(1));
+    // The number of each life is larger than the one before: nothing comes after the largest.
+    let after = last
+        .checked_add(1)
+        .ok_or_else(|| unusable(&format!("has {last} in it, and no number comes after that")))?;
+    if last > by_clock.saturating_add(AHEAD_MAX) {
+        warn!(
+            last,
+            by_clock,
+            "the last start was numbered more than a day ahead of this machine's clock: see to the clock, or, if it is right, to {}",
+            path.display()
+        );
+    }
+    let next = by_clock.max(after);
     // Whole or not at all: a crash in between leaves the old one.
     let fresh = state.join(FRESH);
     // The directory may belong to the daemon's user, and root follows no link of his.
@@ -55,17 +96,21 @@ pub(crate) fn incarnation(state: Option<&Path>) -> Result<Incarnation, Refusal> 
         writeln!(file, "{next}")?;
         file.sync_all()
     });
-    written.map_err(|e| failed("write", e))?;
-    fs::rename(&fresh, &path).map_err(|e| failed("write", e))?;
+    let renamed = written.and_then(|()| fs::rename(&fresh, &path));
+    renamed.map_err(|error| {
+        // A full disk leaves an empty one.
+        let _ = fs::remove_file(&fresh);
+        failed("write", error)
+    })?;
     Ok(Incarnation(next))
 }
 
-/// What of the file system is the daemon's alone, as far as it is there: its control socket, the lock of that, the file of
-/// [`incarnation`]; and the directories of these that have nothing else in them.
+/// What of the file system is the daemon's alone, as far as it is there: its control socket, the file of [`incarnation`], the
+/// locks of both; and the directories of these that have nothing else in them.
 pub(crate) fn belongings(config: &DaemonConfig) -> BTreeSet<PathBuf> {
     let mut all = BTreeSet::from([config.ctl.clone(), lock_of(&config.ctl)]);
     if let Some(state) = &config.state {
-        all.extend([state.join(FILE), state.join(FRESH)]);
+        all.extend([state.join(FILE), state.join(FRESH), state.join(STATE_LOCK)]);
     }
     let folders: BTreeSet<_> = all.iter().filter_map(|file| file.parent()).collect();
     let own = folders.into_iter().filter(|folder| {
@@ -85,45 +130,63 @@ fn lock_of(socket: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// That no other process runs with the same control socket, for as long as it is kept.
+/// That no other process runs with the same control socket, or the same state, for as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
+    /// That of a control socket.
+    ///
     /// # Errors
     ///
     /// Another process has it; or the directory cannot be written.
     pub(crate) fn take(socket: &Path) -> Result<Self, Refusal> {
-        let path = lock_of(socket);
+        let what = format!("the control socket {}", socket.display());
+        Self::take_of(&lock_of(socket), &what, "ctl", "a control socket in a directory")
+    }
+
+    /// That of a state directory: two nodes with the same numbers of their lives would be taken for one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::take`].
+    pub(crate) fn take_state(state: &Path) -> Result<Self, Refusal> {
+        let what = format!("the state directory {}", state.display());
+        Self::take_of(&state.join(STATE_LOCK), &what, "state", "a directory")
+    }
+
+    /// The lock at `path` of `what`, which the config has as `key`, and which is to be `wanted` that may be written.
+    fn take_of(path: &Path, what: &str, key: &str, wanted: &str) -> Result<Self, Refusal> {
         let failed = |error: &io::Error| {
             refusal(
                 format!("cannot take the lock {}: {error}", path.display()),
-                "choose a control socket in a directory that may be written, as `ctl` of [daemon]",
+                format!("choose {wanted} that may be written, as `{key}` of [daemon]"),
             )
         };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|e| failed(&e))?;
         }
+        // As above: a link there may lead to a file that is not the daemon's, a pipe to nobody.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let options = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            // As above: a link there may lead to a file that is not the daemon's.
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path);
+            .custom_flags(flags)
+            .open(path);
         let mut file = options.map_err(|e| failed(&e))?;
+        let about = file.metadata().map_err(|e| failed(&e))?;
+        if !about.is_file() {
+            return Err(failed(&io::Error::other("it is no regular file")));
+        }
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let owner = fs::read_to_string(&path).unwrap_or_default();
+            let owner = fs::read_to_string(path).unwrap_or_default();
             return Err(refusal(
-                format!(
-                    "another evenkeel (process {}) runs with the control socket {}",
-                    owner.trim(),
-                    socket.display()
-                ),
-                "end it first, or give this one another `ctl` in [daemon]",
+                format!("another evenkeel (process {}) runs with {what}", owner.trim()),
+                format!("end it first, or give this one another `{key}` in [daemon]"),
             ));
         }
         let told = file
@@ -164,6 +227,32 @@ mod tests {
                 .message
                 .contains("no number in it")
         );
+        // It would be the same at each start from here on.
+        fs::write(state.join(FILE), "18446744073709551615\n").expect("written");
+        let refused = incarnation(Some(&state)).expect_err("nothing comes after it");
+        assert!(refused.message.contains("no number comes after"), "{refused:?}");
+        assert!(refused.help.contains("remove the file"), "{refused:?}");
+        let _ = fs::remove_dir_all(&state);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_has_no_number() {
+        let state = folder("fifo");
+        fs::create_dir_all(&state).expect("made");
+        let file = state.join(FILE);
+        let refused = || incarnation(Some(&state)).expect_err("no regular file").message;
+        fs::create_dir(&file).expect("made");
+        assert!(refused().contains("is no regular file"), "{}", refused());
+        fs::remove_dir(&file).expect("empty");
+        let _socket = std::os::unix::net::UnixListener::bind(&file).expect("bound");
+        assert!(refused().contains("is no regular file"), "{}", refused());
+        fs::remove_file(&file).expect("there");
+        let pipe = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(pipe.expect("coreutils").success());
+        assert!(refused().contains("is no regular file"), "{}", refused());
+        fs::rename(&file, state.join(STATE_LOCK)).expect("in the same directory");
+        let refused = Lock::take_state(&state).expect_err("a pipe");
+        assert!(refused.message.contains("it is no regular file"), "{refused:?}");
         let _ = fs::remove_dir_all(&state);
     }
 
@@ -196,6 +285,8 @@ mod tests {
             .daemon;
         assert_eq!(belongings(&config), BTreeSet::new(), "there is nothing");
         let _lock = Lock::take(&config.ctl).expect("free");
+        let state = config.state.as_deref().expect("it has one");
+        let _state_lock = Lock::take_state(state).expect("free");
         incarnation(config.state.as_deref()).expect("a directory that can be made");
         let names = |folder: &Path| -> Vec<String> {
             let all = belongings(&config);
@@ -206,12 +297,23 @@ mod tests {
         };
         assert_eq!(
             names(&folder),
-            ["run", "run/ctl.sock.lock", "state", "state/incarnation"]
+            [
+                "run",
+                "run/ctl.sock.lock",
+                "state",
+                "state/incarnation",
+                "state/incarnation.lock"
+            ]
         );
         fs::write(folder.join("run/other.sock"), "").expect("written");
         assert_eq!(
             names(&folder),
-            ["run/ctl.sock.lock", "state", "state/incarnation"]
+            [
+                "run/ctl.sock.lock",
+                "state",
+                "state/incarnation",
+                "state/incarnation.lock"
+            ]
         );
         let _ = fs::remove_dir_all(&folder);
     }

@@ -36,6 +36,8 @@ mod ports;
 #[cfg(unix)]
 mod serving;
 #[cfg(unix)]
+mod start;
+#[cfg(unix)]
 mod system;
 #[cfg(unix)]
 mod telling;
@@ -48,6 +50,8 @@ mod worker;
 pub use control::{Ended, Reload};
 #[cfg(unix)]
 pub use daemon::run;
+#[cfg(unix)]
+pub use start::outlive_signals;
 
 /// Why a daemon does not start, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,5 +67,21 @@ pub(crate) fn refusal(message: impl Into<String>, help: impl Into<String>) -> Re
     Refusal {
         message: message.into(),
         help: help.into(),
+    }
+}
+
+impl Refusal {
+    /// The same with the remedy for a file, socket or eventfd that the system gave nobody any more, wherever that was found:
+    /// libpcap and DPDK say it in words alone.
+    #[cfg(unix)]
+    fn for_want_of_files(mut self) -> Self {
+        // ENFILE, too, which goes on by "in system".
+        if self.message.contains("Too many open files") {
+            self.help =
+                "raise the limit of open files: LimitNOFILE of the service, `ulimit -n` in a shell, or \
+                         fs.file-max of the whole system"
+                    .to_owned();
+        }
+        self
     }
 }

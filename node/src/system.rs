@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::thread::Builder;
 use std::time::Duration;
 
+use evenkeel_control::{Config, Driver};
 use nix::unistd::{Uid, User, getuid, setgid, setgroups, setuid};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities, set_keep_capabilities,
     set_no_new_privs,
@@ -15,8 +17,9 @@ use rustix::thread::{
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
+use crate::health::IN_FLIGHT_MAX;
 use crate::lane::Lane;
-use crate::{Refusal, refusal};
+use crate::{Refusal, admin, refusal};
 
 /// The largest number that a core can have in the kernel's masks and in a config.
 const CPU_MAX: u16 = 1023;
@@ -74,7 +77,14 @@ pub(crate) fn become_user(name: &str, belongings: impl IntoIterator<Item = PathB
     if !user.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
         return Err(refused("the way back to root is open", &"it must not be"));
     }
-    info!(user = name, uid = user.uid.as_raw(), "root is dropped");
+    if user.uid.is_root() {
+        warn!(
+            user = name,
+            "root is not dropped, as it is the `user` of [daemon]: name another one"
+        );
+    } else {
+        info!(user = name, uid = user.uid.as_raw(), "root is dropped");
+    }
     Ok(())
 }
 
@@ -136,6 +146,69 @@ fn ranges(numbers: &[u16]) -> String {
         })
         .collect();
     all.join(",")
+}
+
+/// Files that a node has open at most, by its config: sockets, eventfds and all. Rather too many than too few.
+fn files_needed(config: &Config) -> u64 {
+    /// Standard ones, runtimes, signals, locks, what libraries hold, a config that is read again.
+    const OWN: usize = 48;
+    /// Of a worker: its bell, and room.
+    const OF_WORKER: usize = 2;
+    /// Of an interface and a worker: a socket and an eventfd, or what a driver of DPDK has for a queue.
+    const OF_QUEUE: usize = 3;
+    /// Of another node: a socket and its copy, connections in both directions.
+    const OF_PEER: usize = 8;
+    /// Of DPDK by itself, and of its buses.
+    const OF_DPDK: usize = 64;
+    let (workers, ports) = (usize::from(config.workers), config.spec.ports.len());
+    let peers = config.cluster.as_ref().map_or(0, |c| c.nodes.len());
+    let checked = config.spec.services.iter().zip(&config.health);
+    let checks: usize = checked
+        .filter(|(_, health)| health.is_some())
+        .map(|(service, _)| service.servers.len())
+        .sum();
+    let dpdk = match config.io.driver {
+        Driver::Dpdk => OF_DPDK + 2 * ports,
+        Driver::Pcap => 0,
+    };
+    let all = OWN
+        + admin::CONNECTION_COUNT_MAX
+        + workers * (OF_WORKER + ports * OF_QUEUE)
+        + peers * OF_PEER
+        + checks.min(IN_FLIGHT_MAX)
+        + dpdk;
+    all as u64
+}
+
+/// Takes as many open files as the system gives, and sees whether they are enough.
+///
+/// # Errors
+///
+/// They are not.
+pub(crate) fn have_files(config: &Config) -> Result<(), Refusal> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let most = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        // If not, what there is may do.
+        let _ = setrlimit(Resource::Nofile, most);
+    }
+    enough_files(getrlimit(Resource::Nofile).current, files_needed(config))
+}
+
+/// `have`: `None` is without a limit.
+fn enough_files(have: Option<u64>, needed: u64) -> Result<(), Refusal> {
+    match have {
+        Some(have) if have < needed => Err(refusal(
+            format!("this process may have {have} files open, and this config needs up to {needed}"),
+            format!(
+                "raise the limit: LimitNOFILE={needed} or more in the service, `ulimit -n {needed}` in a shell"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Keeps the calling thread on one core. It could be had at the start; the system may have taken it away since.

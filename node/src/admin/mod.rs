@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use evenkeel_control::{Config, DaemonConfig};
 use rustix::fs::{Mode, fchmod};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
-use tracing::error;
+use tracing::{error, warn};
 
 pub use answer::{
     AlarmStatus, ClusterStatus, Conn, Conns, Counts, Done, Group, PeerStatus, PortStats, Refused,
@@ -45,6 +46,8 @@ use gather::{Facts, Known};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
+/// Connections of those who look in, at most.
+pub(crate) const CONNECTION_COUNT_MAX: usize = http::CTL_COUNT_MAX + http::METRICS_COUNT_MAX;
 /// Who may ask: the daemon's user and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -55,7 +58,12 @@ struct SocketFile(PathBuf);
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Nobody else has it while the lock is held.
-        let _ = std::fs::remove_file(&self.0);
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            // As another user, in a directory that is root's.
+            warn!(%error, "the control socket {} stays: the next start replaces it", self.0.display());
+        }
     }
 }
 
@@ -95,7 +103,15 @@ fn bind_ctl(path: &Path) -> Result<(UnixListener, SocketFile), Refusal> {
         )
     };
     match std::fs::symlink_metadata(path) {
-        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
+        Ok(there) if there.file_type().is_socket() => {
+            if let Some(why) = in_use(path).map_err(failed)? {
+                return Err(refusal(
+                    format!("another program listens at {} ({why})", path.display()),
+                    "end it, or choose another `ctl` in [daemon]",
+                ));
+            }
+            std::fs::remove_file(path).map_err(failed)?;
+        }
         Ok(_) => {
             return Err(refusal(
                 format!("{} is there, and is no socket", path.display()),
@@ -115,6 +131,23 @@ fn bind_ctl(path: &Path) -> Result<(UnixListener, SocketFile), Refusal> {
     socket.listen(BACKLOG).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     Ok((socket.into(), file))
+}
+
+/// Whether somebody has a socket that is there, and how that showed. The lock says nothing of programs that are no evenkeel.
+fn in_use(path: &Path) -> io::Result<Option<&'static str>> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // One whose backlog is full would be waited for.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(Some("it takes connections")),
+        Err(error) => match Errno::from_io_error(&error) {
+            // What a program left that has ended.
+            Some(Errno::CONNREFUSED | Errno::NOENT) => Ok(None),
+            Some(Errno::AGAIN) => Ok(Some("it takes connections late")),
+            Some(Errno::PROTOTYPE) => Ok(Some("of datagrams")),
+            _ => Err(error),
+        },
+    }
 }
 
 fn bind_metrics(addr: SocketAddr) -> Result<TcpListener, Refusal> {
@@ -141,7 +174,7 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// The system gives no thread.
+    /// The system gives no thread, or no more files.
     pub(crate) fn serve(
         self,
         config: &Config,
@@ -176,11 +209,17 @@ impl Bound {
             .build()?;
         let (stop, stopped) = oneshot::channel();
         let Bound { ctl, file, metrics } = self;
+        let (ctl, metrics) = {
+            // What the runtime refuses is found before there is a thread.
+            let _within = runtime.enter();
+            let ctl = tokio::net::UnixListener::from_std(ctl)?;
+            (ctl, metrics.map(tokio::net::TcpListener::from_std).transpose()?)
+        };
         let thread = Builder::new().name("admin".to_string()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     _ = stopped => (),
-                    Err(error) = run(ctl, metrics, known) => error!(%error, "cannot serve the control socket"),
+                    () = run(ctl, metrics, known) => (),
                 }
             });
         })?;
@@ -192,9 +231,7 @@ impl Bound {
     }
 }
 
-async fn run(ctl: UnixListener, metrics: Option<TcpListener>, known: Arc<Known>) -> io::Result<()> {
-    let ctl = tokio::net::UnixListener::from_std(ctl)?;
-    let metrics = metrics.map(tokio::net::TcpListener::from_std).transpose()?;
+async fn run(ctl: tokio::net::UnixListener, metrics: Option<tokio::net::TcpListener>, known: Arc<Known>) {
     let counters = &known.counters;
     let asked = http::serve(
         ctl,
@@ -213,7 +250,6 @@ async fn run(ctl: UnixListener, metrics: Option<TcpListener>, known: Arc<Known>)
         }
     };
     tokio::join!(asked, watched);
-    Ok(())
 }
 
 impl Drop for Admin {

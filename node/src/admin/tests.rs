@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::conns::{Filter, Glance, LOOK_CONN_COUNT, Looker, Place};
 use super::*;
-use crate::control::{ControlSide, Parts, Signals};
+use crate::control::{ControlSide, Parts, Reload, Signals};
 use crate::health::{CheckSpec, Checks};
 use crate::io::{DriverLook, PoolView};
 use crate::lane::ControlBell;
@@ -306,7 +306,11 @@ impl Node {
                 names: Names::new(config.cluster.as_ref()),
                 manager: Manager::new(),
                 config,
-                reload: Box::new(|| Err("not in this test".to_string())),
+                reload: Reload {
+                    read: Box::new(|| Err("not in this test".to_string())),
+                    probe: Box::new(|| Ok(())),
+                },
+                driver_words: None,
                 seed: 1,
                 asks: asked,
                 ports: in_control,

@@ -373,7 +373,7 @@ mod tests {
                 text: format!("EAL: {level}"),
             })
             .collect();
-        tracing::subscriber::with_default(registry, || tell(&lines));
+        tracing::subscriber::with_default(registry, || tell_words(&lines));
         let (e, w, i, d) = (Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG);
         assert_eq!(*levels.lock().expect("no panic"), [e, e, e, e, w, i, i, d]);
     }

@@ -1,19 +1,20 @@
 //! Interfaces through libpcap.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_control::Config;
 use evenkeel_core::port::WorkerId;
+use evenkeel_io_pcap::live::LiveError;
 use evenkeel_io_pcap::live_port::{HANDOFF_COUNT_MAX, Handoffs, LivePort};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::warn;
 
 use crate::io::station::Driver;
 use crate::lane::{IoCounts, Lane, io_counts};
+use crate::start::Start;
 use crate::{Refusal, refusal};
-
-/// Sleep while an interface is down.
-const FAILING_SLEEP: Duration = Duration::from_millis(1);
 
 impl Driver for LivePort {
     type Guard = ();
@@ -24,13 +25,9 @@ impl Driver for LivePort {
         if self.waiting() > 0 {
             return;
         }
-        if let Some(error) = self.take_failure() {
-            warn!("{error}");
-        }
-        if self.is_failing() {
-            // It would be awake at once, as often as it asks.
-            std::thread::sleep(at_most.min(FAILING_SLEEP));
-            return;
+        // Once for each change, however often it is asked.
+        while let Some(news) = self.take_news() {
+            warn!("{news}");
         }
         let fds = self.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         let mut fds: Vec<_> = fds
@@ -52,6 +49,7 @@ impl Driver for LivePort {
             ("rx-unusable", stats.rx_unusable),
             ("rx-failed", stats.rx_failed),
             ("rx-kernel-dropped", stats.rx_kernel_dropped),
+            ("reopened", stats.reopened),
             ("tx-frames", stats.tx_frames),
             ("tx-failed", stats.tx_failed),
             ("tx-no-interface", stats.tx_no_interface),
@@ -63,16 +61,18 @@ impl Driver for LivePort {
 }
 
 /// Opens the interfaces of all workers.
-pub(crate) fn open(devices: &[String], lanes: &[Arc<Lane>]) -> Result<Vec<LivePort>, Refusal> {
+pub(crate) fn open(
+    config: &Config,
+    devices: &[String],
+    lanes: &[Arc<Lane>],
+    start: &Start,
+) -> Result<Vec<LivePort>, Refusal> {
     let workers = u8::try_from(lanes.len()).unwrap_or(u8::MAX);
     let handoffs = Handoffs::new(workers, HANDOFF_COUNT_MAX);
     let ports = (0..workers).zip(lanes).map(|(worker, lane)| {
-        let mut port = LivePort::open(devices, WorkerId(worker), &handoffs).map_err(|error| {
-            refusal(
-                error.to_string(),
-                "bring the interface up, or correct `device` of the port",
-            )
-        })?;
+        start.doing(format!("the interfaces of worker {} of {workers}", worker + 1));
+        let mut port = LivePort::open(devices, WorkerId(worker), &handoffs)
+            .map_err(|error| refusal(error.to_string(), remedy(&error)))?;
         let (punts, wakes) = (Arc::clone(lane), lanes.to_vec());
         port.set_punt(Box::new(move |at, frame| punts.punt(at, frame)));
         port.set_wake(Box::new(move |worker| {
@@ -82,5 +82,35 @@ pub(crate) fn open(devices: &[String], lanes: &[Arc<Lane>]) -> Result<Vec<LivePo
         }));
         Ok(port)
     });
-    ports.collect()
+    let ports = ports.collect::<Result<_, _>>()?;
+    for (port, device) in config.spec.ports.iter().zip(devices) {
+        let Some(own) = mtu_of(device) else { continue };
+        if let Some(mtu) = port.mtu.filter(|&mtu| u32::from(mtu) > own) {
+            warn!(
+                "port {} has `mtu` {mtu}, and {device} sends no more than {own}: longer packets are lost (tx-failed of `ctl stats`)",
+                port.name
+            );
+        }
+    }
+    Ok(ports)
+}
+
+/// What to do about an interface that cannot be opened.
+fn remedy(error: &LiveError) -> &'static str {
+    match error {
+        LiveError::UnsupportedLink { .. } => {
+            "name an Ethernet interface as `device` of the port; `ip -brief link` lists them with their MAC addresses"
+        }
+        LiveError::NoSuchDevice { .. } => "correct `device` of the port, or make the interface",
+        LiveError::NotPermitted { .. } => {
+            "start as root, with `user` of [daemon]; docs/deploy.md says what else will do"
+        }
+        _ => "bring the interface up, or correct `device` of the port",
+    }
+}
+
+/// MTU of an interface of the kernel; `None` where it does not say.
+fn mtu_of(device: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(Path::new("/sys/class/net").join(device).join("mtu"));
+    text.ok()?.trim().parse().ok()
 }
