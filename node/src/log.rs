@@ -1,6 +1,6 @@
 //! What a daemon says of itself, to standard error: a line for each thing that happened, as text or as a JSON object.
 //!
-//! Lines wait in a bounded queue for a thread of their own ([`queue`]): a reader that stands still stops nobody.
+//! Lines wait in a bounded queue for a thread of their own (`queue`): a reader that stands still stops nobody.
 
 mod queue;
 
