@@ -109,7 +109,7 @@ fn checks_that_cannot_be_made_are_shown() {
 "servers":[{"address":"10.0.0.11:80","weight":1,"up":true,"not_checked_because":"no socket","reachable":true,"conns":null},
 {"address":"10.0.0.12:80","weight":0,"up":false,"not_checked_because":null,"reachable":true,"conns":null}]}],"counted":false}"#;
     let stats = r#"{"workers":[],"transport":{},"receiver":{},"node":{},"health":{"succeeded":0,"failed":7,"not-made":12,"late":0},
-"health_not_made_because":"no socket","admin":{"ctl":0},"buffers":{},"log_suppressed":0}"#;
+"health_not_made_because":"no socket","admin":{"ctl":0},"ports":[],"buffers":{},"log_suppressed":0,"log_dropped":0}"#;
     let fake = Fake::new("checks", &[(200, services), (200, stats)]);
     let shown = fake.run(&["services"]);
     assert_eq!(
