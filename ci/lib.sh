@@ -205,3 +205,24 @@ number_before() { printf '%s\n' "$2" | sed -nE "s/.*[^0-9]([0-9]+) $1.*/\1/p" | 
 sum_before() {
     awk -v w="$1" '/^test result: / { for (i = 2; i <= NF; i++) if ($i ~ "^" w "[;.]?$") n += $(i - 1) } END { print n + 0 }' "$2"
 }
+
+# at_once COMMAND..: all of them at the same time, each a line for the shell; the exit code of one that failed, if one did.
+at_once() {
+    local -A running=()
+    local command pid rc=0
+    at_once_end() {
+        for pid in "${!running[@]}"; do kill "$pid" 2>/dev/null || true; done
+        wait || true
+    }
+    trap at_once_end EXIT
+    for command in "$@"; do
+        bash -c "exec $command" &
+        running[$!]=$command
+    done
+    for pid in "${!running[@]}"; do
+        wait "$pid" || rc=$?
+        unset "running[$pid]"
+    done
+    trap - EXIT
+    return $rc
+}
