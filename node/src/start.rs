@@ -149,6 +149,8 @@ fn run(shared: &Shared, mut rung: UnixStream) {
             for file in &state.files {
                 let _ = fs::remove_file(file);
             }
+            // The thread that writes lines ends with the process.
+            crate::log::finish();
             // Nothing is unwound: DPDK, or the system, may be in the middle of a call that takes minutes.
             low_level::exit(128 + i32::try_from(signal).unwrap_or(0));
         }
