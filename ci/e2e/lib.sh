@@ -174,6 +174,8 @@ start() {
     local name=$1 ns=$2 fd
     shift 2
     [ ! -e "$E2E/$name.log" ] || cat "$E2E/$name.log" >>"$E2E/$name.before.log"
+    # Empty from here on, and not from when the command begins: nobody shall read what the one before it has said.
+    : >"$E2E/$name.log"
     (
         # What this script has open is not the command's.
         for fd in "$NEVER" "${IN[@]}" "${OUT[@]}"; do exec {fd}>&-; done
