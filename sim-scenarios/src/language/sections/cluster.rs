@@ -1,0 +1,178 @@
+//! `[cluster]` and `[links]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
+use evenkeel_control::{Bad, Code};
+
+use super::{Places, SWITCH, count};
+use crate::language::{limits, schema, value};
+use crate::scenario::{Cluster, Link, Links, Node};
+
+/// Conns of each family that a node has room for, unless something else is said.
+const TABLE: u32 = 65_536;
+
+pub(super) fn cluster(
+    table: Option<&Table<'_, '_>>,
+    places: &mut Places,
+    findings: &mut Findings,
+) -> Cluster {
+    let mut cluster = Cluster {
+        nodes: Vec::new(),
+        clustered: true,
+        local_addresses: 2,
+        local_port_min: 1024,
+        heartbeat: Duration::from_millis(100),
+        advertisement: Duration::from_millis(100),
+        join_time: Duration::from_secs(1),
+        preempt: true,
+        lsn_ring: None,
+        ring: 1024,
+    };
+    let node = |id: u32, workers: u32, table: u32| Node {
+        id: id as u16,
+        workers: workers as u8,
+        // The first one is the master unless something else is said.
+        priority: 200 - 10 * id as u8,
+        table,
+        absent: false,
+    };
+    let Some(table) = table else {
+        cluster.clustered = false;
+        cluster.nodes.push(node(1, 1, TABLE));
+        return cluster;
+    };
+    places.cluster = table.span.clone();
+    places.local_addresses = table.span_of("local_addresses");
+    let nodes = count(table, limits::NODES, findings).unwrap_or(1);
+    let workers = count(table, limits::WORKERS, findings).unwrap_or(1);
+    let conns = count(table, limits::TABLE, findings).unwrap_or(TABLE);
+    cluster.nodes = (1..=nodes).map(|id| node(id, workers, conns)).collect();
+    places.priorities = vec![table.span.clone(); nodes as usize];
+    cluster.clustered = nodes > 1;
+    let mut number = |limit, to: &mut u32| *to = count(table, limit, findings).unwrap_or(*to);
+    number(limits::LOCAL_ADDRESSES, &mut cluster.local_addresses);
+    let mut port_min = u32::from(cluster.local_port_min);
+    number(limits::LOCAL_PORT_MIN, &mut port_min);
+    cluster.local_port_min = port_min as u16;
+    number(limits::RING, &mut cluster.ring);
+    cluster.lsn_ring = count(table, limits::LSN_RING, findings);
+    let mut time = |key, (min, max): (u64, u64), to: &mut Duration| {
+        let parse = |text: &str| {
+            let span = value::span(text)?;
+            let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            if (min..=max).contains(&ms) && Duration::from_millis(ms) == span {
+                return Ok(span);
+            }
+            let help = format!("write whole milliseconds from \"{min}ms\" to \"{max}ms\"");
+            Err(Bad::new(
+                Code::OutOfRange,
+                format!("`{key}` cannot be \"{}\"", shown(text)),
+                help,
+            ))
+        };
+        *to = table
+            .parsed(key, Need::Optional, parse, findings)
+            .map_or(*to, |f| f.value);
+    };
+    time("heartbeat", limits::HEARTBEAT_MS, &mut cluster.heartbeat);
+    time(
+        "advertisement",
+        limits::ADVERTISEMENT_MS,
+        &mut cluster.advertisement,
+    );
+    time("join_time", limits::JOIN_TIME_MS, &mut cluster.join_time);
+    let shortest = cluster.heartbeat * limits::JOIN_TIME_HEARTBEATS;
+    if cluster.join_time < shortest {
+        let message = format!("`join_time` is shorter than {}", value::show_span(shortest));
+        let help = "a node must be able to hear that a peer is silent: four heartbeats at least";
+        findings.push(Finding::new(
+            Code::OutOfRange,
+            table.span_of("join_time"),
+            message,
+            help,
+        ));
+    }
+    if !cluster.advertisement.as_millis().is_multiple_of(10) {
+        let help = "VRRP counts hundredths of a second: write \"100ms\" or another multiple of 10 ms";
+        let span = table.span_of("advertisement");
+        findings.push(Finding::new(
+            Code::OutOfRange,
+            span,
+            "`advertisement` is no multiple of 10 ms",
+            help,
+        ));
+    }
+    let preempt = table.choice("preempt", Need::Optional, &SWITCH, findings);
+    cluster.preempt = preempt.is_none_or(|p| p.value);
+    let (exceptions, _) = table.tables("node", &schema::NODE, schema::ALL, findings);
+    let mut seen = BTreeMap::new();
+    for exception in &exceptions {
+        let Some(id) = exception.integer("id", 1..=nodes, findings) else {
+            if exception.span_of("id") == exception.span {
+                let help = format!("add `id = 2`, one of the {nodes}");
+                findings.push(Finding::new(
+                    Code::MissingKey,
+                    exception.span.clone(),
+                    "`id` is missing in [[cluster.node]]",
+                    help,
+                ));
+            }
+            continue;
+        };
+        if let Some(first) = seen.insert(id.value, id.span.clone()) {
+            let message = format!("node {} stands there twice", id.value);
+            let finding = Finding::new(Code::Duplicate, id.span.clone(), message, "make one of both");
+            findings.push(finding.label("the second one").other(first, "the first one"));
+        }
+        let workers = count(exception, limits::WORKERS, findings);
+        let priority = count(exception, limits::PRIORITY, findings);
+        let conns = count(exception, limits::TABLE, findings);
+        let absent = exception.choice("absent", Need::Optional, &SWITCH, findings);
+        if let Some(node) = cluster.nodes.get_mut(id.value as usize - 1) {
+            node.workers = workers.map_or(node.workers, |w| w as u8);
+            node.priority = priority.map_or(node.priority, |p| p as u8);
+            node.table = conns.unwrap_or(node.table);
+            node.absent = absent.is_some_and(|a| a.value);
+            if let Some(place) = places.priorities.get_mut(id.value as usize - 1) {
+                *place = exception.span_of("priority");
+            }
+        }
+    }
+    cluster
+}
+
+pub(super) fn links(table: Option<Table<'_, '_>>, findings: &mut Findings) -> Links {
+    let mut links = Links::default();
+    let Some(table) = table else { return links };
+    for (key, link) in [
+        ("clients", &mut links.clients),
+        ("servers", &mut links.servers),
+        ("sync", &mut links.sync),
+    ] {
+        if let Some(table) = table.table(key, &schema::LINK, schema::ALL, findings) {
+            *link = read_link(&table, findings);
+        }
+    }
+    links
+}
+
+fn read_link(table: &Table<'_, '_>, findings: &mut Findings) -> Link {
+    let default = Link::default();
+    let delay = table.parsed("delay", Need::Optional, value::drawn, findings);
+    let mut share = |key| {
+        table
+            .parsed(key, Need::Optional, value::share, findings)
+            .map_or(0, |f| f.value)
+    };
+    let (loss_ppm, duplicate_ppm, reorder_ppm) = (share("loss"), share("duplicate"), share("reorder"));
+    let bandwidth = table.parsed("bandwidth", Need::Optional, value::bandwidth, findings);
+    Link {
+        delay: delay.map_or(default.delay, |d| d.value),
+        loss_ppm,
+        duplicate_ppm,
+        reorder_ppm,
+        bandwidth: bandwidth.map_or(default.bandwidth, |b| b.value),
+    }
+}

@@ -1,0 +1,203 @@
+//! The sections of a scenario: from the tree to plain data.
+
+mod cluster;
+mod counter_proof;
+mod expect;
+mod fault;
+mod load;
+mod service;
+
+pub(crate) use counter_proof::counter_proof;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_control::reading::{Field, Finding, Findings, Need, Schema, Span, Table, nearest, shown};
+use evenkeel_control::{Bad, Code};
+use toml::de::DeTable;
+
+use super::limits::{self, Limit};
+use super::{check, schema, value};
+use crate::scenario::{DURATION_MAX, Links, NodeRef, Scenario};
+
+const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
+
+/// Header, `at`, `for`, node and further node of a fault.
+type FaultPlaces = (Span, Span, Span, Vec<(NodeRef, Span)>);
+
+/// Where things stand in the text, for checks that need several of them.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) quiet: Span,
+    /// Of `[cluster]`.
+    pub(crate) cluster: Span,
+    pub(crate) local_addresses: Span,
+    /// By node, where its priority is written, or its table.
+    pub(crate) priorities: Vec<Span>,
+    pub(crate) services: Vec<Span>,
+    pub(crate) loads: Vec<Span>,
+    pub(crate) faults: Vec<FaultPlaces>,
+    pub(crate) expects: Vec<Span>,
+    /// There is no `[[expect]]` at all, not even one that cannot be read.
+    pub(crate) no_expect: bool,
+}
+
+/// Names of one kind, each once.
+#[derive(Default)]
+struct Names(BTreeMap<String, (usize, Span)>);
+
+impl Names {
+    fn add(&mut self, name: String, span: Span, findings: &mut Findings) {
+        let n = self.0.len();
+        if let Some((_, first)) = self.0.get(&name) {
+            let message = format!("the name \"{}\" stands there twice", shown(&name));
+            let finding = Finding::new(Code::Duplicate, span, message, "give one of them another name");
+            findings.push(
+                finding
+                    .label("the second one")
+                    .other(first.clone(), "the first one"),
+            );
+        } else {
+            self.0.insert(name, (n, span));
+        }
+    }
+
+    fn find(&self, name: &str, what: &str) -> Result<usize, Bad> {
+        if let Some((n, _)) = self.0.get(name) {
+            return Ok(*n);
+        }
+        let help = match nearest(name, self.0.keys().map(String::as_str)) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None if self.0.is_empty() => format!("there is no {what} above this one"),
+            None => {
+                let known: Vec<_> = self.0.keys().take(20).map(|n| format!("\"{n}\"")).collect();
+                format!("known: {}", known.join(", "))
+            }
+        };
+        Err(Bad::new(
+            Code::BadValue,
+            format!("no {what} is called \"{}\"", shown(name)),
+            help,
+        ))
+    }
+}
+
+fn count(table: &Table<'_, '_>, limit: Limit, findings: &mut Findings) -> Option<u32> {
+    let field = table.integer(limit.key, limit.min..=limit.max, findings);
+    field.map(|f| f.value)
+}
+
+fn span(
+    table: &Table<'_, '_>,
+    key: &'static str,
+    need: Need,
+    findings: &mut Findings,
+) -> Option<Field<Duration>> {
+    table.parsed(key, need, value::span, findings)
+}
+
+fn description(table: &Table<'_, '_>, findings: &mut Findings) -> String {
+    let text = table.string("description", Need::Required, findings);
+    text.map_or_else(String::new, |t| t.value.trim().to_owned())
+}
+
+/// A whole scenario.
+pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Scenario> {
+    let root = Table::new(&schema::ROOT, schema::ALL, 0..0, tree, findings);
+    let name = root.parsed("name", Need::Required, value::name, findings);
+    let number = count(&root, limits::NUMBER, findings);
+    let description = description(&root, findings);
+    let waits_for = root.string("waits_for", Need::Optional, findings);
+    let sub = |key, schema: &'static Schema, findings: &mut Findings| {
+        root.table(key, schema, schema::ALL, findings)
+    };
+    if let Some(off) = sub("off", &schema::OFF, findings) {
+        let help = "a counter-proof is a file of its own, with `base` and `[off]`";
+        findings.push(Finding::new(
+            Code::NoEffect,
+            off.span,
+            "`[off]` without `base`",
+            help,
+        ));
+    }
+    if let Some(waits_for) = &waits_for
+        && tree.get("cluster").is_none()
+    {
+        // An entry of the list: nothing else is known of it yet.
+        return Some(Scenario {
+            name: name?.value,
+            number,
+            description,
+            waits_for: Some(waits_for.value.to_owned()),
+            duration: Duration::ZERO,
+            quiet: Duration::ZERO,
+            cluster: cluster::cluster(None, &mut Places::default(), findings),
+            links: Links::default(),
+            services: Vec::new(),
+            loads: Vec::new(),
+            faults: Vec::new(),
+            expects: Vec::new(),
+            off: None,
+        });
+    }
+    let mut places = Places {
+        quiet: root.span_of("quiet"),
+        ..Places::default()
+    };
+    let duration = root.parsed(
+        "duration",
+        Need::Required,
+        |text| {
+            let duration = value::span(text)?;
+            if duration.is_zero() || duration > DURATION_MAX {
+                let message = format!(
+                    "\"{}\" is too {}",
+                    shown(text),
+                    if duration.is_zero() { "short" } else { "long" }
+                );
+                return Err(Bad::new(
+                    Code::OutOfRange,
+                    message,
+                    "write more than \"0s\" and \"1h\" at most",
+                ));
+            }
+            Ok(duration)
+        },
+        findings,
+    );
+    let quiet = span(&root, "quiet", Need::Optional, findings).map_or(Duration::from_secs(2), |f| f.value);
+    let table = sub("cluster", &schema::CLUSTER, findings);
+    let cluster = cluster::cluster(table.as_ref(), &mut places, findings);
+    let links = cluster::links(sub("links", &schema::LINKS, findings), findings);
+    let (services, service_names) = service::services(&root, &mut places, findings);
+    let (loads, load_names) = load::loads(&root, &services, &service_names, &mut places, findings);
+    let faults = fault::faults(&root, &mut places, findings);
+    let expects = expect::expects(&root, &load_names, &mut places, findings);
+    let may_hang = root.choice("may_hang", Need::Optional, &SWITCH, findings);
+    let mut scenario = Scenario {
+        name: name?.value,
+        number,
+        description,
+        waits_for: waits_for.map(|w| w.value.to_owned()),
+        duration: duration?.value,
+        quiet,
+        cluster,
+        links,
+        services,
+        loads,
+        faults,
+        expects,
+        off: None,
+    };
+    check::scenario(&scenario, &places, findings);
+    if !may_hang.is_some_and(|m| m.value) {
+        scenario.expects.extend(crate::expect::implied(&scenario.expects));
+    }
+    Some(scenario)
+}
+
+/// A list that is written, but holds nothing; what is left out is another thing.
+fn empty_list(table: &Table<'_, '_>, key: &'static str, help: &str, findings: &mut Findings) {
+    let message = format!("`{key}` is empty");
+    findings.push(Finding::new(Code::BadValue, table.span_of(key), message, help));
+}
