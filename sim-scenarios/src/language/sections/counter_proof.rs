@@ -30,7 +30,7 @@ pub(crate) fn counter_proof(
     };
     let found = read(base.value).map_err(&refuse).and_then(|text| {
         let no_base = |_: &str| Err("a counter-proof has no counter-proof".to_owned());
-        let parsed = super::parse(base.value, &text, &no_base);
+        let parsed = crate::language::parse(base.value, &text, &no_base);
         parsed.map_err(|errors| {
             let first = errors.problems().first();
             let at = first.map_or_else(String::new, |p| format!(": line {}: {}", p.line, p.message));
