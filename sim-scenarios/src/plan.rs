@@ -71,7 +71,7 @@ impl Plan {
                 .unwrap_or_default();
             let at = before + draw(&streams, entity::FAULTS, n, &fault.at);
             begins.push(at);
-            if none && disturbs(&fault.action) {
+            if none && fault.action.disturbs() {
                 continue;
             }
             steps.push(Step {
@@ -117,14 +117,6 @@ impl Plan {
         };
         self.steps.iter().find(crashes).map(|s| s.at)
     }
-}
-
-/// Whether a counter-proof of the disturbance itself leaves it out.
-fn disturbs(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::Disturb(..) | Action::Suppress { .. } | Action::Queues(..) | Action::Cut(..)
-    )
 }
 
 fn draw(streams: &Streams, entity: u64, n: u64, range: &Drawn<Duration>) -> Duration {

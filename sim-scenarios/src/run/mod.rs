@@ -3,6 +3,7 @@
 mod build;
 mod cluster;
 mod counts;
+mod fault;
 mod judge;
 mod sync_frame;
 mod timeline;

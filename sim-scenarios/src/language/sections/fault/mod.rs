@@ -1,0 +1,187 @@
+//! `[[fault]]`: what all take, and what each takes besides. Each kind has a room of its own.
+
+mod link;
+mod message;
+mod node;
+
+use std::time::Duration;
+
+use evenkeel_control::Code;
+use evenkeel_control::reading::{Field, Finding, Findings, Need, Span, Table};
+
+use super::{Names, Places};
+use crate::language::{schema, value};
+use crate::scenario::{Action, FAULT_COUNT_MAX, Fault, NodeRef};
+
+/// What `do` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Do {
+    Crash,
+    Start,
+    Pause,
+    Resume,
+    Drain,
+    Cut,
+    Heal,
+    Disturb,
+    Suppress,
+    Queues,
+    Look,
+}
+
+const ACTIONS: [(&str, Do); 11] = [
+    ("crash", Do::Crash),
+    ("start", Do::Start),
+    ("pause", Do::Pause),
+    ("resume", Do::Resume),
+    ("drain", Do::Drain),
+    ("cut", Do::Cut),
+    ("heal", Do::Heal),
+    ("disturb", Do::Disturb),
+    ("suppress", Do::Suppress),
+    ("queues", Do::Queues),
+    ("look", Do::Look),
+];
+
+/// Keys that each action takes, beside `name`, `do`, `at` and `after`.
+fn takes(action: Do) -> &'static [&'static str] {
+    match action {
+        Do::Crash => &["node", "for"],
+        Do::Pause => &["node", "for", "clock"],
+        Do::Start | Do::Resume | Do::Drain => &["node"],
+        Do::Cut => &["node", "for", "network", "way"],
+        Do::Heal => &["node", "network"],
+        Do::Disturb => &[
+            "node",
+            "for",
+            "network",
+            "way",
+            "loss",
+            "duplicate",
+            "copies",
+            "reorder",
+            "reorder_by",
+        ],
+        Do::Suppress => &["node", "to", "for", "kinds", "frames"],
+        Do::Queues => &["node", "for", "entries"],
+        Do::Look => &[],
+    }
+}
+
+pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut Findings) -> Vec<Fault> {
+    let (tables, _) = root.tables("fault", &schema::FAULT, schema::ALL, findings);
+    if let Some(first) = tables.get(FAULT_COUNT_MAX) {
+        let message = format!("more than {FAULT_COUNT_MAX} faults");
+        findings.push(Finding::new(
+            Code::TooMany,
+            first.span.clone(),
+            message,
+            "leave the others out",
+        ));
+        return Vec::new();
+    }
+    let mut names = Names::default();
+    let mut faults = Vec::new();
+    for (i, table) in tables.iter().enumerate() {
+        let action = table.choice("do", Need::Required, &ACTIONS, findings);
+        let name = table.parsed("name", Need::Optional, value::name, findings);
+        let at = table.parsed("at", Need::Optional, value::drawn, findings);
+        let after = table.parsed("after", Need::Optional, |n| names.find(n, "fault"), findings);
+        let lasts = table.parsed("for", Need::Optional, value::drawn, findings);
+        if table.span_of("at") == table.span && table.span_of("after") == table.span {
+            let help = "add `at = \"20s..30s\"`, a time in the run, or `after`, another fault's name";
+            findings.push(Finding::new(
+                Code::MissingKey,
+                table.span.clone(),
+                "neither `at` nor `after` in [[fault]]",
+                help,
+            ));
+        }
+        let Some(action) = action else { continue };
+        let word = ACTIONS.iter().find(|a| a.1 == action.value).map_or("", |a| a.0);
+        for key in schema::FAULT.keys.iter().map(|k| k.0) {
+            let general = matches!(key, "name" | "do" | "at" | "after");
+            let span = table.span_of(key);
+            if !general && span != table.span && !takes(action.value).contains(&key) {
+                let message = format!("`{key}` has no effect on \"{word}\"");
+                let known: Vec<_> = takes(action.value).iter().map(|k| format!("`{k}`")).collect();
+                let known = if known.is_empty() {
+                    "nothing but `at`, `after` and `name`".into()
+                } else {
+                    known.join(", ")
+                };
+                let help = format!("\"{word}\" takes {known}");
+                findings.push(Finding::new(Code::NoEffect, span, message, help));
+            }
+        }
+        let mut used = Vec::new();
+        let Some(read) = read_action(table, action.value, &mut used, findings) else {
+            continue;
+        };
+        let name = match name {
+            Some(name) => {
+                names.add(name.value.clone(), name.span, findings);
+                name.value
+            }
+            None => {
+                let generated = format!("{word}-{}", i + 1);
+                names.add(generated.clone(), table.span.clone(), findings);
+                generated
+            }
+        };
+        places.faults.push((
+            table.span.clone(),
+            table.span_of("at"),
+            table.span_of("for"),
+            used,
+        ));
+        faults.push(Fault {
+            name,
+            at: at.map_or(Duration::ZERO..=Duration::ZERO, |a| a.value),
+            after: after.map(|a| a.value),
+            lasts: lasts.map(|l| l.value),
+            action: read,
+        });
+    }
+    faults
+}
+
+fn read_action(
+    table: &Table<'_, '_>,
+    action: Do,
+    used: &mut Vec<(NodeRef, Span)>,
+    findings: &mut Findings,
+) -> Option<Action> {
+    match action {
+        Do::Look => return Some(Action::Look),
+        Do::Suppress => return Some(message::suppress(table, used, findings)),
+        _ => {}
+    }
+    // Without a node the rest is read all the same: for what else is wrong.
+    let node = node_of(table, "node", Need::Required, used, findings).map(|n| n.value);
+    match action {
+        Do::Crash => node.map(Action::Crash),
+        Do::Start => node.map(Action::Start),
+        Do::Pause => node::pause(table, node, findings),
+        Do::Resume => node.map(Action::Resume),
+        Do::Drain => node.map(Action::Drain),
+        Do::Cut => link::cut(table, node, findings),
+        Do::Heal => link::heal(table, node, findings),
+        Do::Disturb => link::disturb(table, node, findings),
+        Do::Queues => node::queues(table, node, findings),
+        Do::Look | Do::Suppress => None,
+    }
+}
+
+/// A node that a fault is about.
+fn node_of(
+    table: &Table<'_, '_>,
+    key: &'static str,
+    need: Need,
+    used: &mut Vec<(NodeRef, Span)>,
+    findings: &mut Findings,
+) -> Option<Field<NodeRef>> {
+    let node = table.parsed(key, need, value::node, findings);
+    used.extend(node.iter().map(|f| (f.value, f.span.clone())));
+    node
+}
