@@ -18,6 +18,8 @@ pub enum FlowEnd {
     Reset,
     /// Not at all: it stays open, and silent.
     Stay,
+    /// The client is gone without a word: it sends nothing more, and answers nothing.
+    Vanish,
 }
 
 /// A flow to open. The client sends `requests` requests one after the other, each once the reply to the one
@@ -100,7 +102,7 @@ pub enum FlowState {
 pub enum BrokenWhy {
     /// A RST came.
     Reset,
-    /// No progress for the flow's `give_up`.
+    /// No progress for the flow's `give_up`, or no answer for as long as its TCP tries.
     GaveUp,
     /// The client received a byte that is not the flow's.
     WrongBytesAtClient,

@@ -5,8 +5,8 @@
 //! flows, and lets time pass with [`World::run_until`]; between two calls it may look at anything and break
 //! anything (links, nodes). What happened is told by [`FlowRecord`]s, counters, [`Tap`]s and the digest.
 //!
-//! One packet goes this way: `host` (a TCP of smoltcp's under an application that verifies every byte, over a
-//! neighbour cache of our own) gives a frame to a `link`, which delays, loses or copies it; a `switch` learns
+//! One packet goes this way: `host` (a TCP under an application that verifies every byte, over a neighbour cache of
+//! our own; the TCP is smoltcp's, the oracle that we did not write, or `fly`, ours for many flows) gives a frame to a `link`, which delays, loses or copies it; a `switch` learns
 //! and forwards; `lb` filters it as a NIC does, puts it into the ring of the worker to which software RSS
 //! brings it, and lets that worker take it with the `step` of every backend.
 //!
@@ -30,7 +30,7 @@ mod world;
 pub use account::Account;
 pub use evenkeel_core::time::Instant;
 pub use flow::{BrokenWhy, FlowEnd, FlowRecord, FlowSpec, FlowState};
-pub use host::{HostCounters, HostSpec, ServerSpec};
+pub use host::{HostCounters, HostSpec, Keepalive, ServerSpec, TcpProfile, Tier};
 pub use ids::{End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, SwitchId};
 pub use lb::{
     LbCluster, LbCost, LbCounters, LbQueues, LbRef, LbSpec, LbState, LbSyncCounters, WorkerCounters,

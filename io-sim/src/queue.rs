@@ -23,6 +23,8 @@ pub(crate) enum Event {
         conn: u32,
         generation: u32,
     },
+    /// A flow of a host's flyweight has something to do; stale if another time is planned for it.
+    Fly { host: HostId, flow: u32 },
     /// A host looks after neighbours that have not answered.
     Neighbours(HostId),
     /// A worker takes its turn; stale if `turn` is not the one that is planned.

@@ -20,6 +20,7 @@ pub enum Purpose {
     FlowGap = 7,
     LbSeed = 8,
     QueueDelay = 9,
+    Tier = 10,
     /// Crash times, starts of flows: for callers of the world.
     Scenario = 100,
 }

@@ -523,6 +523,11 @@ impl World {
                     host.conn_due(&mut self.net, &mut self.flows, conn, generation);
                 }
             }
+            Event::Fly { host, flow } => {
+                if let Some(host) = self.hosts.get_mut(usize::from(host.0)) {
+                    host.fly_due(&mut self.net, &mut self.flows, flow);
+                }
+            }
             Event::Neighbours(host) => {
                 if let Some(host) = self.hosts.get_mut(usize::from(host.0)) {
                     host.neighbours_due(&mut self.net);
@@ -603,6 +608,11 @@ impl World {
     /// What a host counted.
     pub fn host_counters(&self, id: HostId) -> Option<crate::HostCounters> {
         self.hosts.get(usize::from(id.0)).map(|h| h.counters)
+    }
+
+    /// Connections that a host has, of both tiers: those that wait for their TIME-WAIT to end included.
+    pub fn host_conns(&self, id: HostId) -> Option<usize> {
+        self.hosts.get(usize::from(id.0)).map(Host::conn_len)
     }
 
     /// What a switch counted.

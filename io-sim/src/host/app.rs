@@ -22,7 +22,7 @@ pub(super) const CLIENT_HEAD: u64 = 24;
 /// Bytes of the server's greeting.
 pub(super) const SERVER_HEAD: u64 = 16;
 /// Bytes of a reply before its pattern.
-const REPLY_HEAD: u64 = 8;
+pub(super) const REPLY_HEAD: u64 = 8;
 /// Longest request and reply over TCP, in bytes.
 pub(super) const MESSAGE_LEN_MAX: u32 = 1 << 20;
 
@@ -69,6 +69,19 @@ pub(super) fn end(net: &mut Net, record: &mut FlowRecord, flow: FlowId, broken: 
     }
 }
 
+/// A client is connected.
+pub(super) fn established(net: &mut Net, record: &mut FlowRecord, flow: FlowId) {
+    record.established = Some(evenkeel_core::time::Instant::from_nanos(net.now));
+    record.state = FlowState::Open;
+    net.trace(Trace::FlowEstablished(flow));
+}
+
+/// A request is made.
+pub(super) fn asked(now: u64, record: &mut FlowRecord) {
+    record.requested += 1;
+    record.awaiting_since = Some(evenkeel_core::time::Instant::from_nanos(now));
+}
+
 /// What was awaited is there.
 pub(super) fn answered(now: u64, record: &mut FlowRecord) {
     if let Some(since) = record.awaiting_since.take() {
@@ -113,6 +126,8 @@ pub(super) struct Client {
     request_at: Option<u64>,
     /// The connection was told to close.
     closing: bool,
+    /// It vanished: nothing is sent or heard any more.
+    pub(super) gone: bool,
     progress_at: u64,
     /// What progress is measured by.
     seen: (State, usize, u64),
@@ -136,6 +151,7 @@ impl Client {
             to_server: Pattern::new(seed, flow.0, Way::ToServer),
             request_at: None,
             closing: false,
+            gone: false,
             progress_at: now,
             seen: (State::SynSent, 0, 0),
         }
@@ -153,9 +169,7 @@ impl Client {
         }
         let state = socket.state();
         if record.established.is_none() && socket.may_send() {
-            record.established = Some(evenkeel_core::time::Instant::from_nanos(net.now));
-            record.state = FlowState::Open;
-            net.trace(Trace::FlowEstablished(self.flow));
+            established(net, record, self.flow);
         }
         if !self.read(net, record, socket) {
             return self.break_off(net, record, socket, BrokenWhy::WrongBytesAtClient);
@@ -183,7 +197,7 @@ impl Client {
             }
         }
         self.outbox.write(socket);
-        if record.ended.is_some() {
+        if record.ended.is_some() || self.gone {
             return None;
         }
 
@@ -295,8 +309,7 @@ impl Client {
         let len = record.spec.request_len;
         let at = CLIENT_HEAD + u64::from(record.requested) * u64::from(len);
         self.to_server.fill(at, len as usize, &mut self.outbox.bytes);
-        record.requested += 1;
-        record.awaiting_since = Some(evenkeel_core::time::Instant::from_nanos(net.now));
+        asked(net.now, record);
     }
 
     /// After the last reply.
@@ -312,6 +325,7 @@ impl Client {
                 end(net, record, self.flow, None);
             }
             FlowEnd::Stay => {}
+            FlowEnd::Vanish => self.gone = true,
         }
     }
 }

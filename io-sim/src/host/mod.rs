@@ -1,6 +1,7 @@
 //! Hosts: clients and servers.
 
 mod app;
+mod fly;
 mod neighbours;
 mod pattern;
 mod spec;
@@ -9,7 +10,7 @@ mod udp;
 mod wire;
 
 pub(crate) use spec::check_flow;
-pub use spec::{HostCounters, HostSpec, ServerSpec};
+pub use spec::{HostCounters, HostSpec, Keepalive, ServerSpec, TcpProfile, Tier};
 pub(crate) use wire::{Mac, ParsedUdp, set_ethernet, udp_frame};
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use evenkeel_core::wire::MacAddr;
 use smoltcp::socket::tcp::State;
 
 use self::app::{Client, Server};
+use self::fly::{Fly, Segment};
 use self::neighbours::Neighbours;
 use self::stack::Stack;
 use self::udp::UdpClient;
@@ -133,7 +135,9 @@ pub(crate) struct Host {
     servers: BTreeMap<(L4Proto, SocketAddr), u32>,
     neighbours: Neighbours,
     neighbours_planned: Option<u64>,
+    /// Connections of smoltcp's, and UDP.
     conns: Conns,
+    fly: Fly,
     next_port: u16,
     /// Connections so far: the count of their draws.
     conn_count: u64,
@@ -153,6 +157,7 @@ impl Host {
             ),
             neighbours_planned: None,
             conns: Conns::default(),
+            fly: Fly::default(),
             next_port: CLIENT_PORT_MIN,
             conn_count: 0,
             spec,
@@ -199,23 +204,26 @@ impl Host {
     /// Sends IP packets (behind open Ethernet headers) to an address.
     fn send_ip(&mut self, net: &mut Net, to: IpAddr, frames: Vec<Vec<u8>>) {
         for frame in frames {
-            let Some((hop, from)) = self.next_hop(to) else {
-                net.dropped(self.place(), "host-no-route", frame.len());
-                continue;
-            };
-            match self.neighbours.resolve(net.now, hop, frame) {
-                Err((why, len)) => {
-                    self.counters.no_neighbour += 1;
-                    net.dropped(self.place(), why, len);
+            self.send_one(net, to, frame);
+        }
+    }
+
+    fn send_one(&mut self, net: &mut Net, to: IpAddr, frame: Vec<u8>) {
+        let Some((hop, from)) = self.next_hop(to) else {
+            return net.dropped(self.place(), "host-no-route", frame.len());
+        };
+        match self.neighbours.resolve(net.now, hop, frame) {
+            Err((why, len)) => {
+                self.counters.no_neighbour += 1;
+                net.dropped(self.place(), why, len);
+            }
+            Ok(resolved) => {
+                if resolved.ask {
+                    self.ask(net, hop, from);
+                    self.plan_neighbours(net);
                 }
-                Ok(resolved) => {
-                    if resolved.ask {
-                        self.ask(net, hop, from);
-                        self.plan_neighbours(net);
-                    }
-                    if let Some((mac, frame)) = resolved.to {
-                        self.send_to(net, mac, hop, frame);
-                    }
+                if let Some((mac, frame)) = resolved.to {
+                    self.send_to(net, mac, hop, frame);
                 }
             }
         }
@@ -449,6 +457,7 @@ impl Host {
         self.transmit(net, advertisement.frame(own, ndp.target, mac, asker));
     }
 
+    /// A segment: the flyweight's connections first, then smoltcp's, then servers.
     fn segment(
         &mut self,
         net: &mut Net,
@@ -458,11 +467,18 @@ impl Host {
         len: usize,
         frame: Vec<u8>,
     ) -> Result<(), &'static str> {
+        // Options of IPv4 are none of TCP's.
+        let header_len = match local {
+            SocketAddr::V4(_) => usize::from(frame.get(ETHERNET_LEN).copied().unwrap_or(0) & 0x0f) * 4,
+            SocketAddr::V6(_) => 40,
+        };
+        let tcp = frame.get(ETHERNET_LEN + header_len..ETHERNET_LEN + len);
+        let segment = tcp.and_then(Segment::parse).ok_or("host-malformed")?;
+        if self.fly_segment(net, flows, local, remote, &segment) {
+            return Ok(());
+        }
+        let is_syn = segment.opens();
         let key = Key::new(L4Proto::Tcp, local, remote);
-        let header = if local.is_ipv4() { 20 } else { 40 };
-        let flags = frame.get(ETHERNET_LEN + header + 13).copied().unwrap_or(0);
-        // SYN, and neither ACK nor RST nor FIN.
-        let is_syn = flags & 0b1_0111 == 0b0_0010;
         if let Some(&place) = self.conns.by_key.get(&key) {
             let (_, mut conn) = self.conns.take(place).ok_or("host-no-conn")?;
             let over = |stack: &Stack| matches!(stack.state(), State::Closed | State::TimeWait);
@@ -471,8 +487,13 @@ impl Host {
                 // The client uses its port again.
                 self.conns.forget(place, key);
             } else {
-                if let Role::Client(stack, _) | Role::Server(stack, _) = &mut conn.role {
-                    stack.receive(net.now, frame, len);
+                match &mut conn.role {
+                    Role::Client(_, client) if client.gone => {
+                        self.conns.put(place, conn);
+                        return Ok(());
+                    }
+                    Role::Client(stack, _) | Role::Server(stack, _) => stack.receive(net.now, frame, len),
+                    Role::Udp(_) => {}
                 }
                 self.turn(net, flows, place, conn);
                 return Ok(());
@@ -481,12 +502,25 @@ impl Host {
         let number = self.servers.get(&(L4Proto::Tcp, local)).copied();
         let Some(number) = number.filter(|_| is_syn) else {
             self.counters.no_conn += 1;
-            let frames = Stack::refuse(net.now, local.ip(), self.spec.mtu, frame, len);
-            self.send_ip(net, remote.ip(), frames);
+            if self.spec.server_tier == Tier::Smoltcp && self.spec.client_tier == Tier::Smoltcp {
+                let frames = Stack::refuse(net.now, local.ip(), self.spec.mtu, frame, len);
+                self.send_ip(net, remote.ip(), frames);
+            } else if let Some(frame) = fly::refuse(&segment, local, remote) {
+                self.send_one(net, remote.ip(), frame);
+            }
             return Ok(());
         };
-        if self.conns.len() >= self.spec.conn_count_max {
+        if self.conn_len() >= self.spec.conn_count_max {
             return Err("host-conns-full");
+        }
+        let opener = u64::from(self.id.0) << 17 | 1 << 16 | u64::from(remote.port());
+        if self.is_fly(net, self.spec.server_tier, opener) {
+            let ends = (local, remote);
+            if !self.fly_accept(net, flows, ends, number, &segment) {
+                return Err("host-conns-full");
+            }
+            self.counters.conns_peak = self.counters.conns_peak.max(self.conn_len());
+            return Ok(());
         }
         let seed = self.conn_seed(net);
         let stack = Stack::listen(net.now, local, self.spec.mtu, seed, self.spec.tcp_buffer);
@@ -501,6 +535,20 @@ impl Host {
             Role::Server(stack, Server::new(number)),
         );
         Ok(())
+    }
+
+    /// Whether a connection is the flyweight's; `opener` tells it from others.
+    fn is_fly(&self, net: &Net, tier: Tier, opener: u64) -> bool {
+        match tier {
+            Tier::Smoltcp => false,
+            Tier::Flyweight => true,
+            Tier::Sampled(every) => net.streams.below(5 << 32, Purpose::Tier, opener, every.into()) != 0,
+        }
+    }
+
+    /// Connections that it has.
+    pub(crate) fn conn_len(&self) -> usize {
+        self.conns.len() + self.fly.len()
     }
 
     fn conn_seed(&mut self, net: &Net) -> u64 {
@@ -527,7 +575,7 @@ impl Host {
             due: None,
             planned: None,
         });
-        self.counters.conns_peak = self.counters.conns_peak.max(self.conns.len());
+        self.counters.conns_peak = self.counters.conns_peak.max(self.conn_len());
         if let Some((_, conn)) = self.conns.take(place) {
             self.turn(net, flows, place, conn);
         }
@@ -579,11 +627,19 @@ impl Host {
         record.state = FlowState::Opening;
         net.trace(Trace::FlowOpened(flow));
         let (proto, target) = (record.spec.proto, record.spec.target);
-        let room = self.conns.len() < self.spec.conn_count_max;
+        let room = self.conn_len() < self.spec.conn_count_max;
         let Some(local) = self.free_end(record).filter(|_| room) else {
             return app::end(net, record, flow, Some(BrokenWhy::NotOpened));
         };
         record.spec.source = local;
+        if proto == L4Proto::Tcp && self.is_fly(net, self.spec.client_tier, u64::from(flow.0) << 17) {
+            if self.fly_connect(net, flows, flow, local, target) {
+                self.counters.conns_peak = self.counters.conns_peak.max(self.conn_len());
+            } else if let Some(record) = flows.get_mut(flow.0 as usize) {
+                app::end(net, record, flow, Some(BrokenWhy::NotOpened));
+            }
+            return;
+        }
         let key = Key::new(proto, local, target);
         let seed = self.conn_seed(net);
         let role = match proto {
@@ -602,20 +658,19 @@ impl Host {
     /// The end that a flow asks for, or a free one.
     fn free_end(&mut self, record: &FlowRecord) -> Option<SocketAddr> {
         let spec = &record.spec;
-        let is_free = |local| {
-            !self
-                .conns
-                .by_key
-                .contains_key(&Key::new(spec.proto, local, spec.target))
+        let (proto, target) = (spec.proto, spec.target);
+        let is_free = |host: &Self, local| {
+            let is_taken = host.conns.by_key.contains_key(&Key::new(proto, local, target));
+            !is_taken && !(proto == L4Proto::Tcp && host.fly_has(local, target))
         };
         if spec.source.port() != 0 {
-            return Some(spec.source).filter(|&local| is_free(local));
+            return Some(spec.source).filter(|&local| is_free(self, local));
         }
         let ports = u32::from(u16::MAX - CLIENT_PORT_MIN) + 1;
         for _ in 0..ports {
             let local = SocketAddr::new(spec.source.ip(), self.next_port);
             self.next_port = self.next_port.checked_add(1).unwrap_or(CLIENT_PORT_MIN);
-            if is_free(local) {
+            if is_free(self, local) {
                 return Some(local);
             }
         }
@@ -659,7 +714,12 @@ impl Host {
                     (Some(record), Some(socket)) => client.turn(net, record, socket),
                     _ => None,
                 };
-                finish_turn(net, stack, next_at)
+                if client.gone {
+                    // What it would have said is lost with it.
+                    (Vec::new(), None, false)
+                } else {
+                    finish_turn(net, stack, next_at)
+                }
             }
             Role::Server(stack, server) => {
                 if let Some(socket) = stack.socket_mut()

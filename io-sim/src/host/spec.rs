@@ -10,6 +10,76 @@ use super::{app, udp};
 use crate::flow::FlowSpec;
 use crate::world::WorldError;
 
+/// Which TCP a host's connections have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// smoltcp's, which nobody of this project wrote: some 13 KB a connection.
+    #[default]
+    Smoltcp,
+    /// The flyweight of this crate, with the timers of Linux: 128 bytes a connection.
+    Flyweight,
+    /// One in so many has smoltcp's, the others the flyweight; 0 and 1: all have smoltcp's.
+    Sampled(u32),
+}
+
+/// When a flyweight asks a silent peer whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Since it was last heard (Linux: `tcp_keepalive_time`).
+    pub time: Duration,
+    /// Between two probes (`tcp_keepalive_intvl`).
+    pub interval: Duration,
+    /// Probes without an answer before the connection is given up (`tcp_keepalive_probes`).
+    pub probes: u8,
+}
+
+/// The numbers of the flyweight, each named after what Linux calls it. They are those of Linux 6.5 and later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpProfile {
+    /// SYNs sent again, the distances doubled each time, after the linear ones (`tcp_syn_retries`).
+    pub syn_retries: u8,
+    /// SYNs sent again before that, at equal distances (`tcp_syn_linear_timeouts`; before Linux 6.5: 0).
+    pub syn_linear: u8,
+    /// SYN-ACKs sent again (`tcp_synack_retries`).
+    pub synack_retries: u8,
+    /// How long data is sent again, as the time that so many retransmissions take from the smallest timeout on
+    /// (`tcp_retries2`).
+    pub retries: u8,
+    /// The same for a FIN, when both ends are done (`tcp_orphan_retries`).
+    pub orphan_retries: u8,
+    /// The timeout before the round trip was measured.
+    pub timeout_initial: Duration,
+    /// The smallest addition to the round trip (`tcp_rto_min_us`).
+    pub timeout_min: Duration,
+    /// The longest timeout (`tcp_rto_max_ms`).
+    pub timeout_max: Duration,
+    /// Whether the last segment is sent once more before the first timeout counts, as Linux does with peers that know
+    /// selective acknowledgements (`tcp_early_retrans`).
+    pub tail_loss_probe: bool,
+    /// How long the end that closes first remembers.
+    pub time_wait: Duration,
+    /// `None`: never, which is Linux's way unless a program asks for it.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl Default for TcpProfile {
+    fn default() -> Self {
+        TcpProfile {
+            syn_retries: 6,
+            syn_linear: 4,
+            synack_retries: 5,
+            retries: 15,
+            orphan_retries: 8,
+            timeout_initial: Duration::from_secs(1),
+            timeout_min: Duration::from_millis(200),
+            timeout_max: Duration::from_secs(120),
+            tail_loss_probe: true,
+            time_wait: Duration::from_secs(60),
+            keepalive: None,
+        }
+    }
+}
+
 /// A host with one port.
 #[derive(Clone, Debug)]
 pub struct HostSpec {
@@ -31,8 +101,14 @@ pub struct HostSpec {
     pub neighbour_lifetime: Duration,
     /// Connections that it has at a time, at most.
     pub conn_count_max: usize,
-    /// Bytes of a connection's send buffer; its receive buffer has twice as many. Best the same on all hosts.
+    /// Bytes of the send buffer of smoltcp's connections; the receive buffer has twice as many. Best the same on all hosts.
     pub tcp_buffer: usize,
+    /// Which TCP its connections have: as a client, and as a server.
+    pub client_tier: Tier,
+    /// See `client_tier`.
+    pub server_tier: Tier,
+    /// The numbers of the flyweight.
+    pub tcp: TcpProfile,
 }
 
 impl HostSpec {
@@ -49,6 +125,9 @@ impl HostSpec {
             neighbour_lifetime: Duration::from_secs(60),
             conn_count_max: 65_536,
             tcp_buffer: 2048,
+            client_tier: Tier::default(),
+            server_tier: Tier::default(),
+            tcp: TcpProfile::default(),
         }
     }
 }

@@ -258,30 +258,49 @@ pub(super) fn solicited_node(addr: Ipv6Addr) -> (Ipv6Addr, Mac) {
 
 /// A frame, its Ethernet header left open, with an IP packet.
 fn ip_frame(src: IpAddr, dst: IpAddr, proto: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; ETHERNET_LEN];
-    let len = payload.len() as u16;
+    let write = |frame: &mut Vec<u8>| frame.extend_from_slice(payload);
+    ip_frame_with(src, dst, proto, hop_limit, payload.len(), write)
+}
+
+/// The same; `write` appends the payload, which has `len` bytes.
+pub(super) fn ip_frame_with(
+    src: IpAddr,
+    dst: IpAddr,
+    proto: u8,
+    hop_limit: u8,
+    len: usize,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(ETHERNET_LEN + if src.is_ipv4() { 20 } else { 40 } + len);
+    frame.extend_from_slice(&[0; ETHERNET_LEN]);
+    let payload_len = len as u16;
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            frame.extend([0x45, 0]);
-            frame.extend((20 + len).to_be_bytes());
+            frame.extend_from_slice(&[0x45, 0]);
+            frame.extend_from_slice(&(20 + payload_len).to_be_bytes());
             // Do not fragment.
-            frame.extend([0, 0, 0x40, 0, hop_limit, proto, 0, 0]);
-            frame.extend(src.octets());
-            frame.extend(dst.octets());
+            frame.extend_from_slice(&[0, 0, 0x40, 0, hop_limit, proto, 0, 0]);
+            frame.extend_from_slice(&src.octets());
+            frame.extend_from_slice(&dst.octets());
             let check = !fold(sum(&frame[ETHERNET_LEN..]));
             frame[ETHERNET_LEN + 10..ETHERNET_LEN + 12].copy_from_slice(&check.to_be_bytes());
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            frame.extend([0x60, 0, 0, 0]);
-            frame.extend(len.to_be_bytes());
-            frame.extend([proto, hop_limit]);
-            frame.extend(src.octets());
-            frame.extend(dst.octets());
+            frame.extend_from_slice(&[0x60, 0, 0, 0]);
+            frame.extend_from_slice(&payload_len.to_be_bytes());
+            frame.extend_from_slice(&[proto, hop_limit]);
+            frame.extend_from_slice(&src.octets());
+            frame.extend_from_slice(&dst.octets());
         }
         _ => {}
     }
-    frame.extend(payload);
+    write(&mut frame);
     frame
+}
+
+/// The checksum of a payload in which its own field is zero.
+pub(super) fn checksum(src: IpAddr, dst: IpAddr, proto: u8, payload: &[u8]) -> u16 {
+    !fold(pseudo(src, dst, proto, payload.len()) + sum(payload))
 }
 
 /// A frame, its Ethernet header left open, with a datagram of at most 65,000 bytes.

@@ -9,7 +9,7 @@ use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{
     End, FlowSpec, HostId, HostSpec, LbId, LbPort, LbSpec, LinkId, LinkSpec, ServerSpec, SwitchId,
-    SwitchSpec, World,
+    SwitchSpec, Tier, World,
 };
 
 /// The config of a balancer; `{n}` is its number.
@@ -48,16 +48,25 @@ pub(crate) fn lb_spec() -> LbSpec {
 
 impl Site {
     pub(crate) fn new(seed: u64, lb: LbSpec, link: LinkSpec) -> Site {
+        Site::of(seed, lb, link, |_| {})
+    }
+
+    /// A client and servers of these tiers.
+    pub(crate) fn tiers(seed: u64, link: LinkSpec, client: Tier, server: Tier) -> Site {
+        Site::of(seed, lb_spec(), link, |host| {
+            (host.client_tier, host.server_tier) = (client, server);
+        })
+    }
+
+    /// Hosts are changed before they come.
+    pub(crate) fn of(seed: u64, lb: LbSpec, link: LinkSpec, change: impl Fn(&mut HostSpec)) -> Site {
         let mut world = World::new(seed);
         let switches = ["clients", "servers"].map(|n| world.add_switch(SwitchSpec::new(n)).expect("room"));
         let mut links = Vec::new();
-        let client = world
-            .add_host(HostSpec::new(
-                "client",
-                MacAddr([2, 0, 0, 0, 1, 1]),
-                vec![(ip(CLIENT4), 24), (ip(CLIENT6), 64)],
-            ))
-            .expect("room");
+        let mac = MacAddr([2, 0, 0, 0, 1, 1]);
+        let mut client = HostSpec::new("client", mac, vec![(ip(CLIENT4), 24), (ip(CLIENT6), 64)]);
+        change(&mut client);
+        let client = world.add_host(client).expect("room");
         links.push(
             world
                 .connect(End::Host(client), End::Switch(switches[0]), link)
@@ -71,7 +80,8 @@ impl Site {
         for n in 1..=3u8 {
             let (v4, v6) = (format!("198.51.100.1{n}"), format!("2001:db8:5::1{n}"));
             let mac = MacAddr([2, 0, 0, 0, 2, 0x10 + n]);
-            let host = HostSpec::new(format!("server{n}"), mac, vec![(ip(&v4), 24), (ip(&v6), 64)]);
+            let mut host = HostSpec::new(format!("server{n}"), mac, vec![(ip(&v4), 24), (ip(&v6), 64)]);
+            change(&mut host);
             let host = world.add_host(host).expect("room");
             links.push(
                 world

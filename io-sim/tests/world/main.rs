@@ -5,3 +5,4 @@ mod build;
 mod cluster;
 mod network;
 mod parity;
+mod tiers;
