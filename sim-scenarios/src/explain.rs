@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::language::value::{show_drawn, show_span};
 use crate::plan::node_name;
-use crate::scenario::{Action, Arrival, Link, Network, Scenario, Way};
+use crate::scenario::{Action, Arrival, Link, Network, Scenario, Tcp, Way};
 
 fn ppm(ppm: u32) -> String {
     let part = format!("{:04}", ppm % 10_000);
@@ -144,6 +144,29 @@ pub fn explain(scenario: &Scenario) -> String {
         ("sync", &links.sync),
     ] {
         let _ = writeln!(out, "links, {name}: {}", link(l));
+    }
+    let hosts = &scenario.hosts;
+    if hosts.clients != Tcp::Smoltcp || hosts.servers != Tcp::Smoltcp {
+        let name = |tcp| match tcp {
+            Tcp::Smoltcp => "smoltcp",
+            Tcp::Flyweight => "flyweight",
+        };
+        let sampled = hosts.sampled.map_or(String::new(), |n| {
+            format!("; one connection in {n} has smoltcp's")
+        });
+        let keepalive = hosts.keepalive.map_or(String::new(), |k| {
+            format!(
+                "; silent clients are asked after {}, then {} times every {}",
+                show_span(k.time),
+                k.probes,
+                show_span(k.interval)
+            )
+        });
+        let (clients, servers) = (name(hosts.clients), name(hosts.servers));
+        let _ = writeln!(
+            out,
+            "hosts: TCP of clients {clients}, of servers {servers}{sampled}{keepalive}"
+        );
     }
     for service in &scenario.services {
         let replicate = match service.replicate {

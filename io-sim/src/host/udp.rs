@@ -7,7 +7,7 @@
 
 use super::app::{answered, end, gap_end, is_done};
 use super::pattern::{CLIENT_MAGIC, Pattern, SERVER_MAGIC, Way};
-use crate::flow::{BrokenWhy, FlowRecord, FlowState};
+use crate::flow::{BrokenWhy, FlowEnd, FlowRecord, FlowState};
 use crate::ids::FlowId;
 use crate::observe::Trace;
 use crate::random::nanos;
@@ -125,7 +125,7 @@ impl UdpClient {
         if self.request_at.is_some_and(|at| net.now >= at || over) {
             self.request_at = None;
             if is_done(net.now, record) {
-                if record.spec.end != crate::flow::FlowEnd::Stay {
+                if matches!(record.spec.end, FlowEnd::Close | FlowEnd::Reset) {
                     end(net, record, self.flow, None);
                 }
                 return (None, None);

@@ -36,6 +36,8 @@ limits! {
     RING = "[cluster]", "ring", 1, 65_536;
     LSN_RING = "[cluster]", "lsn_ring", 1, 65_536;
     PRIORITY = "[cluster]", "priority", 1, 254;
+    SAMPLED = "[hosts]", "sampled", 2, 1_000_000;
+    KEEPALIVE_PROBES = "[hosts]", "keepalive_probes", 1, 100;
     SERVERS = "[[service]]", "servers", 1, 64;
     FLOWS = "[[load]]", "flows", 1, 200_000;
     RATE = "[[load]]", "rate", 1, 100_000;

@@ -15,6 +15,7 @@ pub(crate) static ROOT: Schema = Schema {
         Key("base", "\"active-backup-crash.toml\""),
         Key("cluster", "[cluster]"),
         Key("links", "[links]"),
+        Key("hosts", "[hosts]"),
         Key("service", "[[service]]"),
         Key("load", "[[load]]"),
         Key("fault", "[[fault]]"),
@@ -82,6 +83,18 @@ pub(crate) static LINK: Schema = Schema {
         Key("duplicate", "\"1%\""),
         Key("reorder", "\"1%\""),
         Key("bandwidth", "\"10Gbit\""),
+    ],
+};
+
+pub(crate) static HOSTS: Schema = Schema {
+    title: "[hosts]",
+    keys: &[
+        Key("clients", "\"flyweight\""),
+        Key("servers", "\"flyweight\""),
+        Key("sampled", "20"),
+        Key("keepalive", "\"10s\""),
+        Key("keepalive_interval", "\"1s\""),
+        Key("keepalive_probes", "3"),
     ],
 };
 
@@ -159,5 +172,5 @@ pub(crate) static OFF: Schema = Schema {
 
 /// Every table, for keys that stand in the wrong one.
 pub(crate) static ALL: &[&Schema] = &[
-    &ROOT, &CLUSTER, &NODE, &LINKS, &LINK, &SERVICE, &LOAD, &FAULT, &EXPECT, &OFF,
+    &ROOT, &CLUSTER, &NODE, &LINKS, &LINK, &HOSTS, &SERVICE, &LOAD, &FAULT, &EXPECT, &OFF,
 ];

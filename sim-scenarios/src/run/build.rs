@@ -17,14 +17,14 @@ use evenkeel_core::service::{
 };
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{
-    End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, LbId, LbPort, LbSpec, LinkId, LinkSpec, Ppm,
-    ServerSpec, SwitchSpec, World, WorldError,
+    End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Keepalive, LbId, LbPort, LbSpec, LinkId, LinkSpec, Ppm,
+    ServerSpec, SwitchSpec, Tier, World, WorldError,
 };
 
 use super::RunError;
 use crate::mechanism::Switch;
 use crate::plan::{self, CLIENT_COUNT, Plan, PlannedFlow, net};
-use crate::scenario::{Link, LoadEnd, Network, Node, Replicate as Mode, Scenario, Service};
+use crate::scenario::{Link, LoadEnd, Network, Node, Replicate as Mode, Scenario, Service, Tcp};
 
 /// The ports of every node.
 const CLIENTS: PortId = PortId(0);
@@ -207,6 +207,14 @@ fn refused(error: WorldError) -> RunError {
     RunError::World(error.to_string())
 }
 
+fn tier(tcp: Tcp, sampled: Option<u32>) -> Tier {
+    match (tcp, sampled) {
+        (Tcp::Smoltcp, _) => Tier::Smoltcp,
+        (Tcp::Flyweight, Some(every)) => Tier::Sampled(every),
+        (Tcp::Flyweight, None) => Tier::Flyweight,
+    }
+}
+
 /// Builds the world of a scenario; no node runs yet, no flow is open.
 pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
     let mut world = World::new(seed);
@@ -232,6 +240,7 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
     for n in 0..CLIENT_COUNT {
         let mut host = HostSpec::new(format!("client{n}"), net::client_mac(n), net::client(n).to_vec());
         host.conn_count_max = 200_000;
+        host.client_tier = tier(scenario.hosts.clients, scenario.hosts.sampled);
         let host = world.add_host(host).map_err(refused)?;
         let link = spec(0, links[0]);
         world
@@ -241,6 +250,12 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
     for n in 0..server_count(scenario) {
         let mut host = HostSpec::new(format!("server{n}"), net::server_mac(n), net::server(n).to_vec());
         host.conn_count_max = 400_000;
+        host.server_tier = tier(scenario.hosts.servers, scenario.hosts.sampled);
+        host.tcp.keepalive = scenario.hosts.keepalive.map(|k| Keepalive {
+            time: k.time,
+            interval: k.interval,
+            probes: k.probes,
+        });
         let host = world.add_host(host).map_err(refused)?;
         let link = spec(1, links[1]);
         world
@@ -318,6 +333,7 @@ pub(crate) fn flows(world: &mut World, scenario: &Scenario, plan: &Plan) -> Resu
                 LoadEnd::Close => FlowEnd::Close,
                 LoadEnd::Reset => FlowEnd::Reset,
                 LoadEnd::Stay => FlowEnd::Stay,
+                LoadEnd::Vanish => FlowEnd::Vanish,
             },
             give_up: load.give_up,
             udp_retry: Duration::from_secs(1),

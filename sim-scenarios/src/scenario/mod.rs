@@ -44,6 +44,8 @@ pub struct Scenario {
     pub cluster: Cluster,
     /// The links.
     pub links: Links,
+    /// Clients and servers.
+    pub hosts: Hosts,
     /// What is served.
     pub services: Vec<Service>,
     /// Who uses it.
@@ -134,6 +136,40 @@ impl Default for Link {
     }
 }
 
+/// Clients and servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    /// The TCP of clients.
+    pub clients: Tcp,
+    /// The TCP of servers.
+    pub servers: Tcp,
+    /// One in so many connections of the flyweight has smoltcp's TCP instead.
+    pub sampled: Option<u32>,
+    /// When servers ask silent clients.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// A TCP of hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tcp {
+    /// The one that this project did not write.
+    #[default]
+    Smoltcp,
+    /// Its own, for many flows.
+    Flyweight,
+}
+
+/// When a server asks a silent client, and gives it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Since the client was last heard.
+    pub time: Duration,
+    /// Between two questions.
+    pub interval: Duration,
+    /// Questions without an answer.
+    pub probes: u8,
+}
+
 /// When a session of a service is told to the other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replicate {
@@ -171,6 +207,8 @@ pub enum LoadEnd {
     Reset,
     /// Nothing: the flow stays open.
     Stay,
+    /// The client is gone without a word.
+    Vanish,
 }
 
 /// Flows of one kind.

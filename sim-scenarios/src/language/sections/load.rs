@@ -10,10 +10,11 @@ use super::{Names, Places, count, empty_list, span};
 use crate::language::{limits, schema, value};
 use crate::scenario::{Arrival, Load, LoadEnd, Service};
 
-const ENDS: [(&str, LoadEnd); 3] = [
+const ENDS: [(&str, LoadEnd); 4] = [
     ("close", LoadEnd::Close),
     ("reset", LoadEnd::Reset),
     ("stay", LoadEnd::Stay),
+    ("vanish", LoadEnd::Vanish),
 ];
 
 pub(super) fn loads(

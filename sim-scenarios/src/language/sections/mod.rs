@@ -4,6 +4,7 @@ mod cluster;
 mod counter_proof;
 mod expect;
 mod fault;
+mod hosts;
 mod load;
 mod service;
 
@@ -18,7 +19,7 @@ use toml::de::DeTable;
 
 use super::limits::{self, Limit};
 use super::{check, schema, value};
-use crate::scenario::{DURATION_MAX, Links, NodeRef, Scenario};
+use crate::scenario::{DURATION_MAX, Hosts, Links, NodeRef, Scenario};
 
 const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 
@@ -133,6 +134,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
             quiet: Duration::ZERO,
             cluster: cluster::cluster(None, &mut Places::default(), findings),
             links: Links::default(),
+            hosts: Hosts::default(),
             services: Vec::new(),
             loads: Vec::new(),
             faults: Vec::new(),
@@ -169,6 +171,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let table = sub("cluster", &schema::CLUSTER, findings);
     let cluster = cluster::cluster(table.as_ref(), &mut places, findings);
     let links = cluster::links(sub("links", &schema::LINKS, findings), findings);
+    let hosts = hosts::hosts(sub("hosts", &schema::HOSTS, findings), findings);
     let (services, service_names) = service::services(&root, &mut places, findings);
     let (loads, load_names) = load::loads(&root, &services, &service_names, &mut places, findings);
     let faults = fault::faults(&root, &mut places, findings);
@@ -183,6 +186,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         quiet,
         cluster,
         links,
+        hosts,
         services,
         loads,
         faults,
