@@ -388,7 +388,7 @@ fn keepalive_ends_what_has_vanished_and_nothing_else() {
     assert_eq!(pair.world.flow(vanishes).map(|f| f.replied), Some(1));
     pair.until(146_499);
     assert_eq!(pair.world.host_conns(pair.server), Some(2));
-    pair.until(146_100);
+    pair.until(146_510);
     assert_eq!(
         pair.world.host_conns(pair.server),
         Some(1),
