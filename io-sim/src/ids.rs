@@ -4,6 +4,8 @@ use std::fmt;
 
 use evenkeel_core::port::PortId;
 
+use crate::switch::Vlan;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty), $word:literal) => {
         $(#[$doc])*
@@ -21,6 +23,14 @@ macro_rules! id {
 id!(
     /// A switch.
     SwitchId(u16), "switch"
+);
+id!(
+    /// An actor.
+    ActorId(u16), "actor"
+);
+id!(
+    /// A router.
+    RouterId(u16), "router"
 );
 id!(
     /// A host: client or server, or both.
@@ -53,8 +63,14 @@ pub enum LbPort {
 pub enum End {
     /// The next port of a switch.
     Switch(SwitchId),
+    /// The next port of a switch, in these VLANs.
+    Vlan(SwitchId, Vlan),
+    /// A port of a router.
+    Router(RouterId, u16),
     /// The one port of a host.
     Host(HostId),
+    /// The one port of an actor's machine.
+    Actor(ActorId),
     /// A port of a load balancer.
     Lb(LbId, LbPort),
 }
@@ -64,18 +80,37 @@ pub enum End {
 pub enum Owner {
     /// A switch.
     Switch(SwitchId),
+    /// A router.
+    Router(RouterId),
     /// A host.
     Host(HostId),
     /// A load balancer.
     Lb(LbId),
+    /// An actor.
+    Actor(ActorId),
+}
+
+impl Owner {
+    /// Numbers for what is hashed: its kind, and which one of it.
+    pub(crate) const fn code(self) -> (u16, u16) {
+        match self {
+            Owner::Switch(id) => (0, id.0),
+            Owner::Host(id) => (1, id.0),
+            Owner::Lb(id) => (2, id.0),
+            Owner::Router(id) => (3, id.0),
+            Owner::Actor(id) => (4, id.0),
+        }
+    }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Owner::Switch(id) => id.fmt(f),
+            Owner::Router(id) => id.fmt(f),
             Owner::Host(id) => id.fmt(f),
             Owner::Lb(id) => id.fmt(f),
+            Owner::Actor(id) => id.fmt(f),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::faults::{self, Faults};
 use crate::ids::Place;
 use crate::random::{Purpose, Streams, nanos};
 
@@ -20,52 +21,39 @@ pub struct LinkSpec {
     pub bandwidth: u64,
     /// Bytes that may wait to be sent, the frame that is being sent included; what does not fit is dropped.
     pub queue_bytes: u64,
-    /// What goes wrong.
-    pub faults: Faults,
+    /// Bytes of a frame behind its Ethernet header and VLAN tags at most; what is larger is dropped. 0: no limit.
+    pub mtu: u16,
+    /// What goes wrong from the end that was named first in `connect` to the other.
+    pub forth: Faults,
+    /// What goes wrong the other way.
+    pub back: Faults,
+}
+
+impl LinkSpec {
+    /// With the same faults both ways.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        LinkSpec {
+            forth: faults,
+            back: faults,
+            ..self
+        }
+    }
 }
 
 impl Default for LinkSpec {
-    /// 10 Gbit/s, 5 microseconds, a queue of 1 MiB, nothing wrong.
+    /// 10 Gbit/s, 5 microseconds, a queue of 1 MiB, frames of any length, nothing wrong.
     fn default() -> Self {
         LinkSpec {
             delay: Duration::from_micros(5),
             jitter: Duration::ZERO,
             bandwidth: 10_000_000_000,
             queue_bytes: 1 << 20,
-            faults: Faults::default(),
+            mtu: 0,
+            forth: Faults::default(),
+            back: Faults::default(),
         }
     }
-}
-
-/// What goes wrong on a link. (Frames are not corrupted: what a NIC recognises as corrupt is lost.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Frames lost.
-    pub loss: Ppm,
-    /// Frames that arrive this often more than once: how many copies more, and how likely.
-    pub copies: u8,
-    /// See `copies`.
-    pub duplication: Ppm,
-    /// Frames that are late by a span from zero to `reorder_by`, and overtaken meanwhile.
-    pub reordering: Ppm,
-    /// See `reordering`.
-    pub reorder_by: Duration,
-    /// Directions that are cut.
-    pub cut: Cut,
-}
-
-/// Directions of a link that are cut. What is on its way arrives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cut {
-    /// None.
-    #[default]
-    None,
-    /// From the end that was named first in `connect` to the other.
-    Forth,
-    /// The other one.
-    Back,
-    /// Both.
-    Both,
 }
 
 /// What one direction of a link counted. `sent + duplicated` is `delivered`, the drops, and what is on its way.
@@ -85,6 +73,10 @@ pub struct LinkCounters {
     pub queue_full: u64,
     /// Lost on the way.
     pub lost: u64,
+    /// Dropped as they were larger than the link carries.
+    pub too_large: u64,
+    /// Bits of them were flipped on the way.
+    pub corrupted: u64,
     /// The most bytes that waited.
     pub queue_bytes_peak: u64,
 }
@@ -92,7 +84,8 @@ pub struct LinkCounters {
 impl LinkCounters {
     /// Frames that must be on their way for the count to be right; `None`: it cannot be.
     pub fn in_flight(&self) -> Option<u64> {
-        (self.sent + self.duplicated).checked_sub(self.delivered + self.cut + self.queue_full + self.lost)
+        let dropped = self.cut + self.queue_full + self.lost + self.too_large;
+        (self.sent + self.duplicated).checked_sub(self.delivered + dropped)
     }
 }
 
@@ -121,6 +114,8 @@ pub(crate) struct OneWay {
     last_arrival: u64,
     /// Frames so far: the count of its draws.
     n: u64,
+    /// It is in the bad state of its bursts.
+    bad: bool,
     pub(crate) counters: LinkCounters,
 }
 
@@ -136,8 +131,13 @@ pub(crate) struct Link {
 /// What becomes of a frame that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// It arrives, and as many copies of it, one after the other.
-    At { at: u64, copies: u8, apart: u64 },
+    /// It arrives, and as many copies of it, one after the other; with bits flipped that `flips` draws.
+    At {
+        at: u64,
+        copies: u8,
+        apart: u64,
+        flips: Option<u64>,
+    },
     /// It is lost.
     Dropped(&'static str),
 }
@@ -153,31 +153,38 @@ impl Link {
         }
     }
 
-    /// A frame of `len` bytes is given by `from` at `at`.
-    pub(crate) fn send(&mut self, streams: &Streams, from: Side, at: u64, len: usize) -> Sent {
+    /// A frame is given by `from` at `at`.
+    pub(crate) fn send(&mut self, streams: &Streams, from: Side, at: u64, frame: &[u8]) -> Sent {
         let spec = &self.spec;
-        let faults = &spec.faults;
+        let faults = match from {
+            Side::A => &spec.forth,
+            Side::B => &spec.back,
+        };
         let way = &mut self.ways[from as usize];
         let entity = self.entity | from as u64;
         let n = way.n;
         way.n += 1;
+        let len = frame.len();
         let c = &mut way.counters;
         c.sent += 1;
         c.sent_bytes += len as u64;
-        let is_cut = match faults.cut {
-            Cut::None => false,
-            Cut::Forth => from == Side::A,
-            Cut::Back => from == Side::B,
-            Cut::Both => true,
-        };
-        if is_cut {
+        if faults.cut {
             c.cut += 1;
             return Sent::Dropped("link-cut");
         }
+        if spec.mtu > 0 && len > usize::from(spec.mtu) + header_len(frame) {
+            c.too_large += 1;
+            return Sent::Dropped("link-mtu");
+        }
         let mut left_at = at;
-        if spec.bandwidth > 0 {
+        let bandwidth = match faults.bandwidth {
+            Some(less) if spec.bandwidth > 0 => less.min(spec.bandwidth).max(1),
+            Some(less) => less.max(1),
+            None => spec.bandwidth,
+        };
+        if bandwidth > 0 {
             let waits = way.free_at.saturating_sub(at);
-            let backlog = u128::from(waits) * u128::from(spec.bandwidth) / 8_000_000_000;
+            let backlog = u128::from(waits) * u128::from(bandwidth) / 8_000_000_000;
             let backlog = backlog as u64 + len as u64;
             if backlog > spec.queue_bytes {
                 c.queue_full += 1;
@@ -186,16 +193,16 @@ impl Link {
             c.queue_bytes_peak = c.queue_bytes_peak.max(backlog);
             // 8 bits a byte; preamble, frame check sequence and gap of Ethernet are 24 bytes.
             let bits = (len as u128 + 24) * 8_000_000_000;
-            let took = bits.div_ceil(u128::from(spec.bandwidth)) as u64;
+            let took = bits.div_ceil(u128::from(bandwidth)) as u64;
             left_at = way.free_at.max(at) + took;
             way.free_at = left_at;
         }
-        if streams.happens(entity, Purpose::Loss, n, faults.loss) {
+        if let Some(why) = faults::lost(faults, &mut way.bad, (streams, entity, n), frame) {
             c.lost += 1;
-            return Sent::Dropped("link-loss");
+            return Sent::Dropped(why);
         }
         let jitter = streams.span(entity, Purpose::Jitter, n, spec.jitter);
-        let mut arrives = left_at + nanos(spec.delay) + nanos(jitter);
+        let mut arrives = left_at + nanos(spec.delay) + nanos(faults.delay) + nanos(jitter);
         if streams.happens(entity, Purpose::Reordering, n, faults.reordering) {
             arrives += nanos(streams.span(entity, Purpose::Jitter, !n, faults.reorder_by));
         } else {
@@ -209,12 +216,24 @@ impl Link {
             apart = 1 + streams.below(entity, Purpose::DuplicateDelay, n, 100_000);
             way.counters.duplicated += u64::from(copies);
         }
+        let corrupt = streams.happens(entity, Purpose::Corruption, n, faults.corruption);
+        way.counters.corrupted += u64::from(corrupt);
         Sent::At {
             at: arrives,
             copies,
             apart,
+            flips: corrupt.then(|| streams.draw(entity, Purpose::Flips, n)),
         }
     }
+}
+
+/// Bytes of a frame's Ethernet header and VLAN tags.
+fn header_len(frame: &[u8]) -> usize {
+    let mut len = 14;
+    while matches!(frame.get(len - 2..len), Some([0x81, 0x00] | [0x88, 0xa8])) {
+        len += 4;
+    }
+    len
 }
 
 #[cfg(test)]
@@ -240,13 +259,14 @@ mod tests {
             ..LinkSpec::default()
         });
         let streams = Streams::new(1);
-        let mut send = |at| link.send(&streams, Side::A, at, 976);
+        let mut send = |at| link.send(&streams, Side::A, at, &[0; 976]);
         assert_eq!(
             send(0),
             Sent::At {
                 at: 18_000,
                 copies: 0,
-                apart: 0
+                apart: 0,
+                flips: None,
             }
         );
         assert_eq!(
@@ -254,7 +274,8 @@ mod tests {
             Sent::At {
                 at: 26_000,
                 copies: 0,
-                apart: 0
+                apart: 0,
+                flips: None,
             }
         );
         assert_eq!(send(0), Sent::Dropped("link-queue-full"));
@@ -263,7 +284,8 @@ mod tests {
             Sent::At {
                 at: 34_000,
                 copies: 0,
-                apart: 0
+                apart: 0,
+                flips: None,
             }
         );
         let c = link.ways[0].counters;
@@ -275,13 +297,18 @@ mod tests {
     fn faults_happen_as_often_as_they_are_said_to() {
         let mut link = link(LinkSpec {
             bandwidth: 0,
-            faults: Faults {
+            forth: Faults {
                 loss: Ppm(100_000),
                 duplication: Ppm(50_000),
                 copies: 2,
                 reordering: Ppm(200_000),
                 reorder_by: Duration::from_millis(1),
-                cut: Cut::Back,
+                corruption: Ppm(10_000),
+                ..Faults::default()
+            },
+            back: Faults {
+                cut: true,
+                ..Faults::default()
             },
             ..LinkSpec::default()
         });
@@ -289,15 +316,61 @@ mod tests {
         let mut overtaken = 0;
         let mut latest = 0;
         for n in 0..10_000 {
-            if let Sent::At { at, .. } = link.send(&streams, Side::A, n * 1_000, 100) {
+            if let Sent::At { at, .. } = link.send(&streams, Side::A, n * 1_000, &[0; 100]) {
                 overtaken += u64::from(at < latest);
                 latest = latest.max(at);
             }
-            assert_eq!(link.send(&streams, Side::B, n, 100), Sent::Dropped("link-cut"));
+            let back = link.send(&streams, Side::B, n, &[0; 100]);
+            assert_eq!(back, Sent::Dropped("link-cut"));
         }
         let c = link.ways[0].counters;
         assert!((900..1100).contains(&c.lost), "{c:?}");
         assert!((800..1000).contains(&c.duplicated), "{c:?}");
+        assert!((60..130).contains(&c.corrupted), "{c:?}");
         assert!(overtaken > 500, "{overtaken}");
+    }
+
+    #[test]
+    fn what_is_larger_than_the_link_carries_is_dropped_with_or_without_a_tag() {
+        let mut link = link(LinkSpec {
+            mtu: 1_500,
+            ..LinkSpec::default()
+        });
+        let streams = Streams::new(1);
+        let mut fits = |len: usize, tags: usize| {
+            let mut frame = vec![0; len + 4 * tags];
+            for tag in 0..tags {
+                frame[12 + 4 * tag..14 + 4 * tag].copy_from_slice(&[0x81, 0x00]);
+            }
+            link.send(&streams, Side::A, 0, &frame) != Sent::Dropped("link-mtu")
+        };
+        for tags in 0..3 {
+            assert!(fits(1_514, tags) && !fits(1_515, tags), "{tags} tags");
+        }
+        let c = link.ways[0].counters;
+        assert_eq!((c.sent, c.too_large, c.in_flight()), (6, 3, Some(3)));
+    }
+
+    #[test]
+    fn a_smaller_bandwidth_and_an_added_delay_hold_while_their_fault_does() {
+        let mut link = link(LinkSpec {
+            bandwidth: 1_000_000_000,
+            delay: Duration::from_micros(10),
+            ..LinkSpec::default()
+        });
+        let streams = Streams::new(1);
+        let arrives = |link: &mut Link, at| match link.send(&streams, Side::A, at, &[0; 976]) {
+            Sent::At { at: arrives, .. } => arrives - at,
+            Sent::Dropped(why) => panic!("{why}"),
+        };
+        assert_eq!(arrives(&mut link, 0), 18_000);
+        link.spec.forth = Faults {
+            bandwidth: Some(100_000_000),
+            delay: Duration::from_micros(5),
+            ..Faults::default()
+        };
+        assert_eq!(arrives(&mut link, 1_000_000), 95_000);
+        link.spec.forth = Faults::default();
+        assert_eq!(arrives(&mut link, 2_000_000), 18_000);
     }
 }

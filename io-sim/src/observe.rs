@@ -8,7 +8,7 @@ use evenkeel_core::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::flow::BrokenWhy;
-use crate::ids::{FlowId, LbId, LinkId, Place};
+use crate::ids::{FlowId, LbId, LinkId, Place, RouterId};
 
 /// Which way a frame crosses a port, as its owner sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub enum Trace {
     Node(LbId, NodeEvent),
     /// A link was given other properties or faults.
     LinkChanged(LinkId),
+    /// A router began (or ceased) to send packets to a next hop: router, group and place in it.
+    Member(RouterId, u16, u16, bool),
     /// A frame was lost; `why` is the name of the reason.
     Dropped {
         /// Where: the port that was to send or that received it.
@@ -66,6 +68,10 @@ impl fmt::Display for Trace {
             Trace::LbResumed(lb) => write!(f, "{lb} resumed"),
             Trace::Node(lb, event) => write!(f, "{lb}: {event:?}"),
             Trace::LinkChanged(link) => write!(f, "{link} changed"),
+            Trace::Member(router, group, member, alive) => {
+                let word = if *alive { "takes in" } else { "takes out" };
+                write!(f, "{router} {word} member {member} of group {group}")
+            }
             Trace::Dropped { at, why, len } => write!(f, "{at}: {len} bytes dropped: {why}"),
         }
     }
@@ -73,7 +79,7 @@ impl fmt::Display for Trace {
 
 /// Looks on. Nothing that it does changes the world.
 pub trait Tap {
-    /// A frame crosses a port of a host or a load balancer (links and switches change nothing in it).
+    /// A frame crosses a port of a host or a load balancer (a router's, too; links and switches change nothing in it but VLAN tags, but for faults).
     fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
         let _ = (now, at, direction, data);
     }
@@ -166,15 +172,11 @@ impl Observer {
     }
 
     pub(crate) fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
-        let owner = match at.owner {
-            crate::Owner::Switch(id) => [0, id.0],
-            crate::Owner::Host(id) => [1, id.0],
-            crate::Owner::Lb(id) => [2, id.0],
-        };
+        let owner = at.owner.code();
         let mut head = [0; 18];
         head[..8].copy_from_slice(&now.as_nanos().to_le_bytes());
-        head[8..10].copy_from_slice(&(owner[0] | (direction as u16) << 8).to_le_bytes());
-        head[10..12].copy_from_slice(&owner[1].to_le_bytes());
+        head[8..10].copy_from_slice(&(owner.0 | (direction as u16) << 8).to_le_bytes());
+        head[10..12].copy_from_slice(&owner.1.to_le_bytes());
         head[12..14].copy_from_slice(&at.port.to_le_bytes());
         head[14..].copy_from_slice(&(data.len() as u32).to_le_bytes());
         self.digest.update(&head);
@@ -200,16 +202,18 @@ impl Observer {
                 [11, lb.0.into(), 0, 0]
             }
             Trace::LinkChanged(link) => [9, link.0.into(), 0, 0],
+            Trace::Member(router, group, member, alive) => [
+                12 | u64::from(alive) << 8,
+                router.0.into(),
+                group.into(),
+                member.into(),
+            ],
             Trace::Dropped { at, why, len } => {
                 self.digest.update(why.as_bytes());
-                let (kind, id) = match at.owner {
-                    crate::Owner::Switch(id) => (0, id.0),
-                    crate::Owner::Host(id) => (1, id.0),
-                    crate::Owner::Lb(id) => (2, id.0),
-                };
+                let (kind, id) = at.owner.code();
                 [
                     10,
-                    kind << 32 | u64::from(id) << 16 | u64::from(at.port),
+                    u64::from(kind) << 32 | u64::from(id) << 16 | u64::from(at.port),
                     len.into(),
                     0,
                 ]

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::ids::{FlowId, HostId, LbId, LinkId};
+use crate::ids::{ActorId, FlowId, HostId, LbId, LinkId, RouterId};
 use crate::link::Side;
 
 /// What is to happen.
@@ -27,6 +27,10 @@ pub(crate) enum Event {
     Fly { host: HostId, flow: u32 },
     /// A host looks after neighbours that have not answered.
     Neighbours(HostId),
+    /// A router looks after neighbours and next hops.
+    Router(RouterId),
+    /// An actor's time has come.
+    Actor(ActorId),
     /// A worker takes its turn; stale if `turn` is not the one that is planned.
     Worker { lb: LbId, worker: u16, turn: u64 },
     /// The control side of a load balancer takes its turn; stale as above.

@@ -21,6 +21,12 @@ pub enum Purpose {
     LbSeed = 8,
     QueueDelay = 9,
     Tier = 10,
+    Burst = 11,
+    BurstLoss = 12,
+    NeighbourLoss = 13,
+    Corruption = 14,
+    Flips = 15,
+    RouterSeed = 16,
     /// Crash times, starts of flows: for callers of the world.
     Scenario = 100,
 }

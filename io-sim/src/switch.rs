@@ -1,6 +1,6 @@
-//! Learning switches (IEEE 802.1D without a spanning tree: topologies have no loops).
+//! Learning switches (IEEE 802.1D without a spanning tree: topologies have no loops), with VLANs (802.1Q, a table of each).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::account::Account;
@@ -31,6 +31,21 @@ impl SwitchSpec {
     }
 }
 
+/// Numbers of VLANs: 0 and 4095 are none (802.1Q, table 9-2).
+pub const VLAN_RANGE: std::ops::RangeInclusive<u16> = 1..=4094;
+
+/// Which VLANs a port of a switch is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vlan {
+    /// The switch knows of no VLANs there: frames pass among such ports as they are, tagged or not.
+    #[default]
+    None,
+    /// Of this one, whose frames have no tag on the link. A tagged frame that comes in is dropped.
+    Access(u16),
+    /// Of all, and each frame has a tag on the link. One without that comes in is dropped.
+    Trunk,
+}
+
 /// What a switch counted, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwitchCounters {
@@ -42,6 +57,10 @@ pub struct SwitchCounters {
     pub flooded: u64,
     /// The address is where the frame came from; or no Ethernet.
     pub filtered: u64,
+    /// With a tag where none belongs, or without one on a trunk.
+    pub wrong_vlan: u64,
+    /// Frames do not pass from the port where it came in to the one behind which its address is.
+    pub parted: u64,
     /// Addresses learnt anew.
     pub learnt: u64,
     /// Addresses that were somewhere else before.
@@ -50,11 +69,20 @@ pub struct SwitchCounters {
     pub table_full: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    link: (LinkId, Side),
+    vlan: Vlan,
+}
+
 #[derive(Debug)]
 pub(crate) struct Switch {
     pub(crate) spec: SwitchSpec,
-    pub(crate) ports: Vec<(LinkId, Side)>,
-    table: BTreeMap<[u8; 6], u16>,
+    ports: Vec<Port>,
+    /// By VLAN (0: none) and address.
+    table: BTreeMap<(u16, [u8; 6]), u16>,
+    /// From this port frames do not pass to that one.
+    parted: BTreeSet<(u16, u16)>,
     pub(crate) counters: SwitchCounters,
 }
 
@@ -64,13 +92,28 @@ impl Switch {
             spec,
             ports: Vec::new(),
             table: BTreeMap::new(),
+            parted: BTreeSet::new(),
             counters: SwitchCounters::default(),
         }
     }
 
-    /// The port behind which an address is.
-    pub(crate) fn port_of(&self, mac: [u8; 6]) -> Option<u16> {
-        self.table.get(&mac).copied()
+    /// Ports so far: the number of the next one.
+    pub(crate) fn port_count(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Another port.
+    pub(crate) fn attach(&mut self, link: (LinkId, Side), vlan: Vlan) {
+        self.ports.push(Port { link, vlan });
+    }
+
+    /// Whether frames pass from one port to another.
+    pub(crate) fn part(&mut self, from: u16, to: u16, parted: bool) {
+        if parted {
+            self.parted.insert((from, to));
+        } else {
+            self.parted.remove(&(from, to));
+        }
     }
 
     /// What became of the frames that it received.
@@ -83,6 +126,8 @@ impl Switch {
                 ("forwarded", c.forwarded),
                 ("flooded", c.flooded),
                 ("filtered", c.filtered),
+                ("wrong-vlan", c.wrong_vlan),
+                ("parted", c.parted),
             ],
         }
     }
@@ -97,42 +142,99 @@ impl Switch {
             net.dropped(at, "switch-filtered", frame.len());
             return;
         };
+        let ingress = self
+            .ports
+            .get(usize::from(at.port))
+            .map_or(Vlan::None, |p| p.vlan);
+        let (vid, frame) = match (ingress, tag(&frame)) {
+            (Vlan::None, _) => (0, frame),
+            (Vlan::Access(vid), None) => (vid, frame),
+            (Vlan::Trunk, Some(vid)) if VLAN_RANGE.contains(&vid) => (vid, untagged(frame)),
+            _ => {
+                self.counters.wrong_vlan += 1;
+                return net.dropped(at, "switch-wrong-vlan", frame.len());
+            }
+        };
         // Bit 0 of the first byte: a group, never a sender.
         if src[0] & 1 == 0 {
             let room = self.table.len() < self.spec.table_len_max;
-            match self.table.get_mut(&src) {
+            match self.table.get_mut(&(vid, src)) {
                 Some(port) => {
                     self.counters.moved += u64::from(*port != at.port);
                     *port = at.port;
                 }
                 None if room => {
                     self.counters.learnt += 1;
-                    self.table.insert(src, at.port);
+                    self.table.insert((vid, src), at.port);
                 }
                 None => self.counters.table_full += 1,
             }
         }
         let send_at = net.now + nanos(self.spec.delay);
-        let known = if dst[0] & 1 == 0 { self.port_of(dst) } else { None };
+        let known = if dst[0] & 1 == 0 {
+            self.table.get(&(vid, dst)).copied()
+        } else {
+            None
+        };
         match known {
             Some(port) if port == at.port => {
                 self.counters.filtered += 1;
                 net.dropped(at, "switch-filtered", frame.len());
             }
+            Some(port) if self.parted.contains(&(at.port, port)) => {
+                self.counters.parted += 1;
+                net.dropped(at, "switch-parted", frame.len());
+            }
             Some(port) => {
                 self.counters.forwarded += 1;
                 if let Some(&to) = self.ports.get(usize::from(port)) {
-                    net.send(to, send_at, frame);
+                    net.send(to.link, send_at, to.as_sent(vid, frame));
                 }
             }
             None => {
                 self.counters.flooded += 1;
-                for (port, &to) in self.ports.iter().enumerate() {
-                    if port != usize::from(at.port) {
-                        net.send(to, send_at, frame.clone());
+                for (port, &to) in (0..).zip(&self.ports) {
+                    if port == at.port || !to.is_in(vid) {
+                        continue;
+                    }
+                    // Of a flooded frame nothing is lost that is counted: it has reached the others.
+                    if !self.parted.contains(&(at.port, port)) {
+                        net.send(to.link, send_at, to.as_sent(vid, frame.clone()));
                     }
                 }
             }
         }
     }
+}
+
+impl Port {
+    fn is_in(&self, vid: u16) -> bool {
+        match self.vlan {
+            Vlan::None => vid == 0,
+            Vlan::Access(own) => vid == own,
+            Vlan::Trunk => vid != 0,
+        }
+    }
+
+    /// A frame of a VLAN as it is on the link.
+    fn as_sent(&self, vid: u16, mut frame: Vec<u8>) -> Vec<u8> {
+        if self.vlan == Vlan::Trunk && vid != 0 {
+            let [high, low] = vid.to_be_bytes();
+            frame.splice(12..12, [0x81, 0x00, high, low]);
+        }
+        frame
+    }
+}
+
+/// The VLAN of a tagged frame.
+fn tag(frame: &[u8]) -> Option<u16> {
+    match frame.get(12..16)? {
+        [0x81, 0x00, high, low] => Some(u16::from_be_bytes([*high, *low]) & 0x0fff),
+        _ => None,
+    }
+}
+
+fn untagged(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.drain(12..16);
+    frame
 }

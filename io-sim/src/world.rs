@@ -1,21 +1,25 @@
 //! The world: everything that is simulated, and its clock.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use evenkeel_core::cluster::NodeCommand;
 use evenkeel_core::port::PortId;
 use evenkeel_core::time::Instant;
 
 use crate::account::Account;
+use crate::actor::{Actor, ActorCounters, ActorState, Machine};
+use crate::faults::{self, Faults};
 use crate::flow::{FlowRecord, FlowSpec};
 use crate::host::{Host, HostSpec, ServerSpec};
-use crate::ids::{End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, SwitchId};
+use crate::ids::{ActorId, End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, RouterId, SwitchId};
 use crate::lb::{Lb, LbQueues, LbRef, LbSpec};
-use crate::link::{Faults, Link, LinkCounters, LinkSpec, Sent, Side};
+use crate::link::{Link, LinkCounters, LinkSpec, Sent, Side};
 use crate::observe::{Direction, Filter, Observer, Tap, Trace};
 use crate::queue::{Event, Queue};
 use crate::random::Streams;
-use crate::switch::{Switch, SwitchCounters, SwitchSpec};
+use crate::router::{Router, RouterCounters, RouterSpec};
+use crate::switch::{Switch, SwitchCounters, SwitchSpec, VLAN_RANGE, Vlan};
 
 /// Switches, hosts, load balancers and links of a world, of each at most.
 pub const ENTITY_COUNT_MAX: usize = 1024;
@@ -63,6 +67,20 @@ pub enum WorldError {
         /// Why.
         why: &'static str,
     },
+    /// The router cannot be as it is described.
+    #[error("{router}: {why}")]
+    Router {
+        /// Name.
+        router: String,
+        /// Why.
+        why: String,
+    },
+    /// No VLAN has this number.
+    #[error("{0} is no VLAN: 1 to 4094")]
+    Vlan(u16),
+    /// They are not at the same switch.
+    #[error("{0} and {1} are not at one switch")]
+    Apart(Place, Place),
     /// The load balancer is in another state.
     #[error("{0} is {1}")]
     State(String, &'static str),
@@ -81,6 +99,8 @@ pub struct WorldCounters {
     pub frames_delivered: u64,
     /// Frames that a link, a switch, a NIC or a host dropped.
     pub frames_dropped: u64,
+    /// Frames of which a link flipped bits.
+    pub frames_corrupted: u64,
 }
 
 /// Where a port's link is.
@@ -99,7 +119,7 @@ pub(crate) struct Net {
 
 impl Net {
     /// Sends a frame into a link at `at`, which is not before now.
-    pub(crate) fn send(&mut self, (id, from): Attached, at: u64, frame: Vec<u8>) {
+    pub(crate) fn send(&mut self, (id, from): Attached, at: u64, mut frame: Vec<u8>) {
         let Some(link) = self.links.get_mut(usize::from(id.0)) else {
             return;
         };
@@ -110,9 +130,18 @@ impl Net {
             self.observer
                 .frame(Instant::from_nanos(at), place, Direction::Out, &frame);
         }
-        match link.send(&self.streams, from, at, frame.len()) {
+        match link.send(&self.streams, from, at, &frame) {
             Sent::Dropped(why) => self.dropped(place, why, frame.len()),
-            Sent::At { at, copies, apart } => {
+            Sent::At {
+                at,
+                copies,
+                apart,
+                flips,
+            } => {
+                if let Some(draw) = flips {
+                    self.counters.frames_corrupted += 1;
+                    faults::flip(&mut frame, draw);
+                }
                 for n in 1..=u64::from(copies) {
                     let frame = frame.clone();
                     self.queue.push(
@@ -153,7 +182,9 @@ impl Net {
 pub struct World {
     pub(crate) net: Net,
     switches: Vec<Switch>,
+    routers: Vec<Router>,
     hosts: Vec<Host>,
+    actors: Vec<Machine>,
     lbs: Vec<Lb>,
     flows: Vec<FlowRecord>,
 }
@@ -175,7 +206,9 @@ impl World {
                 counters: WorldCounters::default(),
             },
             switches: Vec::new(),
+            routers: Vec::new(),
             hosts: Vec::new(),
+            actors: Vec::new(),
             lbs: Vec::new(),
             flows: Vec::new(),
         }
@@ -200,6 +233,94 @@ impl World {
         let id = SwitchId(number(self.switches.len(), "switches")?);
         self.switches.push(Switch::new(spec));
         Ok(id)
+    }
+
+    /// Puts a router in; it runs at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::add_switch`], or it cannot be as it is described.
+    pub fn add_router(&mut self, spec: RouterSpec) -> Result<RouterId, WorldError> {
+        let id = RouterId(number(self.routers.len(), "routers")?);
+        let mut router = Router::new(id, spec, self.net.streams)?;
+        router.begin(&mut self.net);
+        self.routers.push(router);
+        Ok(id)
+    }
+
+    /// Puts an actor in, on a machine with this address; it runs once [`World::start_actor`] was called.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::add_switch`], or the address is not one of a host with a port.
+    pub fn add_actor(
+        &mut self,
+        name: impl Into<String>,
+        addr: SocketAddrV4,
+        actor: Box<dyn Actor>,
+    ) -> Result<ActorId, WorldError> {
+        let (id, name) = (ActorId(number(self.actors.len(), "actors")?), name.into());
+        if !crate::actor::is_address(addr) {
+            return Err(WorldError::NotItsAddress {
+                host: name,
+                addr: IpAddr::V4(*addr.ip()),
+            });
+        }
+        self.actors.push(Machine::new(id, name, addr, actor));
+        Ok(id)
+    }
+
+    /// Lets an actor run: for the first time, again after it was stopped, or go on. One that runs, runs.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn start_actor(&mut self, id: ActorId) -> Result<(), WorldError> {
+        self.set_actor(id, ActorState::Running)
+    }
+
+    /// Stops an actor: what it knows by heart alone is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::start_actor`].
+    pub fn stop_actor(&mut self, id: ActorId) -> Result<(), WorldError> {
+        self.set_actor(id, ActorState::Stopped)
+    }
+
+    /// Lets an actor stand still: what comes waits in its socket's buffer, of 256 datagrams.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::start_actor`].
+    pub fn pause_actor(&mut self, id: ActorId) -> Result<(), WorldError> {
+        self.set_actor(id, ActorState::Paused)
+    }
+
+    fn set_actor(&mut self, id: ActorId, state: ActorState) -> Result<(), WorldError> {
+        let machine = self
+            .actors
+            .get_mut(usize::from(id.0))
+            .ok_or_else(|| unknown(id))?;
+        machine.set(&mut self.net, state);
+        Ok(())
+    }
+
+    /// An actor of this type.
+    pub fn actor<A: Actor>(&self, id: ActorId) -> Option<&A> {
+        let actor: &dyn std::any::Any = &*self.actors.get(usize::from(id.0))?.actor;
+        actor.downcast_ref()
+    }
+
+    /// The same, to change it. What it has to do because of that it does at its next turn.
+    pub fn actor_mut<A: Actor>(&mut self, id: ActorId) -> Option<&mut A> {
+        let actor: &mut dyn std::any::Any = &mut *self.actors.get_mut(usize::from(id.0))?.actor;
+        actor.downcast_mut()
+    }
+
+    /// What an actor's machine counted.
+    pub fn actor_counters(&self, id: ActorId) -> Option<ActorCounters> {
+        self.actors.get(usize::from(id.0)).map(|m| m.counters)
     }
 
     /// Puts a host in.
@@ -240,10 +361,22 @@ impl World {
 
     fn check_free(&self, end: End) -> Result<(), WorldError> {
         let (place, free) = match end {
-            End::Switch(id) => return self.switch(id).map(|_| ()),
+            End::Vlan(_, Vlan::Access(vid)) if !VLAN_RANGE.contains(&vid) => {
+                return Err(WorldError::Vlan(vid));
+            }
+            End::Switch(id) | End::Vlan(id, _) => return self.switch(id).map(|_| ()),
+            End::Router(id, port) => {
+                let router = self.routers.get(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+                let place = router.place(port);
+                (place, router.link(port).ok_or_else(|| unknown(place))?.is_none())
+            }
             End::Host(id) => {
                 let host = self.hosts.get(usize::from(id.0)).ok_or_else(|| unknown(id))?;
                 (host.place(), host.link.is_none())
+            }
+            End::Actor(id) => {
+                let machine = self.actors.get(usize::from(id.0)).ok_or_else(|| unknown(id))?;
+                (machine.place(), machine.link.is_none())
             }
             End::Lb(id, port) => {
                 let lb = self.lbs.get(usize::from(id.0)).ok_or_else(|| unknown(id))?;
@@ -263,22 +396,43 @@ impl World {
 
     fn attach(&mut self, end: End, link: Attached) -> Result<Place, WorldError> {
         match end {
-            End::Switch(id) => {
+            End::Switch(_) | End::Vlan(..) => {
+                let (id, vlan) = match end {
+                    End::Vlan(id, vlan) => (id, vlan),
+                    End::Switch(id) => (id, Vlan::None),
+                    _ => return Err(unknown("such an end")),
+                };
                 let switch = self
                     .switches
                     .get_mut(usize::from(id.0))
                     .ok_or_else(|| unknown(id))?;
-                let port = number(switch.ports.len(), "ports of a switch")?;
-                switch.ports.push(link);
+                let port = number(switch.port_count(), "ports of a switch")?;
+                switch.attach(link, vlan);
                 Ok(Place {
                     owner: Owner::Switch(id),
                     port,
                 })
             }
+            End::Router(id, port) => {
+                let router = self
+                    .routers
+                    .get_mut(usize::from(id.0))
+                    .ok_or_else(|| unknown(id))?;
+                router.attach(port, link);
+                Ok(router.place(port))
+            }
             End::Host(id) => {
                 let host = self.hosts.get_mut(usize::from(id.0)).ok_or_else(|| unknown(id))?;
                 host.link = Some(link);
                 Ok(host.place())
+            }
+            End::Actor(id) => {
+                let machine = self
+                    .actors
+                    .get_mut(usize::from(id.0))
+                    .ok_or_else(|| unknown(id))?;
+                machine.link = Some(link);
+                Ok(machine.place())
             }
             End::Lb(id, port) => {
                 let lb = self.lbs.get_mut(usize::from(id.0)).ok_or_else(|| unknown(id))?;
@@ -419,6 +573,42 @@ impl World {
         lb.set_queues(queues)
     }
 
+    /// The RSS buckets whose frames the NICs of a load balancer lose from now on, at all its data ports.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn set_dark_buckets(&mut self, lb: LbId, buckets: BTreeSet<u16>) -> Result<(), WorldError> {
+        let (_, lb) = self.lb_parts(lb)?;
+        lb.set_dark(buckets);
+        Ok(())
+    }
+
+    /// Whether their switch lets frames of `from` pass to `to`; the way back is another matter.
+    ///
+    /// # Errors
+    ///
+    /// They are not ports at one switch.
+    pub fn part(&mut self, from: Place, to: Place, parted: bool) -> Result<(), WorldError> {
+        let at_switch = |place: Place| {
+            let link = self.net.links.get(usize::from(self.link_of(place)?.0))?;
+            let other = link.ends.iter().find(|end| **end != place)?;
+            match other.owner {
+                Owner::Switch(id) => Some((id, other.port)),
+                _ => None,
+            }
+        };
+        match (at_switch(from), at_switch(to)) {
+            (Some((id, from)), Some((same, to))) if id == same => {
+                if let Some(switch) = self.switches.get_mut(usize::from(id.0)) {
+                    switch.part(from, to, parted);
+                }
+                Ok(())
+            }
+            _ => Err(WorldError::Apart(from, to)),
+        }
+    }
+
     /// A frame reaches a data port of a load balancer, as from its link.
     ///
     /// # Errors
@@ -460,14 +650,14 @@ impl World {
         Ok(())
     }
 
-    /// Changes what goes wrong on a link.
+    /// Changes what goes wrong on a link: from its first end to its second, and back.
     ///
     /// # Errors
     ///
     /// It is not there.
-    pub fn set_faults(&mut self, id: LinkId, faults: Faults) -> Result<(), WorldError> {
+    pub fn set_faults(&mut self, id: LinkId, [forth, back]: [Faults; 2]) -> Result<(), WorldError> {
         let spec = self.link(id)?;
-        self.set_link(id, LinkSpec { faults, ..spec })
+        self.set_link(id, LinkSpec { forth, back, ..spec })
     }
 
     /// The link of a port.
@@ -533,6 +723,16 @@ impl World {
                     host.neighbours_due(&mut self.net);
                 }
             }
+            Event::Router(router) => {
+                if let Some(router) = self.routers.get_mut(usize::from(router.0)) {
+                    router.due(&mut self.net);
+                }
+            }
+            Event::Actor(id) => {
+                if let Some(machine) = self.actors.get_mut(usize::from(id.0)) {
+                    machine.due(&mut self.net);
+                }
+            }
             Event::Worker { lb, worker, turn } => {
                 if let Some(lb) = self.lbs.get_mut(usize::from(lb.0)) {
                     lb.worker_due(&mut self.net, worker, turn);
@@ -560,10 +760,22 @@ impl World {
                     switch.receive(&mut self.net, at, frame);
                 }
             }
+            Owner::Router(id) => {
+                self.net.observer.frame(now, at, Direction::In, &frame);
+                if let Some(router) = self.routers.get_mut(usize::from(id.0)) {
+                    router.receive(&mut self.net, at.port, frame);
+                }
+            }
             Owner::Host(id) => {
                 self.net.observer.frame(now, at, Direction::In, &frame);
                 if let Some(host) = self.hosts.get_mut(usize::from(id.0)) {
                     host.receive(&mut self.net, &mut self.flows, frame);
+                }
+            }
+            Owner::Actor(id) => {
+                self.net.observer.frame(now, at, Direction::In, &frame);
+                if let Some(machine) = self.actors.get_mut(usize::from(id.0)) {
+                    machine.receive(&mut self.net, &frame);
                 }
             }
             Owner::Lb(id) => {
@@ -615,6 +827,16 @@ impl World {
         self.hosts.get(usize::from(id.0)).map(Host::conn_len)
     }
 
+    /// What a router counted.
+    pub fn router_counters(&self, id: RouterId) -> Option<RouterCounters> {
+        self.routers.get(usize::from(id.0)).map(Router::counters)
+    }
+
+    /// Whether a router sends packets to each next hop of a group.
+    pub fn router_members(&self, id: RouterId, group: u16) -> Option<&[bool]> {
+        self.routers.get(usize::from(id.0))?.members(group)
+    }
+
     /// What a switch counted.
     pub fn switch_counters(&self, id: SwitchId) -> Option<SwitchCounters> {
         self.switch(id).ok().map(|s| s.counters)
@@ -634,10 +856,13 @@ impl World {
         }
     }
 
-    /// Names of the ports of hosts and load balancers, for captures: `NAME` of a host, `NAME-PORT` of a load balancer.
+    /// Names of the ports of hosts and load balancers, for captures: `NAME` of a host, `NAME-PORT` of a router or a load balancer.
     pub fn port_names(&self) -> Vec<(Place, String)> {
         let hosts = self.hosts.iter().map(|h| (h.place(), h.spec.name.clone()));
-        hosts.chain(self.lbs.iter().flat_map(Lb::port_names)).collect()
+        let routers = self.routers.iter().flat_map(Router::port_names);
+        let lbs = self.lbs.iter().flat_map(Lb::port_names);
+        let actors = self.actors.iter().map(|m| (m.place(), m.name.clone()));
+        hosts.chain(routers).chain(actors).chain(lbs).collect()
     }
 
     /// Lets a tap look on from now on.
@@ -687,12 +912,15 @@ impl World {
                         ("cut", c.cut),
                         ("queue-full", c.queue_full),
                         ("lost", c.lost),
+                        ("too-large", c.too_large),
                         ("on-their-way", waiting),
                     ],
                 });
             }
         }
         accounts.extend(self.switches.iter().map(Switch::account));
+        accounts.extend(self.routers.iter().map(Router::account));
+        accounts.extend(self.actors.iter().map(Machine::account));
         accounts.extend(self.hosts.iter().map(|host| host.account(&self.net)));
         accounts.extend(self.lbs.iter().flat_map(Lb::accounts));
         accounts

@@ -2,12 +2,12 @@
 
 mod app;
 mod fly;
-mod neighbours;
+pub(crate) mod neighbours;
 mod pattern;
 mod spec;
 mod stack;
 mod udp;
-mod wire;
+pub(crate) mod wire;
 
 pub(crate) use spec::check_flow;
 pub use spec::{HostCounters, HostSpec, Keepalive, ServerSpec, TcpProfile, Tier};
@@ -251,28 +251,9 @@ impl Host {
 
     /// Asks for a neighbour.
     fn ask(&mut self, net: &mut Net, addr: IpAddr, from: IpAddr) {
-        let mac = self.spec.mac.0;
-        let frame = match (addr, from) {
-            (IpAddr::V4(target), IpAddr::V4(sender)) => Arp {
-                is_request: true,
-                sender_mac: mac,
-                sender,
-                target,
-            }
-            .frame(wire::BROADCAST),
-            (IpAddr::V6(target), IpAddr::V6(src)) => {
-                let (group, to) = wire::solicited_node(target);
-                let solicitation = Ndp {
-                    is_solicitation: true,
-                    overrides: false,
-                    target,
-                    mac: Some(mac),
-                };
-                solicitation.frame(mac, src, to, group)
-            }
-            _ => return,
-        };
-        self.transmit(net, frame);
+        if let Some(frame) = wire::question(addr, from, self.spec.mac.0) {
+            self.transmit(net, frame);
+        }
     }
 
     /// Tells all on the link that an address is here: gratuitous ARP (RFC 5944 section 4.6), unsolicited neighbour
@@ -786,7 +767,7 @@ fn wrong_at_server(net: &mut Net, flows: &mut [FlowRecord], flow: Option<FlowId>
 }
 
 /// Whether `addr` is in the prefix of `len` bits in which `of` lies.
-fn is_in(addr: IpAddr, of: IpAddr, len: u8) -> bool {
+pub(crate) fn is_in(addr: IpAddr, of: IpAddr, len: u8) -> bool {
     match (addr, of) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {
             let host_bits = 32u32.saturating_sub(len.into());

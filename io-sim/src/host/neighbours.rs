@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::wire::Mac;
 
 /// A question is repeated after this long.
-pub(super) const ASK_INTERVAL_NS: u64 = 1_000_000_000;
+pub(crate) const ASK_INTERVAL_NS: u64 = 1_000_000_000;
 /// Questions without an answer after which a neighbour is taken for gone.
-pub(super) const ASK_COUNT_MAX: u8 = 3;
+pub(crate) const ASK_COUNT_MAX: u8 = 3;
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -23,7 +23,7 @@ struct Entry {
 
 /// See the module. Bounded in entries and in frames that wait.
 #[derive(Debug)]
-pub(super) struct Neighbours {
+pub(crate) struct Neighbours {
     entries: BTreeMap<IpAddr, Entry>,
     count_max: usize,
     waiting: usize,
@@ -33,15 +33,15 @@ pub(super) struct Neighbours {
 
 /// What to do with a frame for a neighbour.
 #[derive(Debug)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     /// Send it there.
-    pub(super) to: Option<(Mac, Vec<u8>)>,
+    pub(crate) to: Option<(Mac, Vec<u8>)>,
     /// Ask for the neighbour.
-    pub(super) ask: bool,
+    pub(crate) ask: bool,
 }
 
 impl Neighbours {
-    pub(super) fn new(count_max: usize, waiting_max: usize, lifetime_ns: u64) -> Self {
+    pub(crate) fn new(count_max: usize, waiting_max: usize, lifetime_ns: u64) -> Self {
         Neighbours {
             entries: BTreeMap::new(),
             count_max,
@@ -56,7 +56,7 @@ impl Neighbours {
     /// # Errors
     ///
     /// There is no room; the frame is lost, and the reason's name.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &mut self,
         now: u64,
         addr: IpAddr,
@@ -88,7 +88,7 @@ impl Neighbours {
 
     /// A neighbour said its address. What waited for it comes out. `create`: it asked us; `replace`: what is known is
     /// not true any more.
-    pub(super) fn learn(
+    pub(crate) fn learn(
         &mut self,
         now: u64,
         addr: IpAddr,
@@ -112,7 +112,7 @@ impl Neighbours {
     }
 
     /// Whom to ask again. Frames for those who are gone come out as lost.
-    pub(super) fn due(&mut self, now: u64) -> (Vec<IpAddr>, Vec<Vec<u8>>) {
+    pub(crate) fn due(&mut self, now: u64) -> (Vec<IpAddr>, Vec<Vec<u8>>) {
         let (mut ask, mut lost) = (Vec::new(), Vec::new());
         let waiting = &mut self.waiting;
         self.entries.retain(|addr, entry| {
@@ -133,12 +133,12 @@ impl Neighbours {
     }
 
     /// When [`Neighbours::due`] has something to do.
-    pub(super) fn next_at(&self) -> Option<u64> {
+    pub(crate) fn next_at(&self) -> Option<u64> {
         let asked = self.entries.values().filter(|e| e.asked > 0);
         asked.map(|e| e.asked_at + ASK_INTERVAL_NS).min()
     }
 
-    pub(super) fn mac(&self, addr: IpAddr) -> Option<Mac> {
+    pub(crate) fn mac(&self, addr: IpAddr) -> Option<Mac> {
         self.entries.get(&addr)?.mac
     }
 }

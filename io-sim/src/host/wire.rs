@@ -5,22 +5,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(crate) type Mac = [u8; 6];
 
-pub(super) const BROADCAST: Mac = [0xff; 6];
+pub(crate) const BROADCAST: Mac = [0xff; 6];
 /// All nodes on the link (RFC 4291 section 2.7.1), and their link-layer address.
-pub(super) const ALL_NODES: (Ipv6Addr, Mac) = (
+pub(crate) const ALL_NODES: (Ipv6Addr, Mac) = (
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
     [0x33, 0x33, 0, 0, 0, 1],
 );
-pub(super) const ETHERNET_LEN: usize = 14;
-pub(super) const ARP: u16 = 0x0806;
-pub(super) const IPV4: u16 = 0x0800;
-pub(super) const IPV6: u16 = 0x86dd;
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const ICMPV6: u8 = 58;
+pub(crate) const ETHERNET_LEN: usize = 14;
+pub(crate) const ARP: u16 = 0x0806;
+pub(crate) const IPV4: u16 = 0x0800;
+pub(crate) const IPV6: u16 = 0x86dd;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV4: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// Adds big-endian 16-bit words, an odd last byte padded with zero (RFC 1071).
-fn sum(data: &[u8]) -> u64 {
+pub(crate) fn sum(data: &[u8]) -> u64 {
     let mut words = data.chunks_exact(4);
     let mut sum: u64 = words
         .by_ref()
@@ -33,14 +34,14 @@ fn sum(data: &[u8]) -> u64 {
 }
 
 /// The one's complement sum of 32-bit words, folded to 16 bits.
-fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
 }
 
-fn pseudo(src: IpAddr, dst: IpAddr, proto: u8, len: usize) -> u64 {
+pub(crate) fn pseudo(src: IpAddr, dst: IpAddr, proto: u8, len: usize) -> u64 {
     let ends = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => sum(&src.octets()) + sum(&dst.octets()),
         (IpAddr::V6(src), IpAddr::V6(dst)) => sum(&src.octets()) + sum(&dst.octets()),
@@ -51,21 +52,21 @@ fn pseudo(src: IpAddr, dst: IpAddr, proto: u8, len: usize) -> u64 {
 
 /// An IP packet that is whole and whose checksums are right.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packet<'a> {
-    pub(super) src: IpAddr,
-    pub(super) dst: IpAddr,
-    pub(super) proto: u8,
-    pub(super) hop_limit: u8,
+pub(crate) struct Packet<'a> {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    pub(crate) proto: u8,
+    pub(crate) hop_limit: u8,
     /// Of the IP header and the payload, without padding.
-    pub(super) len: usize,
-    pub(super) payload: &'a [u8],
+    pub(crate) len: usize,
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
     /// # Errors
     ///
     /// The reason's name.
-    pub(super) fn parse(kind: u16, data: &'a [u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(kind: u16, data: &'a [u8]) -> Result<Self, &'static str> {
         let packet = match kind {
             IPV4 => Packet::parse_v4(data),
             _ => Packet::parse_v6(data),
@@ -126,7 +127,7 @@ impl<'a> Packet<'a> {
     }
 
     /// Both ports of TCP and UDP.
-    pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         Some((
             SocketAddr::new(self.src, be16(self.payload, 0)?),
             SocketAddr::new(self.dst, be16(self.payload, 2)?),
@@ -134,7 +135,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-pub(super) fn be16(data: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn be16(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*data.get(at..)?.first_chunk()?))
 }
 
@@ -149,15 +150,15 @@ pub(crate) fn set_ethernet(frame: &mut [u8], dst: Mac, src: Mac, kind: u16) {
 
 /// An ARP packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arp {
-    pub(super) is_request: bool,
-    pub(super) sender_mac: Mac,
-    pub(super) sender: Ipv4Addr,
-    pub(super) target: Ipv4Addr,
+pub(crate) struct Arp {
+    pub(crate) is_request: bool,
+    pub(crate) sender_mac: Mac,
+    pub(crate) sender: Ipv4Addr,
+    pub(crate) target: Ipv4Addr,
 }
 
 impl Arp {
-    pub(super) fn parse(data: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(data: &[u8]) -> Option<Self> {
         // Ethernet, IPv4, their lengths.
         if data.get(..6)? != [0, 1, 8, 0, 6, 4] {
             return None;
@@ -173,7 +174,7 @@ impl Arp {
     }
 
     /// A frame: a request goes to all, a reply to `to`.
-    pub(super) fn frame(&self, to: Mac) -> Vec<u8> {
+    pub(crate) fn frame(&self, to: Mac) -> Vec<u8> {
         let mut frame = vec![0; ETHERNET_LEN];
         set_ethernet(&mut frame, to, self.sender_mac, ARP);
         frame.extend([0, 1, 8, 0, 6, 4, 0, if self.is_request { 1 } else { 2 }]);
@@ -187,17 +188,17 @@ impl Arp {
 
 /// A neighbour solicitation or advertisement.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ndp {
-    pub(super) is_solicitation: bool,
+pub(crate) struct Ndp {
+    pub(crate) is_solicitation: bool,
     /// Of an advertisement: it replaces what is known.
-    pub(super) overrides: bool,
-    pub(super) target: Ipv6Addr,
+    pub(crate) overrides: bool,
+    pub(crate) target: Ipv6Addr,
     /// Link-layer address of the sender (solicitation) or of the target.
-    pub(super) mac: Option<Mac>,
+    pub(crate) mac: Option<Mac>,
 }
 
 impl Ndp {
-    pub(super) fn parse(packet: &Packet<'_>) -> Option<Self> {
+    pub(crate) fn parse(packet: &Packet<'_>) -> Option<Self> {
         let p = packet.payload;
         let kind = *p.first()?;
         // RFC 4861 section 7.1: nothing that came through a router.
@@ -225,7 +226,7 @@ impl Ndp {
     }
 
     /// A frame from `src` (with `own`) to `dst`.
-    pub(super) fn frame(&self, own: Mac, src: Ipv6Addr, to: Mac, dst: Ipv6Addr) -> Vec<u8> {
+    pub(crate) fn frame(&self, own: Mac, src: Ipv6Addr, to: Mac, dst: Ipv6Addr) -> Vec<u8> {
         let mut icmp = vec![if self.is_solicitation { 135 } else { 136 }, 0, 0, 0];
         // Solicited, override.
         icmp.extend([if self.is_solicitation { 0 } else { 0x60 }, 0, 0, 0]);
@@ -241,7 +242,7 @@ impl Ndp {
 }
 
 /// The group that answers for an address (RFC 4291 section 2.7.1), and its link-layer address.
-pub(super) fn solicited_node(addr: Ipv6Addr) -> (Ipv6Addr, Mac) {
+pub(crate) fn solicited_node(addr: Ipv6Addr) -> (Ipv6Addr, Mac) {
     let [.., a, b, c] = addr.octets();
     let group = Ipv6Addr::new(
         0xff02,
@@ -256,14 +257,40 @@ pub(super) fn solicited_node(addr: Ipv6Addr) -> (Ipv6Addr, Mac) {
     (group, [0x33, 0x33, 0xff, a, b, c])
 }
 
+/// Asks for a neighbour, from an address of the same family: ARP, or neighbour discovery.
+pub(crate) fn question(addr: IpAddr, from: IpAddr, mac: Mac) -> Option<Vec<u8>> {
+    match (addr, from) {
+        (IpAddr::V4(target), IpAddr::V4(sender)) => {
+            let request = Arp {
+                is_request: true,
+                sender_mac: mac,
+                sender,
+                target,
+            };
+            Some(request.frame(BROADCAST))
+        }
+        (IpAddr::V6(target), IpAddr::V6(src)) => {
+            let (group, to) = solicited_node(target);
+            let solicitation = Ndp {
+                is_solicitation: true,
+                overrides: false,
+                target,
+                mac: Some(mac),
+            };
+            Some(solicitation.frame(mac, src, to, group))
+        }
+        _ => None,
+    }
+}
+
 /// A frame, its Ethernet header left open, with an IP packet.
-fn ip_frame(src: IpAddr, dst: IpAddr, proto: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ip_frame(src: IpAddr, dst: IpAddr, proto: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
     let write = |frame: &mut Vec<u8>| frame.extend_from_slice(payload);
     ip_frame_with(src, dst, proto, hop_limit, payload.len(), write)
 }
 
 /// The same; `write` appends the payload, which has `len` bytes.
-pub(super) fn ip_frame_with(
+pub(crate) fn ip_frame_with(
     src: IpAddr,
     dst: IpAddr,
     proto: u8,
@@ -322,6 +349,7 @@ pub(crate) fn udp_frame(src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Vec<u8
 /// A datagram in a frame, its checksums right.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ParsedUdp<'a> {
+    pub(crate) src: SocketAddr,
     pub(crate) dst: SocketAddr,
     pub(crate) data: &'a [u8],
 }
@@ -330,9 +358,9 @@ impl<'a> ParsedUdp<'a> {
     pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
         let packet = Packet::parse(be16(frame, 12)?, frame.get(ETHERNET_LEN..)?).ok()?;
         let len = usize::from(be16(packet.payload, 4)?);
-        let (_, dst) = packet.ends()?;
+        let (src, dst) = packet.ends()?;
         let data = packet.payload.get(8..len)?;
-        (packet.proto == UDP).then_some(ParsedUdp { dst, data })
+        (packet.proto == UDP).then_some(ParsedUdp { src, dst, data })
     }
 }
 

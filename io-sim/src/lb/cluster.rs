@@ -370,7 +370,7 @@ pub(super) fn sync_frame(me: NodeId, packet: &[u8]) -> Option<Vec<u8>> {
     if packet.get(..6)? != sync_mac(me) {
         return None;
     }
-    let ParsedUdp { dst, data } = ParsedUdp::parse(packet)?;
+    let ParsedUdp { dst, data, .. } = ParsedUdp::parse(packet)?;
     (dst == sync_end(me)).then(|| data.to_vec())
 }
 

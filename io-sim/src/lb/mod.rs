@@ -10,6 +10,7 @@ pub use cluster::{LbCluster, LbQueues, LbSyncCounters};
 pub use look::LbRef;
 pub use spec::{LbCost, LbCounters, LbSpec, LbState, WorkerCounters};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use evenkeel_core::cluster::{Incarnation, NodeCommand, PeerId};
@@ -82,6 +83,8 @@ pub(crate) struct Lb {
     links: Vec<Option<Attached>>,
     /// Addresses that its NICs have beside their own.
     extra_macs: Vec<[u8; 6]>,
+    /// RSS buckets whose frames the NICs lose.
+    dark: BTreeSet<u16>,
     life: Option<Life>,
     incarnation: u64,
     /// Turns planned so far; never starts anew, so that a turn of an earlier life is stale.
@@ -117,6 +120,7 @@ impl Lb {
             buckets: BucketMap::dealt(spec.workers.into()),
             links: vec![None; spec.config.ports.len() + 1],
             extra_macs: Vec::new(),
+            dark: BTreeSet::new(),
             life: None,
             incarnation: 0,
             turns: 0,
@@ -339,6 +343,11 @@ impl Lb {
         net.queue.push(at, Event::Node { lb: self.id, turn });
     }
 
+    /// The RSS buckets whose frames its NICs lose from now on.
+    pub(crate) fn set_dark(&mut self, buckets: BTreeSet<u16>) {
+        self.dark = buckets;
+    }
+
     /// A frame comes in from a link.
     pub(crate) fn receive(&mut self, net: &mut Net, at: Place, data: &[u8]) {
         if at.port == self.sync_port() {
@@ -356,6 +365,12 @@ impl Lb {
             return net.dropped(at, "nic-filtered", data.len());
         }
         let rss = nic::tuple(data).map(|t| self.spec.steering.toeplitz().hash_tuple(&t));
+        if let Some(hash) = rss
+            && self.dark.contains(&self.spec.steering.bucket(hash))
+        {
+            self.counters.bucket_dark += 1;
+            return net.dropped(at, "bucket-dark", data.len());
+        }
         let worker = rss.map_or(0, |hash| self.buckets.worker(self.spec.steering.bucket(hash)).0);
         let Some(slot) = life.workers.get_mut(usize::from(worker)) else {
             return;
@@ -366,7 +381,11 @@ impl Lb {
         }
         let mut frame = HeapFrame::new(PortId(at.port), data);
         frame.rss = rss;
-        frame.rx_checksum = RxChecksum::Unknown;
+        // Summed up where something can be wrong: what hosts and engine send is right, and an oracle's to judge.
+        frame.rx_checksum = match net.counters.frames_corrupted {
+            0 => RxChecksum::Unknown,
+            _ => nic::checksum(data),
+        };
         slot.port.rx.push_back(frame);
         self.counters.rx_ring_peak = self.counters.rx_ring_peak.max(slot.port.rx.len());
         self.plan(net, worker.into(), net.now + nanos(self.spec.cost.wake));
@@ -722,6 +741,7 @@ impl Lb {
             became: vec![
                 ("down", c.down),
                 ("filtered", c.filtered),
+                ("bucket-dark", c.bucket_dark),
                 ("rx-ring-full", c.rx_ring_full),
                 ("lost-in-crash", c.lost_in_crash),
                 ("handoff-ring-full", c.handoff_ring_full),

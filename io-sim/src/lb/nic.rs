@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use evenkeel_core::port::RxChecksum;
 use evenkeel_core::tuple::{L4Proto, Tuple};
+
+use crate::host::wire::{IPV4, IPV6, Packet};
 
 /// Whether a NIC that has these addresses takes the frame in.
 pub(super) fn accepts(own: &[u8; 6], others: &[[u8; 6]], frame: &[u8]) -> bool {
@@ -10,6 +13,21 @@ pub(super) fn accepts(own: &[u8; 6], others: &[[u8; 6]], frame: &[u8]) -> bool {
     frame
         .first_chunk::<6>()
         .is_some_and(|dst| dst[0] & 1 == 1 || dst == own || others.contains(dst))
+}
+
+/// What a NIC that sums up headers and payloads says of a frame: that its sums are wrong, or nothing.
+pub(super) fn checksum(frame: &[u8]) -> RxChecksum {
+    let mut at = 12;
+    while matches!(be16(frame, at), Some(0x8100 | 0x88a8 | 0x9100)) {
+        at += 4;
+    }
+    let Some(kind @ (IPV4 | IPV6)) = be16(frame, at) else {
+        return RxChecksum::Unknown;
+    };
+    match Packet::parse(kind, frame.get(at + 2..).unwrap_or_default()) {
+        Err("host-bad-checksum") => RxChecksum::Bad,
+        _ => RxChecksum::Unknown,
+    }
 }
 
 /// The TCP or UDP tuple over which a NIC hashes: behind up to two VLAN tags, not in fragments, not behind IPv6

@@ -127,6 +127,8 @@ pub struct LbCounters {
     pub down: u64,
     /// Of these: for others.
     pub filtered: u64,
+    /// Of these: of a bucket that its NIC loses.
+    pub bucket_dark: u64,
     /// Of these: found the ring of their worker full.
     pub rx_ring_full: u64,
     /// Of these: waited in a ring when it crashed.

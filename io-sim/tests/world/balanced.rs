@@ -49,13 +49,10 @@ fn tcp_works_over_ipv4_ipv6_and_nat64() {
 #[test]
 fn udp_works_and_asks_again() {
     for loss in [0, 100_000] {
-        let link = LinkSpec {
-            faults: Faults {
-                loss: Ppm(loss),
-                ..Faults::default()
-            },
-            ..LinkSpec::default()
-        };
+        let link = LinkSpec::default().with_faults(Faults {
+            loss: Ppm(loss),
+            ..Faults::default()
+        });
         let mut site = Site::new(1, lb_spec(), link);
         let mut ids = Vec::new();
         for _ in 0..20 {
@@ -85,16 +82,16 @@ fn udp_works_and_asks_again() {
 fn bytes_are_right_whatever_the_links_do() {
     let link = LinkSpec {
         jitter: Duration::from_micros(200),
-        faults: Faults {
-            loss: Ppm(20_000),
-            copies: 2,
-            duplication: Ppm(20_000),
-            reordering: Ppm(50_000),
-            reorder_by: Duration::from_millis(3),
-            ..Faults::default()
-        },
         ..LinkSpec::default()
-    };
+    }
+    .with_faults(Faults {
+        loss: Ppm(20_000),
+        copies: 2,
+        duplication: Ppm(20_000),
+        reordering: Ppm(50_000),
+        reorder_by: Duration::from_millis(3),
+        ..Faults::default()
+    });
     let mut site = Site::new(3, lb_spec(), link);
     for n in 0..60 {
         let mut flow = site.flow(VIPS[n % 3]);

@@ -3,6 +3,8 @@
 mod balanced;
 mod build;
 mod cluster;
+mod lease;
 mod network;
 mod parity;
+mod router;
 mod tiers;

@@ -9,8 +9,8 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::wire::MacAddr;
 use evenkeel_io_pcap::file::{CaptureReader, PacketDirection};
 use evenkeel_io_sim::{
-    Cut, Direction, End, Faults, FlowState, HostId, HostSpec, Instant, LbCost, LbPort, LinkSpec, PcapTap,
-    Place, Ppm, ServerSpec, SwitchSpec, Tap, Trace, TraceTap, World,
+    Direction, End, Faults, FlowState, HostId, HostSpec, Instant, LbCost, LbPort, LinkSpec, PcapTap, Place,
+    Ppm, ServerSpec, SwitchSpec, Tap, Trace, TraceTap, World,
 };
 
 use crate::balanced::check;
@@ -19,12 +19,12 @@ use crate::build::{Site, VIPS, end, ip, lb_spec};
 fn lossy() -> LinkSpec {
     LinkSpec {
         jitter: Duration::from_micros(50),
-        faults: Faults {
-            loss: Ppm(10_000),
-            ..Faults::default()
-        },
         ..LinkSpec::default()
     }
+    .with_faults(Faults {
+        loss: Ppm(10_000),
+        ..Faults::default()
+    })
 }
 
 /// A busy second, and what is left of it; `look`: a tap looks on.
@@ -299,12 +299,14 @@ fn a_cut_link_is_a_partition_and_heals() {
     flow.until = Some(Instant::from_millis(20_000));
     let id = site.world.open(flow).expect("right");
     site.world.run_until(Instant::from_millis(5_000));
-    let cut = |cut| Faults {
-        cut,
-        ..Faults::default()
+    let cut = |cut| {
+        [Faults {
+            cut,
+            ..Faults::default()
+        }; 2]
     };
     site.world
-        .set_faults(site.links[0], cut(Cut::Both))
+        .set_faults(site.links[0], cut(true))
         .expect("it is there");
     site.world.run_until(Instant::from_millis(9_000));
     let stalled = site.world.flow(id).expect("it is there").clone();
@@ -314,7 +316,7 @@ fn a_cut_link_is_a_partition_and_heals() {
             .is_some_and(|at| at < Instant::from_millis(5_200))
     );
     site.world
-        .set_faults(site.links[0], cut(Cut::None))
+        .set_faults(site.links[0], cut(false))
         .expect("it is there");
     site.world.run_until(Instant::from_millis(60_000));
     let record = site.world.flow(id).expect("it is there");
