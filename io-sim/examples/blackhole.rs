@@ -11,8 +11,8 @@ use std::time::Duration;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{
-    Cut, Direction, End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Instant, Keepalive, LinkSpec, Owner,
-    Place, ServerSpec, Tap, TcpProfile, Tier, World, WorldError,
+    Direction, End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Instant, Keepalive, LinkSpec, Owner, Place,
+    ServerSpec, Tap, TcpProfile, Tier, World, WorldError,
 };
 
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 2), 80);
@@ -53,7 +53,8 @@ impl Tap for Looks {
 struct Plan {
     name: &'static str,
     tcp: TcpProfile,
-    cut: Cut,
+    /// Towards the server, and back.
+    cut: [bool; 2],
     looks_at_server: bool,
     flag: Option<u8>,
     flow: fn(&mut FlowSpec),
@@ -99,10 +100,10 @@ fn times(plan: &Plan) -> Result<Vec<u64>, WorldError> {
         times: times.clone(),
     }));
     world.run_until(Instant::from_millis(CUT_MS));
-    let faults = Faults {
-        cut: plan.cut,
+    let faults = plan.cut.map(|cut| Faults {
+        cut,
         ..Faults::default()
-    };
+    });
     world.set_faults(link, faults)?;
     world.run_until(Instant::from_millis(CUT_MS + LOOK_MS));
     let times = times.take();
@@ -145,7 +146,7 @@ fn main() -> Result<(), WorldError> {
     let plan = |name, tcp, flag, flow| Plan {
         name,
         tcp,
-        cut: Cut::Both,
+        cut: [true; 2],
         looks_at_server: false,
         flag,
         flow,
@@ -154,7 +155,7 @@ fn main() -> Result<(), WorldError> {
         plan("syn", probing, Some(SYN), starts_later),
         Plan {
             looks_at_server: true,
-            cut: Cut::Back,
+            cut: [false, true],
             ..plan("syn-ack", probing, Some(SYN), gives_up)
         },
         plan("data", probing, Some(PSH), says_later),

@@ -5,9 +5,6 @@ use std::time::Duration;
 use crate::link::Ppm;
 use crate::random::{Purpose, Streams};
 
-/// Bits that corruption flips in a frame, at most.
-const FLIPS_MAX: u64 = 3;
-
 /// What goes wrong in one direction of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -30,8 +27,9 @@ pub struct Faults {
     pub reordering: Ppm,
     /// See `reordering`.
     pub reorder_by: Duration,
-    /// Frames with one to three bits flipped anywhere, of which Ethernet's check sequence knew nothing: what a memory of a switch
-    /// does, for what the sequence finds is lost.
+    /// Frames with a bit flipped anywhere, of which Ethernet's check sequence knew nothing: what a memory of a switch does, for
+    /// what the sequence finds is lost. One bit, which every sum over it finds; of two in a frame the sums of IP, TCP
+    /// and UDP miss one pair in 32, and whoever relies on these has lost.
     pub corruption: Ppm,
     /// Added to the link's own delay.
     pub delay: Duration,
@@ -128,19 +126,12 @@ pub(crate) fn lost(
     None
 }
 
-/// Flips bits of a frame: which ones, `draw` says.
+/// Flips a bit of a frame: which one, `draw` says.
 pub(crate) fn flip(frame: &mut [u8], draw: u64) {
     let bits = frame.len() as u64 * 8;
-    if bits == 0 {
-        return;
-    }
-    let flips = 1 + draw % FLIPS_MAX;
-    for n in 0..flips {
-        // Each from bits of its own.
-        let at = (draw >> (8 + 18 * n)) % bits;
-        if let Some(byte) = frame.get_mut((at / 8) as usize) {
-            *byte ^= 1 << (at % 8);
-        }
+    let at = draw.checked_rem(bits).unwrap_or(0);
+    if let Some(byte) = frame.get_mut((at / 8) as usize) {
+        *byte ^= 1 << (at % 8);
     }
 }
 
@@ -297,19 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn corruption_changes_one_to_three_bits() {
+    fn corruption_changes_one_bit_anywhere() {
         let streams = Streams::new(1);
-        let mut seen = [0u32; 4];
-        for n in 0..2_000 {
+        let mut seen = [0u8; 100];
+        for n in 0..8_000 {
             let mut frame = [0u8; 100];
             flip(&mut frame, streams.draw(1, Purpose::Flips, n));
-            seen[frame.iter().map(|b| b.count_ones() as usize).sum::<usize>()] += 1;
+            assert_eq!(frame.iter().map(|b| b.count_ones()).sum::<u32>(), 1);
+            seen.iter_mut().zip(frame).for_each(|(seen, b)| *seen |= b);
         }
-        // Two flips of one bit undo each other, now and then.
-        assert!(
-            seen[0] < 20 && seen[1] > 500 && seen[2] > 500 && seen[3] > 500,
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|b| b.count_ones() >= 6), "{seen:?}");
         flip(&mut [], 5);
     }
 }

@@ -75,7 +75,7 @@ pub struct LinkCounters {
     pub lost: u64,
     /// Dropped as they were larger than the link carries.
     pub too_large: u64,
-    /// Bits of them were flipped on the way.
+    /// A bit of them was flipped on the way.
     pub corrupted: u64,
     /// The most bytes that waited.
     pub queue_bytes_peak: u64,
@@ -131,7 +131,7 @@ pub(crate) struct Link {
 /// What becomes of a frame that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// It arrives, and as many copies of it, one after the other; with bits flipped that `flips` draws.
+    /// It arrives, and as many copies of it, one after the other; with a bit flipped that `flips` draws.
     At {
         at: u64,
         copies: u8,

@@ -99,7 +99,7 @@ pub struct WorldCounters {
     pub frames_delivered: u64,
     /// Frames that a link, a switch, a NIC or a host dropped.
     pub frames_dropped: u64,
-    /// Frames of which a link flipped bits.
+    /// Frames of which a link flipped a bit.
     pub frames_corrupted: u64,
 }
 

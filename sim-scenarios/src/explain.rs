@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::language::value::{show_drawn, show_span};
+use crate::language::value::{show_bandwidth, show_drawn, show_span};
 use crate::plan::node_name;
 use crate::scenario::{Action, Arrival, Link, Network, Scenario, Tcp, Way};
 
@@ -22,10 +22,20 @@ fn link(link: &Link) -> String {
         ("lost", link.loss_ppm),
         ("doubled", link.duplicate_ppm),
         ("late", link.reorder_ppm),
+        ("with a flipped bit", link.corrupt_ppm),
     ] {
         if n > 0 {
             let _ = write!(text, ", {} {what}", ppm(n));
+            if let Some(len) = link.burst.filter(|_| what == "lost") {
+                let _ = write!(text, ", {len} in a row");
+            }
         }
+    }
+    if let Some(mtu) = link.mtu {
+        let _ = write!(text, ", packets of {mtu} bytes at most");
+    }
+    if let Some(vlan) = link.vlan {
+        let _ = write!(text, ", VLAN {vlan}");
     }
     text
 }
@@ -54,7 +64,20 @@ fn action(action: &Action) -> String {
         Action::Disturb(n, network, w, d) => {
             let mut parts = Vec::new();
             if d.loss_ppm > 0 {
-                parts.push(format!("{} of frames lost", ppm(d.loss_ppm)));
+                let row = d.burst.map_or(String::new(), |len| format!(", {len} in a row"));
+                parts.push(format!("{} of frames lost{row}", ppm(d.loss_ppm)));
+            }
+            if d.arp_ppm > 0 {
+                parts.push(format!("{} of ARP and neighbour discovery lost", ppm(d.arp_ppm)));
+            }
+            if d.corrupt_ppm > 0 {
+                parts.push(format!("{} of frames with a flipped bit", ppm(d.corrupt_ppm)));
+            }
+            if !d.delay.is_zero() {
+                parts.push(format!("all later by {}", show_span(d.delay)));
+            }
+            if let Some(bits) = d.bandwidth {
+                parts.push(format!("{} at most", show_bandwidth(bits)));
             }
             if d.duplicate_ppm > 0 {
                 parts.push(format!(
@@ -76,6 +99,22 @@ fn action(action: &Action) -> String {
                 on(network),
                 way(w),
                 parts.join(", ")
+            )
+        }
+        Action::Dark(n, network, w) => format!(
+            "{} is dark on {}{}: hellos pass, and nothing else",
+            node_name(*n),
+            on(network),
+            way(w)
+        ),
+        Action::Bucket(n, bucket) => format!("{} loses what falls into bucket {bucket}", node_name(*n)),
+        Action::Part(n, to, network, w) => {
+            format!(
+                "{} is parted from {} on {}{}",
+                node_name(*n),
+                node_name(*to),
+                on(network),
+                way(w)
             )
         }
         Action::Suppress {
@@ -136,6 +175,17 @@ pub fn explain(scenario: &Scenario) -> String {
             "node {}: {workers}, priority {}{absent}",
             node.id, node.priority
         );
+    }
+    if let Some(router) = &scenario.router {
+        let kind = match router.buckets {
+            Some(buckets) => format!("a table of {buckets} buckets"),
+            None => "the hash modulo their number".into(),
+        };
+        let detection = match router.detection {
+            Some((interval, multiplier)) => format!("{multiplier} hellos every {}", show_span(interval)),
+            None => "it believes in all of them".into(),
+        };
+        let _ = writeln!(out, "router: flows to all nodes by {kind}; {detection}");
     }
     let links = &scenario.links;
     for (name, l) in [

@@ -181,8 +181,8 @@ fn flows(scenario: &Scenario, streams: &Streams) -> Vec<PlannedFlow> {
     flows
 }
 
-/// Addresses of a scenario's network. Clients and VIPs share a link, nodes answer there; servers and LIPs share
-/// another one.
+/// Addresses of a scenario's network. Clients and VIPs share a link, nodes answer there, unless a router is between them;
+/// servers and LIPs share another one.
 pub(crate) mod net {
     use super::*;
 
@@ -193,7 +193,7 @@ pub(crate) mod net {
     /// The source of a node's VRRP advertisements, per family.
     pub(crate) fn vrrp_source(id: u16) -> (Ipv4Addr, Ipv6Addr) {
         (
-            Ipv4Addr::new(192, 0, 2, 240 + id as u8),
+            Ipv4Addr::new(192, 0, 2, 200 + id as u8),
             Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, id),
         )
     }
@@ -204,6 +204,31 @@ pub(crate) mod net {
             (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n as u8)), 24),
             (v6(2, 1, n as u16), 64),
         ]
+    }
+
+    /// A client's behind a router, per family.
+    pub(crate) fn far_client(n: u32) -> [(IpAddr, u8); 2] {
+        [
+            (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 100 + n as u8)), 24),
+            (v6(4, 1, n as u16), 64),
+        ]
+    }
+
+    /// Networks of the clients behind a router.
+    pub(crate) fn far_networks() -> [(IpAddr, u8); 2] {
+        [(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 0)), 24), (v6(4, 0, 0), 64)]
+    }
+
+    /// The router's own: on the clients' side, then on the nodes'.
+    pub(crate) fn router() -> [[(IpAddr, u8); 2]; 2] {
+        [
+            [(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 24), (v6(4, 3, 1), 64)],
+            [(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254)), 24), (v6(2, 3, 1), 64)],
+        ]
+    }
+
+    pub(crate) fn router_mac(port: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 4, 0, port])
     }
 
     pub(crate) fn client_mac(n: u32) -> MacAddr {
@@ -225,7 +250,7 @@ pub(crate) mod net {
     /// A node's own, on the clients' side.
     pub(crate) fn node_clients(id: u16) -> [(IpAddr, u8); 2] {
         [
-            (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 240 + id as u8)), 24),
+            (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200 + id as u8)), 24),
             (v6(2, 2, id), 64),
         ]
     }
@@ -286,6 +311,39 @@ pub(crate) fn switch(scenario: &Scenario) -> Option<Switch> {
 mod tests {
     use super::*;
     use evenkeel_io_sim::Streams;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn nobody_has_an_address_of_another() {
+        let mut seen = BTreeSet::new();
+        let mut add = |addr: IpAddr| {
+            assert!(seen.insert(addr), "{addr} is dealt twice");
+            assert!(!is_vip(addr), "{addr} may be a VIP");
+        };
+        for n in 0..CLIENT_COUNT {
+            net::client(n)
+                .into_iter()
+                .chain(net::far_client(n))
+                .for_each(|(addr, _)| add(addr));
+        }
+        for n in 0..64 {
+            net::server(n).into_iter().for_each(|(addr, _)| add(addr));
+        }
+        net::router()
+            .into_iter()
+            .flatten()
+            .for_each(|(addr, _)| add(addr));
+        let mut macs = BTreeSet::new();
+        for id in 1..=crate::scenario::NODE_COUNT_MAX as u16 {
+            net::node_clients(id)
+                .into_iter()
+                .chain(net::node_servers(id))
+                .for_each(|(addr, _)| add(addr));
+            (0..32).flat_map(|n| net::local(id, n)).for_each(&mut add);
+            add(net::vrrp_source(id).1.into());
+            assert!((0..2).all(|port| macs.insert(net::node_mac(id, port).0)));
+        }
+    }
 
     #[test]
     fn a_node_that_was_asked_to_leave_is_switched_off_and_not_crashed() {

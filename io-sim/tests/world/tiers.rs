@@ -8,7 +8,7 @@ use std::time::Duration;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{
-    BrokenWhy, Cut, Direction, End, Faults, FlowEnd, FlowId, FlowSpec, FlowState, HostId, HostSpec, Instant,
+    BrokenWhy, Direction, End, Faults, FlowEnd, FlowId, FlowSpec, FlowState, HostId, HostSpec, Instant,
     Keepalive, LinkId, LinkSpec, Place, Ppm, ServerSpec, Tap, TcpProfile, Tier, World,
 };
 
@@ -63,16 +63,16 @@ fn every_pair_of_tiers_understands_each_other() {
 fn bytes_are_right_in_every_pair_whatever_the_links_do() {
     let link = LinkSpec {
         jitter: Duration::from_micros(200),
-        faults: Faults {
-            loss: Ppm(20_000),
-            copies: 2,
-            duplication: Ppm(20_000),
-            reordering: Ppm(50_000),
-            reorder_by: Duration::from_millis(3),
-            ..Faults::default()
-        },
         ..LinkSpec::default()
-    };
+    }
+    .with_faults(Faults {
+        loss: Ppm(20_000),
+        copies: 2,
+        duplication: Ppm(20_000),
+        reordering: Ppm(50_000),
+        reorder_by: Duration::from_millis(3),
+        ..Faults::default()
+    });
     for (client, server) in pairs() {
         let mut site = Site::tiers(3, link, client, server);
         for n in 0..30 {
@@ -206,11 +206,12 @@ impl Pair {
         self.world.run_until(Instant::from_millis(ms));
     }
 
-    fn cut(&mut self, cut: Cut) {
-        let faults = Faults {
+    /// From the client to the server, and back.
+    fn cut(&mut self, cut: [bool; 2]) {
+        let faults = cut.map(|cut| Faults {
             cut,
             ..Faults::default()
-        };
+        });
         self.world.set_faults(self.link, faults).expect("it is there");
     }
 
@@ -239,7 +240,7 @@ const PSH: u8 = 8;
 #[test]
 fn a_syn_is_repeated_as_linux_does_and_then_given_up() {
     let mut pair = Pair::new(TcpProfile::default(), Tier::Flyweight);
-    pair.cut(Cut::Both);
+    pair.cut([true; 2]);
     let flow = pair.flow(|_| {});
     pair.until(100_000 + 130_999);
     assert_eq!(pair.state(flow), (FlowState::Opening, None));
@@ -259,7 +260,7 @@ fn a_syn_is_repeated_as_linux_does_and_then_given_up() {
         ..TcpProfile::default()
     };
     let mut pair = Pair::new(old, Tier::Flyweight);
-    pair.cut(Cut::Both);
+    pair.cut([true; 2]);
     let flow = pair.flow(|_| {});
     pair.until(100_000 + 127_001);
     assert_eq!(
@@ -272,7 +273,7 @@ fn a_syn_is_repeated_as_linux_does_and_then_given_up() {
 #[test]
 fn a_syn_ack_is_repeated_and_then_forgotten() {
     let mut pair = Pair::new(TcpProfile::default(), Tier::Flyweight);
-    pair.cut(Cut::Back);
+    pair.cut([false, true]);
     // One SYN alone: a client that gives up before the second one.
     pair.flow(|flow| flow.give_up = Duration::from_millis(500));
     pair.until(100_000 + 62_999);
@@ -294,7 +295,7 @@ fn data_is_repeated_with_doubled_distances_up_to_two_minutes_for_a_quarter_of_an
         pair.until(105_000);
         assert_eq!(pair.state(flow), (FlowState::Open, None));
         pair.seen.borrow_mut().clear();
-        pair.cut(Cut::Both);
+        pair.cut([true; 2]);
         pair.until(2_000_000);
         let mut expected: Vec<u64> = (0..10).map(|n| 200 << n).collect();
         expected.extend([120_000; 7]);
@@ -326,9 +327,9 @@ fn what_was_lost_comes_when_the_link_is_whole_again() {
             (flow.request_len, flow.reply_len) = (9_000, 30_000);
         });
         pair.until(100_500);
-        pair.cut(Cut::Both);
+        pair.cut([true; 2]);
         pair.until(103_000);
-        pair.cut(Cut::None);
+        pair.cut([false; 2]);
         pair.until(115_000);
         let record = pair.world.flow(flow).expect("it was opened");
         assert_eq!(
@@ -353,7 +354,7 @@ fn a_fin_is_repeated_and_its_flow_given_up() {
         flow.give_up = Duration::from_secs(20);
     });
     pair.until(105_000);
-    pair.cut(Cut::Both);
+    pair.cut([true; 2]);
     pair.seen.borrow_mut().clear();
     pair.until(129_999);
     assert_eq!(pair.state(flow), (FlowState::Closing, None));

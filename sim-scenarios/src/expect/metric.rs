@@ -90,6 +90,8 @@ metrics! {
     Drops = "drops", Count, false;
     /// times that another node began to answer for the VIPs since the first fault
     Takeovers = "takeovers", Count, false;
+    /// times since the first fault that the router took a node in or out, of either family
+    Rehashes = "rehashes", Count, false;
     /// times that a node became master for a family of VIPs since the first fault without having been ready in that life
     EarlyMasters = "early_masters", Count, false;
     /// groups whose holder was told since the first fault that another node has them
@@ -120,12 +122,14 @@ metrics! {
     Slowest = "slowest", Span, false;
     /// from a flow's longest stall: from the end of the detection to the next segment that an end sends again, its way there and back, and what of the stall was before the fault
     NextRto = "next_rto", Span, true;
-    /// from the first fault until another node answers for the VIPs
+    /// from the first fault until another node answers for the VIPs, or the router sends one nothing any more
     Detection = "detection", Span, false;
     /// from the first fault until the last address of nodes that are down was taken over
     AllTaken = "all_taken", Span, false;
     /// the longest time in which VRRP must see that the master is gone: three intervals and the skew
     MasterDown = "master_down", Span, false;
+    /// the longest time in which the router must see that a node is gone: as many intervals between hellos as count, and one more
+    MemberDown = "member_down", Span, false;
     /// from the end of the last fault until the tables of all nodes are equal, and stay it
     Converged = "converged", Span, false;
     /// the longest time that a node needed from its start until it was ready

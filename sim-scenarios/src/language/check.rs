@@ -16,6 +16,7 @@ use crate::scenario::{Action, Arrival, FLOW_COUNT_MAX, Network, NodeRef, Scenari
 pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     times(scenario, places, findings);
     nodes(scenario, places, findings);
+    networks(scenario, places, findings);
     flows(scenario, places, findings);
     services(scenario, places, findings);
     priorities(scenario, places, findings);
@@ -246,6 +247,52 @@ fn nodes(scenario: &Scenario, places: &Places, findings: &mut Findings) {
                 ));
             }
             _ => {}
+        }
+    }
+}
+
+/// What cannot be of the router and of VLANs.
+fn networks(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    if scenario.router.is_some() {
+        for (node, span) in places.faults.iter().flat_map(|f| &f.3) {
+            if !matches!(node, NodeRef::Id(_)) {
+                let message = "behind a router no node is the master";
+                let help = "all that are ready answer for the VIPs: name one by its number";
+                findings.push(Finding::new(Code::BadValue, span.clone(), message, help));
+            }
+        }
+    }
+    for (expect, place) in scenario.expects.iter().zip(&places.expects) {
+        let sides = [&expect.comparison.left, &expect.comparison.right];
+        let mut metrics = sides.into_iter().flat_map(|s| s.metrics());
+        let routers = metrics.find(|m| matches!(m, Metric::Rehashes | Metric::MemberDown));
+        if let Some(metric) = routers.filter(|_| scenario.router.is_none()) {
+            let message = format!("`{}` without a router", metric.name());
+            let help = "add `[router]`, or expect something of VRRP: `takeovers`, `master_down`";
+            findings.push(Finding::new(Code::NoEffect, place.clone(), message, help));
+        }
+    }
+    let links = [
+        &scenario.links.clients,
+        &scenario.links.servers,
+        &scenario.links.sync,
+    ];
+    let mut seen = BTreeMap::new();
+    for (link, place) in links.into_iter().zip(&places.vlans) {
+        let Some(vlan) = link.vlan else { continue };
+        if let Some(first) = seen.insert(vlan, place) {
+            let message = format!("two networks in VLAN {vlan}");
+            let finding = Finding::new(
+                Code::Duplicate,
+                place.clone(),
+                message,
+                "give each network a VLAN of its own",
+            );
+            findings.push(
+                finding
+                    .label("the second one")
+                    .other(first.clone(), "the first one"),
+            );
         }
     }
 }

@@ -36,6 +36,11 @@ limits! {
     RING = "[cluster]", "ring", 1, 65_536;
     LSN_RING = "[cluster]", "lsn_ring", 1, 65_536;
     PRIORITY = "[cluster]", "priority", 1, 254;
+    ECMP_BUCKETS = "[router]", "buckets", NODE_COUNT_MAX, 65_536;
+    MULTIPLIER = "[router]", "multiplier", 1, 50;
+    MTU = "[links.clients]", "mtu", 576, 9_000;
+    VLAN = "[links.clients]", "vlan", 1, 4_094;
+    LINK_BURST = "[links.clients]", "burst", 1, 10_000;
     SAMPLED = "[hosts]", "sampled", 2, 1_000_000;
     KEEPALIVE_PROBES = "[hosts]", "keepalive_probes", 1, 100;
     SERVERS = "[[service]]", "servers", 1, 64;
@@ -44,6 +49,8 @@ limits! {
     REQUESTS = "[[load]]", "requests", 1, 1_000_000;
     REQUEST_BYTES = "[[load]]", "request_bytes", 1, 1_000_000;
     REPLY_BYTES = "[[load]]", "reply_bytes", 16, 1_000_000;
+    BURST = "[[fault]]", "burst", 1, 10_000;
+    BUCKET = "[[fault]]", "bucket", 0, 63;
     COPIES = "[[fault]]", "copies", 1, 16;
     FRAMES = "[[fault]]", "frames", 1, 1_000_000;
     ENTRIES = "[[fault]]", "entries", 0, 65_536;
@@ -57,6 +64,11 @@ pub(crate) const DATAGRAM_MAX: u32 = 1_400;
 pub(crate) const HEARTBEAT_MS: (u64, u64) = (10, 10_000);
 pub(crate) const ADVERTISEMENT_MS: (u64, u64) = (10, 40_950);
 pub(crate) const JOIN_TIME_MS: (u64, u64) = (40, 600_000);
+
+/// Between two hellos of a router.
+pub(crate) const HELLO_MS: (u64, u64) = (10, 10_000);
+/// What a fault adds to a link's delay at most.
+pub(crate) const ADDED_DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// The shortest join time, in heartbeats.
 pub(crate) const JOIN_TIME_HEARTBEATS: u32 = 4;
@@ -77,6 +89,8 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
         ("[cluster]", "heartbeat", ms(HEARTBEAT_MS)),
         ("[cluster]", "advertisement", ms(ADVERTISEMENT_MS)),
         ("[cluster]", "join_time", ms(JOIN_TIME_MS)),
+        ("[router]", "interval", ms(HELLO_MS)),
+        ("[[fault]]", "delay", format!("`\"{}\"`", span(ADDED_DELAY_MAX))),
         (
             "[cluster]",
             "join_time",

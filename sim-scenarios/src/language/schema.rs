@@ -14,6 +14,7 @@ pub(crate) static ROOT: Schema = Schema {
         Key("may_hang", "\"on\""),
         Key("base", "\"active-backup-crash.toml\""),
         Key("cluster", "[cluster]"),
+        Key("router", "[router]"),
         Key("links", "[links]"),
         Key("hosts", "[hosts]"),
         Key("service", "[[service]]"),
@@ -66,6 +67,17 @@ pub(crate) static NODE: Schema = Schema {
     ],
 };
 
+pub(crate) static ROUTER: Schema = Schema {
+    title: "[router]",
+    keys: &[
+        Key("ecmp", "\"modulo\""),
+        Key("buckets", "128"),
+        Key("detect", "\"on\""),
+        Key("interval", "\"50ms\""),
+        Key("multiplier", "3"),
+    ],
+};
+
 pub(crate) static LINKS: Schema = Schema {
     title: "[links]",
     keys: &[
@@ -80,9 +92,13 @@ pub(crate) static LINK: Schema = Schema {
     keys: &[
         Key("delay", "\"50us..2ms\""),
         Key("loss", "\"1%\""),
+        Key("burst", "10"),
         Key("duplicate", "\"1%\""),
         Key("reorder", "\"1%\""),
+        Key("corrupt", "\"0.1%\""),
         Key("bandwidth", "\"10Gbit\""),
+        Key("mtu", "1500"),
+        Key("vlan", "10"),
     ],
 };
 
@@ -141,10 +157,16 @@ pub(crate) static FAULT: Schema = Schema {
         Key("network", "\"sync\""),
         Key("way", "\"both\""),
         Key("loss", "\"100%\""),
+        Key("burst", "10"),
+        Key("arp", "\"50%\""),
         Key("duplicate", "\"100%\""),
         Key("copies", "2"),
         Key("reorder", "\"50%\""),
         Key("reorder_by", "\"5ms\""),
+        Key("corrupt", "\"1%\""),
+        Key("delay", "\"20ms\""),
+        Key("bandwidth", "\"100Mbit\""),
+        Key("bucket", "7"),
         Key("kinds", "[\"close\"]"),
         Key("to", "\"2\""),
         Key("frames", "1"),
@@ -172,5 +194,5 @@ pub(crate) static OFF: Schema = Schema {
 
 /// Every table, for keys that stand in the wrong one.
 pub(crate) static ALL: &[&Schema] = &[
-    &ROOT, &CLUSTER, &NODE, &LINKS, &LINK, &HOSTS, &SERVICE, &LOAD, &FAULT, &EXPECT, &OFF,
+    &ROOT, &CLUSTER, &NODE, &ROUTER, &LINKS, &LINK, &HOSTS, &SERVICE, &LOAD, &FAULT, &EXPECT, &OFF,
 ];

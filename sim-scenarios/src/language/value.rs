@@ -173,6 +173,14 @@ pub(crate) fn bandwidth(text: &str) -> Result<u64, Bad> {
         .ok_or_else(bad)
 }
 
+/// Writes what [`bandwidth`] reads.
+pub(crate) fn show_bandwidth(bits: u64) -> String {
+    let units = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000)];
+    let unit = units.into_iter().find(|(_, unit)| bits.is_multiple_of(*unit));
+    let (name, unit) = unit.unwrap_or(("kbit", 1_000));
+    format!("{}{name}", bits / unit)
+}
+
 /// `"1"`, `"master"`, `"backup"`.
 pub(crate) fn node(text: &str) -> Result<NodeRef, Bad> {
     match text {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use evenkeel_io_sim::{FlowState, World};
+use evenkeel_io_sim::{FlowState, LbId, Owner, World};
 
 use super::*;
 use crate::run::tests::{ONE_NODE, TWO_NODES, frames_of, judged, levels, live, sample, world_at};
@@ -58,7 +58,7 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
             let look = |frames: &[Vec<u8>]| {
                 let mut oracle = Checksums::default();
                 for frame in frames {
-                    oracle.frame(MIDST, "node 1", frame);
+                    oracle.frame(MIDST, Owner::Lb(LbId(0)), "node 1", frame);
                 }
                 oracle.found
             };

@@ -12,13 +12,14 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::proto::{ConnState, Timeouts};
 use evenkeel_core::sched::SchedulerKind;
 use evenkeel_core::service::{
-    FwdMode, NeighbourSpec, Place, PortSpec, RealServerId, Replicate, ServerSpec as RealServer, ServiceId,
-    ServiceSpec, Snapshot, SnapshotSpec,
+    FwdMode, NeighbourSpec, Place, PortSpec, RealServerId, Replicate, RouteSpec, ServerSpec as RealServer,
+    ServiceId, ServiceSpec, Snapshot, SnapshotSpec,
 };
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{
-    End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Keepalive, LbId, LbPort, LbSpec, LinkId, LinkSpec, Ppm,
-    ServerSpec, SwitchSpec, Tier, World, WorldError,
+    Burst, Detection, Ecmp, EcmpSpec, End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Keepalive, LbId,
+    LbPort, LbSpec, LinkId, LinkSpec, Ppm, RouterPortSpec, RouterSpec, ServerSpec, SwitchId, SwitchSpec,
+    Tier, Vlan, World, WorldError,
 };
 
 use super::RunError;
@@ -29,6 +30,9 @@ use crate::scenario::{Link, LoadEnd, Network, Node, Replicate as Mode, Scenario,
 /// The ports of every node.
 const CLIENTS: PortId = PortId(0);
 pub(crate) const SERVERS: PortId = PortId(1);
+
+/// Ports of a node, as its links are listed.
+pub(crate) const PORTS: [LbPort; 3] = [LbPort::Data(CLIENTS), LbPort::Data(SERVERS), LbPort::Sync];
 
 /// A world and what is where in it.
 pub(crate) struct Built {
@@ -46,14 +50,137 @@ fn link_spec(link: &Link, delay: Duration) -> LinkSpec {
         bandwidth: link.bandwidth,
         // A switch's port of today: 16 MiB.
         queue_bytes: 16 << 20,
-        faults: Faults {
-            loss: Ppm(link.loss_ppm),
-            copies: u8::from(link.duplicate_ppm > 0),
-            duplication: Ppm(link.duplicate_ppm),
-            reordering: Ppm(link.reorder_ppm),
-            reorder_by: Duration::from_millis(5),
-            ..Faults::default()
-        },
+        mtu: link.mtu.unwrap_or(0),
+        ..LinkSpec::default()
+    }
+    .with_faults(Faults {
+        loss: Ppm(if link.burst.is_some() { 0 } else { link.loss_ppm }),
+        burst: link.burst.map(|len| Burst::mean(Ppm(link.loss_ppm), len)),
+        copies: u8::from(link.duplicate_ppm > 0),
+        duplication: Ppm(link.duplicate_ppm),
+        reordering: Ppm(link.reorder_ppm),
+        reorder_by: Duration::from_millis(if link.reorder_ppm > 0 { 5 } else { 0 }),
+        corruption: Ppm(link.corrupt_ppm),
+        ..Faults::default()
+    })
+}
+
+/// The switches of a network: of hosts, and of nodes. They are one, but in a VLAN: then a trunk is between them, for all
+/// VLANs.
+#[derive(Clone, Copy)]
+struct Segment {
+    hosts: SwitchId,
+    nodes: SwitchId,
+    vlan: Option<u16>,
+}
+
+impl Segment {
+    fn host(self) -> End {
+        self.end(self.hosts)
+    }
+
+    fn node(self) -> End {
+        self.end(self.nodes)
+    }
+
+    fn end(self, switch: SwitchId) -> End {
+        match self.vlan {
+            Some(vid) => End::Vlan(switch, Vlan::Access(vid)),
+            None => End::Switch(switch),
+        }
+    }
+}
+
+/// The networks of a scenario: clients, servers, nodes among themselves.
+fn segments(world: &mut World, scenario: &Scenario) -> Result<[Segment; 3], WorldError> {
+    let links = &scenario.links;
+    let mut shared = None;
+    let mut segment = |name: &str, link: &Link| -> Result<Segment, WorldError> {
+        let Some(vid) = link.vlan else {
+            let switch = world.add_switch(SwitchSpec::new(name))?;
+            return Ok(Segment {
+                hosts: switch,
+                nodes: switch,
+                vlan: None,
+            });
+        };
+        let (hosts, nodes) = match shared {
+            Some(both) => both,
+            None => {
+                let hosts = world.add_switch(SwitchSpec::new("hosts"))?;
+                let nodes = world.add_switch(SwitchSpec::new("nodes"))?;
+                let trunk = |id| End::Vlan(id, Vlan::Trunk);
+                world.connect(trunk(hosts), trunk(nodes), LinkSpec::default())?;
+                *shared.insert((hosts, nodes))
+            }
+        };
+        Ok(Segment {
+            hosts,
+            nodes,
+            vlan: Some(vid),
+        })
+    };
+    Ok([
+        segment("clients", &links.clients)?,
+        segment("servers", &links.servers)?,
+        segment("sync", &links.sync)?,
+    ])
+}
+
+/// Puts the router between the clients' network and a switch of its own, to which nodes are connected. Its links are
+/// those of a machine room, and carry everything.
+fn router(world: &mut World, scenario: &Scenario, clients: Segment) -> Result<Option<SwitchId>, WorldError> {
+    let Some(router) = scenario.router else {
+        return Ok(None);
+    };
+    let names = ["clients", "nodes"];
+    let ports = (0..)
+        .zip(names)
+        .zip(net::router())
+        .map(|((n, name), addresses)| RouterPortSpec {
+            name: name.to_owned(),
+            mac: net::router_mac(n),
+            addresses: addresses.to_vec(),
+        });
+    let mut spec = RouterSpec::new("router", ports.collect());
+    let vips = vips(scenario);
+    for v4 in [true, false] {
+        let of_family = |addr: &IpAddr| addr.is_ipv4() == v4;
+        let prefixes: Vec<_> = vips.iter().copied().filter(of_family).collect();
+        let Some(target) = prefixes.first().copied() else {
+            continue;
+        };
+        let members = scenario
+            .cluster
+            .nodes
+            .iter()
+            .flat_map(|n| net::node_clients(n.id));
+        spec.groups.push(EcmpSpec {
+            prefixes: prefixes
+                .iter()
+                .map(|vip| (*vip, if v4 { 32 } else { 128 }))
+                .collect(),
+            members: members.map(|(addr, _)| addr).filter(of_family).collect(),
+            kind: router.buckets.map_or(Ecmp::Modulo, Ecmp::Resilient),
+            detection: router.detection.map(|(interval, multiplier)| Detection {
+                interval,
+                multiplier,
+                target,
+            }),
+        });
+    }
+    let router = world.add_router(spec)?;
+    let nodes = world.add_switch(SwitchSpec::new("router"))?;
+    world.connect(End::Router(router, 0), clients.host(), LinkSpec::default())?;
+    world.connect(End::Router(router, 1), End::Switch(nodes), LinkSpec::default())?;
+    Ok(Some(nodes))
+}
+
+/// A client's addresses, per family.
+pub(crate) fn client(scenario: &Scenario, n: u32) -> [(IpAddr, u8); 2] {
+    match scenario.router {
+        Some(_) => net::far_client(n),
+        None => net::client(n),
     }
 }
 
@@ -103,8 +230,22 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
     let mut add = |addresses: [(IpAddr, u8); 2], mac, port| {
         neighbours.extend(addresses.map(|(addr, _)| NeighbourSpec { addr, mac, port }));
     };
-    for n in 0..CLIENT_COUNT {
-        add(net::client(n), net::client_mac(n), CLIENTS);
+    let mut routes = Vec::new();
+    if scenario.router.is_some() {
+        let [_, gateways] = net::router();
+        add(gateways, net::router_mac(1), CLIENTS);
+        for ((prefix, len), (via, _)) in net::far_networks().into_iter().zip(gateways) {
+            routes.push(RouteSpec {
+                prefix,
+                len,
+                via: Some(via),
+                port: CLIENTS,
+            });
+        }
+    } else {
+        for n in 0..CLIENT_COUNT {
+            add(net::client(n), net::client_mac(n), CLIENTS);
+        }
     }
     for n in 0..server_count(scenario) {
         add(net::server(n), net::server_mac(n), SERVERS);
@@ -151,7 +292,7 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
             port("clients", 0, net::node_clients(node.id)),
             port("servers", 1, net::node_servers(node.id)),
         ],
-        routes: Vec::new(),
+        routes,
         neighbours,
     }
 }
@@ -232,19 +373,25 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
         &scenario.links.servers,
         &scenario.links.sync,
     ];
-    let mut switches = Vec::new();
-    for name in ["clients", "servers", "sync"] {
-        switches.push(world.add_switch(SwitchSpec::new(name)).map_err(refused)?);
-    }
-    let [clients, servers, sync] = [switches[0], switches[1], switches[2]];
+    let segments = segments(&mut world, scenario).map_err(refused)?;
+    let [clients, servers, _] = segments;
+    let behind = router(&mut world, scenario, clients).map_err(refused)?;
     for n in 0..CLIENT_COUNT {
-        let mut host = HostSpec::new(format!("client{n}"), net::client_mac(n), net::client(n).to_vec());
+        let mut host = HostSpec::new(
+            format!("client{n}"),
+            net::client_mac(n),
+            client(scenario, n).to_vec(),
+        );
         host.conn_count_max = 200_000;
         host.client_tier = tier(scenario.hosts.clients, scenario.hosts.sampled);
+        if behind.is_some() {
+            let [own, _] = net::router();
+            host.gateways = own.map(|(addr, _)| addr).to_vec();
+        }
         let host = world.add_host(host).map_err(refused)?;
         let link = spec(0, links[0]);
         world
-            .connect(End::Host(host), End::Switch(clients), link)
+            .connect(End::Host(host), clients.host(), link)
             .map_err(refused)?;
     }
     for n in 0..server_count(scenario) {
@@ -259,7 +406,7 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
         let host = world.add_host(host).map_err(refused)?;
         let link = spec(1, links[1]);
         world
-            .connect(End::Host(host), End::Switch(servers), link)
+            .connect(End::Host(host), servers.host(), link)
             .map_err(refused)?;
         for (i, service) in scenario
             .services
@@ -290,17 +437,17 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
         lb.handoff_ring = scenario.cluster.ring as usize;
         super::cluster::configure(&mut lb, scenario, node)?;
         let lb = world.add_lb(lb).map_err(refused)?;
-        let mut connect = |network: usize, port, switch| {
+        let mut connect = |network: usize| {
             let link = spec(network, links[network]);
+            let at = match behind {
+                Some(switch) if network == 0 => End::Switch(switch),
+                _ => segments[network].node(),
+            };
             world
-                .connect(End::Lb(lb, port), End::Switch(switch), link)
+                .connect(End::Lb(lb, PORTS[network]), at, link)
                 .map_err(refused)
         };
-        node_links.push([
-            connect(0, LbPort::Data(CLIENTS), clients)?,
-            connect(1, LbPort::Data(SERVERS), servers)?,
-            connect(2, LbPort::Sync, sync)?,
-        ]);
+        node_links.push([connect(0)?, connect(1)?, connect(2)?]);
     }
     Ok(Built {
         world,
@@ -314,7 +461,7 @@ pub(crate) fn flows(world: &mut World, scenario: &Scenario, plan: &Plan) -> Resu
     let flow = |flow: &PlannedFlow| {
         let load = &scenario.loads[flow.load];
         let service = &scenario.services[flow.service];
-        let [(v4, _), (v6, _)] = net::client(flow.client);
+        let [(v4, _), (v6, _)] = client(scenario, flow.client);
         let source = if service.vip.is_ipv4() { v4 } else { v6 };
         let until = plan::until(scenario, load);
         FlowSpec {

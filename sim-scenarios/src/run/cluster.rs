@@ -79,6 +79,8 @@ pub(crate) fn config(scenario: &Scenario, node: &Node) -> Option<ClusterConfig> 
         virtual_v6,
     };
     let one_holder = plan::switch(scenario) == Some(Switch::OneHolder);
+    // Behind a router each node that serves answers.
+    let routed = scenario.router.is_some();
     let first = cluster.nodes.first().is_some_and(|n| n.id == node.id);
     Some(ClusterConfig {
         cluster: CLUSTER,
@@ -89,8 +91,8 @@ pub(crate) fn config(scenario: &Scenario, node: &Node) -> Option<ClusterConfig> 
         lease_margin: cluster.heartbeat / 2,
         join_time,
         announce: vec![(PortId(1), net::node_mac(node.id, 1))],
-        vrrp: (!one_holder).then_some(vrrp),
-        shared_addrs: if one_holder && first {
+        vrrp: (!one_holder && !routed).then_some(vrrp),
+        shared_addrs: if routed || one_holder && first {
             build::vips(scenario)
         } else {
             Vec::new()

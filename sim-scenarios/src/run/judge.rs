@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::{L4Proto, Tuple};
-use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, World};
+use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, SwitchId, World};
 
 use super::build::Built;
 use super::counts::{NodeCounts, node_counters};
@@ -456,6 +456,10 @@ impl<'s> Judge<'s> {
         set(Metric::ColdAlarms, said.cold_alarms);
         set(Metric::OpenAlarms, said.open_alarms.len() as u64);
         set(Metric::Takeovers, watch.takeovers());
+        set(Metric::Rehashes, watch.rehashes);
+        if let Some((interval, multiplier)) = self.scenario.router.and_then(|r| r.detection) {
+            set(Metric::MemberDown, nanos(interval * (u32::from(multiplier) + 1)));
+        }
         set(
             Metric::Ready,
             self.last.nodes.iter().filter(|n| n.ready).count() as u64,
@@ -557,10 +561,23 @@ fn lost(world: &World) -> BTreeMap<&'static str, u64> {
         add("link-cut", way.cut);
         add("link-queue-full", way.queue_full);
         add("link-loss", way.lost);
+        add("link-mtu", way.too_large);
+        add("link-corrupted", way.corrupted);
+    }
+    for switch in (0..).map_while(|id| world.switch_counters(SwitchId(id))) {
+        add("switch-parted", switch.parted);
+        add("switch-wrong-vlan", switch.wrong_vlan);
+    }
+    for router in (0..).map_while(|id| world.router_counters(RouterId(id))) {
+        add("router-ttl", router.ttl_over);
+        add("router-no-route", router.no_route);
+        add("router-no-member", router.no_member);
+        add("router-no-neighbour", router.no_neighbour);
     }
     for lb in world.lbs() {
         let (data, sync) = (lb.counters(), lb.sync_counters());
         add("node-down", data.down + sync.down);
+        add("bucket-dark", data.bucket_dark);
         add("lost-in-crash", data.lost_in_crash + sync.lost_in_crash);
         add("rx-ring-full", data.rx_ring_full);
         add("handoff-ring-full", data.handoff_ring_full);

@@ -31,7 +31,7 @@ use crate::expect::Metric;
 use crate::mechanism::{Kind, Switch};
 use crate::plan::{self, CLIENT_COUNT, Plan};
 use crate::report::Report;
-use crate::scenario::Scenario;
+use crate::scenario::{Action, Fault, Scenario};
 
 /// Between two looks at all tables.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
@@ -203,7 +203,14 @@ fn watch(scenario: &Scenario, built: &Built) -> Watch {
         .iter()
         .flat_map(|n| build::local_addrs(scenario, n.id));
     let vips = build::vips(scenario);
+    let links = [
+        &scenario.links.clients,
+        &scenario.links.servers,
+        &scenario.links.sync,
+    ];
+    let flips = |f: &Fault| matches!(&f.action, Action::Disturb(.., how) if how.corrupt_ppm > 0);
     Watch {
+        corrupts: links.iter().any(|l| l.corrupt_ppm > 0) || scenario.faults.iter().any(flips),
         names: world.port_names().into_iter().collect(),
         sync_ports: world.lbs().map(|lb| lb.place(LbPort::Sync)).collect(),
         client_count: CLIENT_COUNT as u16,
@@ -396,12 +403,12 @@ that = "broken == 0"
         judge.finish(&built, &watch, &timeline, seed)
     }
 
-    fn scenario(text: &str) -> Scenario {
+    pub(crate) fn scenario(text: &str) -> Scenario {
         crate::language::parse("one-node.toml", text, &|_| Err("no base".into()))
             .unwrap_or_else(|e| panic!("{:?}", e.problems()))
     }
 
-    fn run_it(text: &str, seed: u64) -> Report {
+    pub(crate) fn run_it(text: &str, seed: u64) -> Report {
         run(&scenario(text), seed, &Options::default(), &mut || true).expect("it runs")
     }
 

@@ -23,6 +23,8 @@ pub(crate) type Shared = Rc<RefCell<Watch>>;
 pub(crate) struct Watch {
     pub(crate) checksums: Checksums,
     pub(crate) reuse: Reuse,
+    /// Links may flip bits.
+    pub(crate) corrupts: bool,
     /// Names of places, for messages.
     pub(crate) names: BTreeMap<Place, String>,
     /// Sync ports.
@@ -48,6 +50,8 @@ pub(crate) struct Watch {
     /// By VIP: how often another node began to answer for it since then.
     pub(crate) takeovers: BTreeMap<IpAddr, u64>,
     pub(crate) all_taken_at: Option<u64>,
+    /// Times that the router took a node in or out, since then.
+    pub(crate) rehashes: u64,
     /// First segment after the last take-over was known: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
     /// What nodes said of themselves.
@@ -107,8 +111,11 @@ pub(crate) struct WatchTap(pub(crate) Shared);
 
 impl Tap for WatchTap {
     fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
-        if direction == Direction::Out {
-            self.0.borrow_mut().sent(now.as_nanos(), at, data);
+        let mut watch = self.0.borrow_mut();
+        match direction {
+            Direction::Out => watch.sent(now.as_nanos(), at, data),
+            Direction::In if watch.corrupts => watch.checksums.received(at.owner, data),
+            Direction::In => {}
         }
     }
 
@@ -117,6 +124,7 @@ impl Tap for WatchTap {
         let measured = watch.fault_at.is_some_and(|at| at <= now.as_nanos());
         match *what {
             Trace::Node(lb, event) => watch.said.hear(lb, event, measured),
+            Trace::Member(.., alive) if measured => watch.rehashed(now.as_nanos(), alive),
             Trace::LbStarted(lb, _) | Trace::LbCrashed(lb) => watch.said.forget(lb),
             _ => {}
         }
@@ -159,7 +167,8 @@ impl Watch {
 
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
         let name = self.names.get(&at).map_or("?", String::as_str);
-        self.checksums.frame(Duration::from_nanos(now), name, data);
+        self.checksums
+            .frame(Duration::from_nanos(now), at.owner, name, data);
         if matches!(at.owner, Owner::Host(_)) && is_transport(data) {
             self.host_sent_at = Some(now);
         }
@@ -187,6 +196,16 @@ impl Watch {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The router sends flows elsewhere.
+    fn rehashed(&mut self, now: u64, alive: bool) {
+        self.rehashes += 1;
+        if !alive {
+            self.vip_taken_at.get_or_insert(now);
+            self.all_taken_at = Some(now);
+            self.first_sent.clear();
         }
     }
 

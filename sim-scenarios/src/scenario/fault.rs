@@ -63,6 +63,12 @@ pub enum Action {
     Heal(NodeRef, Network),
     /// The links of a node are bad.
     Disturb(NodeRef, Network, Way, Disturbance),
+    /// The links of a node lose all frames but those by which a router finds out whether it is there.
+    Dark(NodeRef, Network, Way),
+    /// The NICs of a node lose the frames of this RSS bucket.
+    Bucket(NodeRef, u16),
+    /// Frames of a node do not reach another one, or the other way round.
+    Part(NodeRef, NodeRef, Network, Way),
     /// Messages of these kinds do not get from the node to others; so many frames at most.
     Suppress {
         /// Sender; `None`: any.
@@ -92,6 +98,9 @@ impl Action {
             | Action::Cut(n, ..)
             | Action::Heal(n, _)
             | Action::Disturb(n, ..)
+            | Action::Dark(n, ..)
+            | Action::Bucket(n, _)
+            | Action::Part(n, ..)
             | Action::Queues(n, _) => Some(*n),
             Action::Suppress { from, .. } => *from,
             Action::Look => None,
@@ -102,6 +111,7 @@ impl Action {
     pub fn to(&self) -> Option<NodeRef> {
         match self {
             Action::Suppress { to, .. } => *to,
+            Action::Part(_, to, ..) => Some(*to),
             _ => None,
         }
     }
@@ -110,7 +120,13 @@ impl Action {
     pub fn disturbs(&self) -> bool {
         matches!(
             self,
-            Action::Disturb(..) | Action::Suppress { .. } | Action::Queues(..) | Action::Cut(..)
+            Action::Disturb(..)
+                | Action::Suppress { .. }
+                | Action::Queues(..)
+                | Action::Cut(..)
+                | Action::Dark(..)
+                | Action::Bucket(..)
+                | Action::Part(..)
         )
     }
 }
@@ -131,6 +147,10 @@ pub enum Way {
 pub struct Disturbance {
     /// Lost.
     pub loss_ppm: u32,
+    /// They are lost one after the other, so many in the mean.
+    pub burst: Option<u32>,
+    /// Of ARP and neighbour discovery: lost.
+    pub arp_ppm: u32,
     /// Doubled.
     pub duplicate_ppm: u32,
     /// Copies of a doubled one.
@@ -139,4 +159,10 @@ pub struct Disturbance {
     pub reorder_ppm: u32,
     /// By so much.
     pub reorder_by: Duration,
+    /// With a flipped bit.
+    pub corrupt_ppm: u32,
+    /// All later by so much.
+    pub delay: Duration,
+    /// Bits a second, if fewer than the link has.
+    pub bandwidth: Option<u64>,
 }

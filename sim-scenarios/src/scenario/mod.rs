@@ -14,7 +14,7 @@ use crate::expect::Expectation;
 use crate::mechanism::Mechanism;
 
 /// Nodes of a cluster at most.
-pub const NODE_COUNT_MAX: u32 = 8;
+pub const NODE_COUNT_MAX: u32 = 16;
 /// Connections that the loads of a scenario may open in all.
 pub const FLOW_COUNT_MAX: u64 = 500_000;
 /// Longest scenario, in simulated time.
@@ -42,6 +42,8 @@ pub struct Scenario {
     pub quiet: Duration,
     /// The nodes.
     pub cluster: Cluster,
+    /// The router before the nodes: then all that are ready answer for the VIPs. `None`: one of them does, by VRRP.
+    pub router: Option<Router>,
     /// The links.
     pub links: Links,
     /// Clients and servers.
@@ -98,6 +100,16 @@ pub struct Node {
     pub absent: bool,
 }
 
+/// A router between clients and nodes, with equal-cost routes to all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Router {
+    /// Buckets of a resilient table of next hops; `None`: the flow's hash modulo the number of those that are there.
+    pub buckets: Option<u32>,
+    /// It finds out by itself which nodes are there: hellos at this interval, and how many in a row count. `None`: it believes
+    /// in all of them.
+    pub detection: Option<(Duration, u8)>,
+}
+
 /// The three networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
@@ -116,12 +128,20 @@ pub struct Link {
     pub delay: Drawn<Duration>,
     /// Frames lost, in millionths.
     pub loss_ppm: u32,
+    /// They are lost one after the other, so many in the mean.
+    pub burst: Option<u32>,
     /// Frames that come again, in millionths.
     pub duplicate_ppm: u32,
     /// Frames that later ones may overtake, in millionths.
     pub reorder_ppm: u32,
+    /// Frames with a flipped bit, in millionths.
+    pub corrupt_ppm: u32,
     /// Bits a second.
     pub bandwidth: u64,
+    /// The largest packet; `None`: of any size.
+    pub mtu: Option<u16>,
+    /// The VLAN that this network is, on switches that it shares with others.
+    pub vlan: Option<u16>,
 }
 
 impl Default for Link {
@@ -129,9 +149,13 @@ impl Default for Link {
         Link {
             delay: Duration::from_micros(50)..=Duration::from_micros(50),
             loss_ppm: 0,
+            burst: None,
             duplicate_ppm: 0,
             reorder_ppm: 0,
+            corrupt_ppm: 0,
             bandwidth: 10_000_000_000,
+            mtu: None,
+            vlan: None,
         }
     }
 }

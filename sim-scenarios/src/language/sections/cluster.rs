@@ -143,16 +143,25 @@ pub(super) fn cluster(
     cluster
 }
 
-pub(super) fn links(table: Option<Table<'_, '_>>, findings: &mut Findings) -> Links {
+pub(super) fn links(table: Option<Table<'_, '_>>, places: &mut Places, findings: &mut Findings) -> Links {
     let mut links = Links::default();
     let Some(table) = table else { return links };
-    for (key, link) in [
+    for (n, (key, link)) in [
         ("clients", &mut links.clients),
         ("servers", &mut links.servers),
         ("sync", &mut links.sync),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         if let Some(table) = table.table(key, &schema::LINK, schema::ALL, findings) {
             *link = read_link(&table, findings);
+            places.vlans[n] = table.span_of("vlan");
+            if key == "sync" && link.mtu.is_some() {
+                let message = "`mtu` of the sync network";
+                let help = "leave it out: frames between nodes that are longer than a datagram go over TCP, which makes them as short as it takes";
+                findings.push(Finding::new(Code::NoEffect, table.span_of("mtu"), message, help));
+            }
         }
     }
     links
@@ -167,12 +176,20 @@ fn read_link(table: &Table<'_, '_>, findings: &mut Findings) -> Link {
             .map_or(0, |f| f.value)
     };
     let (loss_ppm, duplicate_ppm, reorder_ppm) = (share("loss"), share("duplicate"), share("reorder"));
+    let corrupt_ppm = share("corrupt");
+    let burst = super::fault::link::burst(table, loss_ppm, findings);
+    let mtu = count(table, limits::MTU, findings);
+    let vlan = count(table, limits::VLAN, findings);
     let bandwidth = table.parsed("bandwidth", Need::Optional, value::bandwidth, findings);
     Link {
         delay: delay.map_or(default.delay, |d| d.value),
         loss_ppm,
+        burst,
         duplicate_ppm,
         reorder_ppm,
+        corrupt_ppm,
+        mtu: mtu.map(|mtu| mtu as u16),
+        vlan: vlan.map(|vlan| vlan as u16),
         bandwidth: bandwidth.map_or(default.bandwidth, |b| b.value),
     }
 }

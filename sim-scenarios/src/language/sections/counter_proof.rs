@@ -119,6 +119,16 @@ pub(crate) fn counter_proof(
     scenario.number = number.or(scenario.number);
     scenario.description = description;
     let mechanism = mechanism?;
+    if mechanism.value == Mechanism::Takeover && scenario.router.is_some() {
+        let message = "behind a router no node takes over the VIPs";
+        let help = "all that are ready answer for them: take away another mechanism";
+        findings.push(Finding::new(
+            Code::NoEffect,
+            mechanism.span.clone(),
+            message,
+            help,
+        ));
+    }
     scenario.off = Some(Off {
         mechanism: mechanism.value,
         fails: fails.into_iter().map(|f| f.value).collect(),

@@ -6,6 +6,7 @@ mod expect;
 mod fault;
 mod hosts;
 mod load;
+mod router;
 mod service;
 
 pub(crate) use counter_proof::counter_proof;
@@ -35,6 +36,8 @@ pub(crate) struct Places {
     pub(crate) local_addresses: Span,
     /// By node, where its priority is written, or its table.
     pub(crate) priorities: Vec<Span>,
+    /// Of each network: where its VLAN is written.
+    pub(crate) vlans: [Span; 3],
     pub(crate) services: Vec<Span>,
     pub(crate) loads: Vec<Span>,
     pub(crate) faults: Vec<FaultPlaces>,
@@ -133,6 +136,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
             duration: Duration::ZERO,
             quiet: Duration::ZERO,
             cluster: cluster::cluster(None, &mut Places::default(), findings),
+            router: None,
             links: Links::default(),
             hosts: Hosts::default(),
             services: Vec::new(),
@@ -170,7 +174,8 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let quiet = span(&root, "quiet", Need::Optional, findings).map_or(Duration::from_secs(2), |f| f.value);
     let table = sub("cluster", &schema::CLUSTER, findings);
     let cluster = cluster::cluster(table.as_ref(), &mut places, findings);
-    let links = cluster::links(sub("links", &schema::LINKS, findings), findings);
+    let links = cluster::links(sub("links", &schema::LINKS, findings), &mut places, findings);
+    let router = router::router(sub("router", &schema::ROUTER, findings), findings);
     let hosts = hosts::hosts(sub("hosts", &schema::HOSTS, findings), findings);
     let (services, service_names) = service::services(&root, &mut places, findings);
     let (loads, load_names) = load::loads(&root, &services, &service_names, &mut places, findings);
@@ -185,6 +190,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         duration: duration?.value,
         quiet,
         cluster,
+        router,
         links,
         hosts,
         services,

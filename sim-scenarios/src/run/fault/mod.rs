@@ -4,6 +4,8 @@ mod link;
 mod message;
 mod node;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -60,10 +62,16 @@ impl Effects {
             Action::Resume(_) => node::resume(world, lb),
             Action::Drain(_) => node::drain(world, lb),
             Action::Cut(_, network, way) => self.links.cut(built, met.fault, lb, *network, *way),
-            Action::Heal(_, network) => self.links.heal(built, met.fault, lb, *network),
+            Action::Heal(_, network) => self.links.heal(built, lb, *network),
             Action::Disturb(_, network, way, how) => {
                 self.links.disturb(built, met.fault, lb, *network, *way, how)
             }
+            Action::Dark(_, network, way) => self.links.dark(built, met.fault, lb, *network, *way),
+            Action::Bucket(_, bucket) => self.links.dark_bucket(world, met.fault, lb, *bucket),
+            Action::Part(_, _, network, way) => match met.to {
+                Some(to) if to != lb => self.links.part(world, met.fault, (lb, to), *network, *way),
+                _ => Ok(()),
+            },
             Action::Queues(_, entries) => queue::bound(world, lb, Some(*entries)),
             Action::Suppress { .. } | Action::Look => Ok(()),
         }
@@ -80,7 +88,11 @@ impl Effects {
         match action {
             Action::Crash(_) => node::start(world, lb),
             Action::Pause(..) => node::resume(world, lb),
-            Action::Cut(..) | Action::Disturb(..) => self.links.restore(built, met.fault),
+            Action::Cut(..)
+            | Action::Disturb(..)
+            | Action::Dark(..)
+            | Action::Bucket(..)
+            | Action::Part(..) => self.links.end(built, met.fault),
             Action::Queues(..) => queue::bound(world, lb, None),
             // These do not end.
             Action::Start(_) | Action::Resume(_) | Action::Drain(_) | Action::Heal(..) => Ok(()),

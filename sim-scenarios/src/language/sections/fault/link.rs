@@ -49,10 +49,15 @@ pub(super) fn disturb(
             .map_or(0, |f| f.value)
     };
     let (loss_ppm, duplicate_ppm, reorder_ppm) = (share("loss"), share("duplicate"), share("reorder"));
+    let (corrupt_ppm, arp_ppm) = (share("corrupt"), share("arp"));
     let copies = count(table, limits::COPIES, findings).unwrap_or(1) as u8;
     let reorder_by = span(table, "reorder_by", Need::Optional, findings);
-    if loss_ppm + duplicate_ppm + reorder_ppm == 0 {
-        let help = "add `loss`, `duplicate` or `reorder`, such as `loss = \"1%\"`";
+    let delay = delay(table, findings);
+    let bandwidth = table.parsed("bandwidth", Need::Optional, value::bandwidth, findings);
+    let burst = burst(table, loss_ppm, findings);
+    let shares = loss_ppm + duplicate_ppm + reorder_ppm + corrupt_ppm + arp_ppm;
+    if shares == 0 && delay.is_zero() && bandwidth.is_none() {
+        let help = "add `loss`, `duplicate`, `reorder`, `corrupt`, `arp`, `delay` or `bandwidth`, such as `loss = \"1%\"`";
         findings.push(Finding::new(
             Code::MissingKey,
             table.span.clone(),
@@ -60,18 +65,83 @@ pub(super) fn disturb(
             help,
         ));
     }
-    let cuts = loss_ppm == 1_000_000 && duplicate_ppm + reorder_ppm == 0;
-    if way != Way::Both && !cuts {
-        let help = "leave `way` out, or write `loss = \"100%\"` alone: other disturbances meet both ways";
-        let message = "a disturbance of one `way` only";
-        findings.push(Finding::new(Code::NoEffect, table.span_of("way"), message, help));
-    }
     let disturbance = Disturbance {
         loss_ppm,
+        burst,
+        arp_ppm,
         duplicate_ppm,
-        copies,
+        copies: if duplicate_ppm > 0 { copies } else { 0 },
         reorder_ppm,
-        reorder_by: reorder_by.map_or(Duration::from_millis(5), |r| r.value),
+        reorder_by: match reorder_ppm {
+            0 => Duration::ZERO,
+            _ => reorder_by.map_or(Duration::from_millis(5), |r| r.value),
+        },
+        corrupt_ppm,
+        delay,
+        bandwidth: bandwidth.map(|b| b.value),
     };
     Some(Action::Disturb(node?, network?, way, disturbance))
+}
+
+/// What is added to a link's own delay.
+fn delay(table: &Table<'_, '_>, findings: &mut Findings) -> Duration {
+    let Some(delay) = span(table, "delay", Need::Optional, findings) else {
+        return Duration::ZERO;
+    };
+    if delay.value > limits::ADDED_DELAY_MAX {
+        let message = format!("`delay` cannot be \"{}\"", value::show_span(delay.value));
+        let help = format!("write \"{}\" at most", value::show_span(limits::ADDED_DELAY_MAX));
+        findings.push(Finding::new(Code::OutOfRange, delay.span, message, help));
+    }
+    delay.value
+}
+
+/// How many frames are lost one after the other, where some are and others are not.
+pub(crate) fn burst(table: &Table<'_, '_>, loss_ppm: u32, findings: &mut Findings) -> Option<u32> {
+    let burst = count(table, limits::BURST, findings)?;
+    if loss_ppm == 0 || loss_ppm == 1_000_000 {
+        let message = "`burst` without a `loss` that comes and goes";
+        let help = "`loss` is the share of frames that is lost, `burst` how many of them in a row: add `loss = \"2%\"`";
+        findings.push(Finding::new(
+            Code::NoEffect,
+            table.span_of("burst"),
+            message,
+            help,
+        ));
+    }
+    Some(burst)
+}
+
+pub(super) fn dark(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut Findings) -> Option<Action> {
+    let (network, way) = (network(table, findings), way(table, findings));
+    Some(Action::Dark(node?, network?, way))
+}
+
+pub(super) fn bucket(
+    table: &Table<'_, '_>,
+    node: Option<NodeRef>,
+    findings: &mut Findings,
+) -> Option<Action> {
+    let bucket = count(table, limits::BUCKET, findings);
+    if bucket.is_none() && !table.has("bucket") {
+        let help = "add `bucket = 7`, one of the 64 into which flows fall";
+        let message = "`bucket` is missing in [[fault]]";
+        findings.push(Finding::new(Code::MissingKey, table.span.clone(), message, help));
+    }
+    Some(Action::Bucket(node?, bucket? as u16))
+}
+
+pub(super) fn part(
+    table: &Table<'_, '_>,
+    node: Option<NodeRef>,
+    to: Option<NodeRef>,
+    findings: &mut Findings,
+) -> Option<Action> {
+    let (network, way) = (network(table, findings), way(table, findings));
+    if node.is_some() && node == to {
+        let help = "name another node in `to`";
+        let message = "a node is not parted from itself";
+        findings.push(Finding::new(Code::NoEffect, table.span_of("to"), message, help));
+    }
+    Some(Action::Part(node?, to?, network?, way))
 }

@@ -1,6 +1,6 @@
 //! `[[fault]]`: what all take, and what each takes besides. Each kind has a room of its own.
 
-mod link;
+pub(super) mod link;
 mod message;
 mod node;
 
@@ -24,12 +24,15 @@ enum Do {
     Cut,
     Heal,
     Disturb,
+    Dark,
+    Bucket,
+    Part,
     Suppress,
     Queues,
     Look,
 }
 
-const ACTIONS: [(&str, Do); 11] = [
+const ACTIONS: [(&str, Do); 14] = [
     ("crash", Do::Crash),
     ("start", Do::Start),
     ("pause", Do::Pause),
@@ -38,6 +41,9 @@ const ACTIONS: [(&str, Do); 11] = [
     ("cut", Do::Cut),
     ("heal", Do::Heal),
     ("disturb", Do::Disturb),
+    ("dark", Do::Dark),
+    ("bucket", Do::Bucket),
+    ("part", Do::Part),
     ("suppress", Do::Suppress),
     ("queues", Do::Queues),
     ("look", Do::Look),
@@ -49,7 +55,7 @@ fn takes(action: Do) -> &'static [&'static str] {
         Do::Crash => &["node", "for"],
         Do::Pause => &["node", "for", "clock"],
         Do::Start | Do::Resume | Do::Drain => &["node"],
-        Do::Cut => &["node", "for", "network", "way"],
+        Do::Cut | Do::Dark => &["node", "for", "network", "way"],
         Do::Heal => &["node", "network"],
         Do::Disturb => &[
             "node",
@@ -57,11 +63,18 @@ fn takes(action: Do) -> &'static [&'static str] {
             "network",
             "way",
             "loss",
+            "burst",
+            "arp",
             "duplicate",
             "copies",
             "reorder",
             "reorder_by",
+            "corrupt",
+            "delay",
+            "bandwidth",
         ],
+        Do::Bucket => &["node", "for", "bucket"],
+        Do::Part => &["node", "to", "for", "network", "way"],
         Do::Suppress => &["node", "to", "for", "kinds", "frames"],
         Do::Queues => &["node", "for", "entries"],
         Do::Look => &[],
@@ -168,6 +181,12 @@ fn read_action(
         Do::Cut => link::cut(table, node, findings),
         Do::Heal => link::heal(table, node, findings),
         Do::Disturb => link::disturb(table, node, findings),
+        Do::Dark => link::dark(table, node, findings),
+        Do::Bucket => link::bucket(table, node, findings),
+        Do::Part => {
+            let to = node_of(table, "to", Need::Required, used, findings).map(|n| n.value);
+            link::part(table, node, to, findings)
+        }
         Do::Queues => node::queues(table, node, findings),
         Do::Look | Do::Suppress => None,
     }

@@ -1,0 +1,189 @@
+//! Faults of the network, in worlds that scenarios describe.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel_io_sim::{Faults, LbId, Ppm};
+
+use super::{Effects, Met};
+use crate::report::Report;
+use crate::run::build::{self, Built};
+use crate::run::sync_frame::Rules;
+use crate::run::tests::{ONE_NODE, TWO_NODES, run_it, scenario};
+use crate::scenario::{Action, Disturbance, Network, NodeRef, Way};
+
+/// A scenario with more in front of its first expectation.
+fn with(base: &str, more: &str) -> String {
+    base.replacen("[[expect]]", &format!("{more}\n[[expect]]"), 1)
+}
+
+fn without_bounds(base: &str) -> String {
+    base.replace("that = \"stall <= 100ms\"", "that = \"stall <= 10s\"")
+}
+
+fn lost(report: &Report, why: &str) -> u64 {
+    report.lost.get(why).copied().unwrap_or(0)
+}
+
+#[test]
+fn networks_in_vlans_serve_as_ever() {
+    let vlans = "vlan = 10\n\n[links.servers]\nvlan = 20\n\n[links.sync]\nvlan = 4094\n";
+    let text = TWO_NODES.replacen(
+        "delay = \"20us..500us\"\n",
+        &format!("delay = \"20us..500us\"\n{vlans}"),
+        1,
+    );
+    let report = run_it(&text, 1);
+    assert!(report.pass, "{}", report.text("x"));
+    assert!(report.connections > 100 && report.established == report.connections);
+    assert_eq!(lost(&report, "switch-wrong-vlan"), 0);
+}
+
+#[test]
+fn packets_that_are_larger_than_a_link_carries_are_lost_and_counted() {
+    let large = |mtu: u32| {
+        let mtu = format!("delay = \"20us..500us\"\nmtu = {mtu}\n");
+        let text = ONE_NODE.replacen("delay = \"20us..500us\"\n", &mtu, 1);
+        let text = text.replacen("flows = 20\n", "flows = 20\nreply_bytes = 4000\n", 1);
+        run_it(&without_bounds(&text), 1)
+    };
+    let report = large(1_500);
+    assert!(report.pass, "{}", report.text("x"));
+    assert_eq!(lost(&report, "link-mtu"), 0);
+    let report = large(1_000);
+    assert!(lost(&report, "link-mtu") > 20, "{}", report.text("x"));
+    assert_eq!(
+        report.hanging,
+        20,
+        "no large reply ever arrives: {}",
+        report.text("x")
+    );
+}
+
+#[test]
+fn every_disturbance_of_a_link_shows_and_breaks_nothing() {
+    for (words, way, seen) in [
+        ("loss = \"10%\"", "both", "link-loss"),
+        ("loss = \"5%\"\nburst = 8", "in", "link-loss"),
+        ("corrupt = \"3%\"", "both", "link-corrupted"),
+        (
+            "corrupt = \"3%\"\nduplicate = \"20%\"\nreorder = \"20%\"",
+            "out",
+            "link-corrupted",
+        ),
+        // Without it nothing takes longer than 100 ms: the scenario itself says so.
+        ("delay = \"150ms\"", "in", ""),
+        ("bandwidth = \"100kbit\"", "out", ""),
+    ] {
+        let fault = format!(
+            "[[fault]]\ndo = \"disturb\"\nat = \"500ms\"\nfor = \"2s\"\nnode = \"1\"\nnetwork = \"clients\"\nway = \"{way}\"\n{words}\n"
+        );
+        let mut text = with(&without_bounds(ONE_NODE), &fault);
+        if seen.is_empty() {
+            text = with(&text, "[[expect]]\nthat = \"slowest >= 150ms\"\n");
+        }
+        let text = text.replacen(
+            "duration = \"6s\"\nquiet = \"2s\"",
+            "duration = \"12s\"\nquiet = \"8s\"",
+            1,
+        );
+        let report = run_it(&text, 5);
+        assert!(report.pass, "{words}: {}", report.text("x"));
+        if !seen.is_empty() {
+            assert!(lost(&report, seen) > 5, "{words}: {}", report.text("x"));
+        }
+    }
+}
+
+#[test]
+fn a_loss_of_arp_keeps_those_apart_who_do_not_know_each_other_yet() {
+    let fault = "[[fault]]\ndo = \"disturb\"\nat = \"0s\"\nfor = \"1500ms\"\nnode = \"1\"\nnetwork = \"clients\"\nway = \"out\"\narp = \"100%\"\n";
+    let text = with(&without_bounds(ONE_NODE), fault);
+    let report = run_it(&with(&text, "[[expect]]\nthat = \"slowest >= 800ms\"\n"), 2);
+    assert!(report.pass, "{}", report.text("x"));
+    assert!(lost(&report, "link-loss") >= 2, "{}", report.text("x"));
+}
+
+#[test]
+fn two_nodes_are_parted_and_meet_again() {
+    for way in ["both", "out", "in"] {
+        let fault = format!(
+            "[[fault]]\ndo = \"part\"\nat = \"2500ms\"\nfor = \"150ms\"\nnode = \"1\"\nto = \"2\"\nnetwork = \"sync\"\nway = \"{way}\"\n"
+        );
+        let report = run_it(&with(TWO_NODES, &fault), 1);
+        assert!(report.pass, "{way}: {}", report.text("x"));
+        assert!(lost(&report, "switch-parted") > 0, "{way}: {}", report.text("x"));
+    }
+}
+
+fn both(built: &Built) -> [Faults; 2] {
+    let link = built.world.link(built.links[0][0]).expect("it is there");
+    [link.forth, link.back]
+}
+
+#[test]
+fn faults_that_overlap_end_each_by_itself() {
+    let mut built = build::world(&scenario(ONE_NODE), 1).expect("a world");
+    let base = both(&built);
+    let mut effects = Effects::new(Rc::new(RefCell::new(Rules::default())));
+    let met = |fault| Met {
+        fault,
+        lb: Some(LbId(0)),
+        to: None,
+    };
+    let node = NodeRef::Id(1);
+    let lossy = |loss_ppm| {
+        let how = Disturbance {
+            loss_ppm,
+            delay: Duration::from_millis(1),
+            ..Disturbance::default()
+        };
+        Action::Disturb(node, Network::Clients, Way::Out, how)
+    };
+    let cut = Action::Cut(node, Network::All, Way::Both);
+    effects
+        .begin(&mut built, &lossy(500_000), met(0))
+        .expect("it begins");
+    effects.begin(&mut built, &cut, met(1)).expect("it begins");
+    effects
+        .begin(&mut built, &lossy(500_000), met(2))
+        .expect("it begins");
+    let [out, back] = both(&built);
+    assert_eq!(
+        (out.cut, out.loss, out.delay),
+        (true, Ppm(750_000), Duration::from_millis(2))
+    );
+    assert_eq!((back.cut, back.loss), (true, Ppm(0)));
+    // The one that began first ends first: the others go on.
+    effects.end(&mut built, &lossy(500_000), met(0)).expect("it ends");
+    let [out, _] = both(&built);
+    assert_eq!((out.cut, out.loss), (true, Ppm(500_000)));
+    effects.end(&mut built, &cut, met(1)).expect("it ends");
+    let [out, back] = both(&built);
+    assert_eq!((out.cut, out.loss, back), (false, Ppm(500_000), base[1]));
+    effects.end(&mut built, &lossy(500_000), met(2)).expect("it ends");
+    assert_eq!(both(&built), base);
+    // Two cuts are one, until both have ended, or are healed.
+    for fault in [3, 4] {
+        effects.begin(&mut built, &cut, met(fault)).expect("it begins");
+    }
+    effects.end(&mut built, &cut, met(3)).expect("it ends");
+    assert!(both(&built)[0].cut);
+    let heal = Action::Heal(node, Network::Clients);
+    effects.begin(&mut built, &heal, met(5)).expect("it begins");
+    assert_eq!(both(&built), base);
+    effects.end(&mut built, &cut, met(4)).expect("it ends");
+    assert_eq!(both(&built), base);
+}
+
+#[test]
+fn sixteen_nodes_with_many_workers_are_a_cluster() {
+    let nodes = "nodes = 16\ntable = 1024\nlsn_ring = 16\n\n[[cluster.node]]\nid = 16\nworkers = 64\n";
+    let text = TWO_NODES.replacen("nodes = 2\nworkers = 2\n", nodes, 1);
+    let text = with(&text, "[[expect]]\nthat = \"ready == 16\"\n");
+    let text = text.replacen("rate = 100", "rate = 20", 1);
+    let report = run_it(&text, 1);
+    assert!(report.pass, "{}", report.text("x"));
+    assert!(report.connections >= 40);
+}
