@@ -1,6 +1,7 @@
 //! A capture of every port, in a file of its own that Wireshark opens.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use evenkeel_core::time::Instant;
@@ -17,6 +18,8 @@ pub const FILE_COUNT_MAX: usize = 256;
 pub struct PcapTap {
     folder: PathBuf,
     names: BTreeMap<Place, String>,
+    /// Names of addresses, for each file.
+    addrs: Vec<(IpAddr, String)>,
     writers: BTreeMap<Place, CaptureWriter>,
     failed: Option<String>,
 }
@@ -28,9 +31,16 @@ impl PcapTap {
         PcapTap {
             folder: folder.as_ref().to_owned(),
             names: names.into_iter().take(FILE_COUNT_MAX).collect(),
+            addrs: Vec::new(),
             writers: BTreeMap::new(),
             failed: None,
         }
+    }
+
+    /// Whose each of these addresses is stands in each file, too.
+    pub fn with_addresses(mut self, addrs: impl IntoIterator<Item = (IpAddr, String)>) -> Self {
+        self.addrs = addrs.into_iter().collect();
+        self
     }
 
     fn write(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) -> Result<(), String> {
@@ -39,7 +49,9 @@ impl PcapTap {
         };
         if !self.writers.contains_key(&at) {
             let path = self.folder.join(format!("{name}.pcapng"));
-            let writer = CaptureWriter::create(path, &[name]).map_err(|e| e.to_string())?;
+            let mut writer = CaptureWriter::create(path, &[name]).map_err(|e| e.to_string())?;
+            let addrs = self.addrs.iter().map(|(addr, name)| (*addr, name.as_str()));
+            writer.names(addrs).map_err(|e| e.to_string())?;
             self.writers.insert(at, writer);
         }
         let Some(writer) = self.writers.get_mut(&at) else {

@@ -23,7 +23,9 @@ pub use linktype::{
     FrameError, FrameStats, Framed, Framer, LinkType, SYNTHETIC_DST_MAC, SYNTHETIC_SRC_MAC, append_ethernet,
 };
 pub use reader::{CaptureReader, FileFormat};
-pub use writer::{COMMENT_LEN_MAX, CaptureWriter, NAME_LEN_MAX, OutPacket, PcapWriter, WriteError};
+pub use writer::{
+    COMMENT_LEN_MAX, CaptureWriter, NAME_COUNT_MAX, NAME_LEN_MAX, OutPacket, PcapWriter, WriteError,
+};
 
 /// The most captured bytes of one packet, in bytes: 256 KiB, libpcap's own limit. A record that claims more
 /// is corrupt.

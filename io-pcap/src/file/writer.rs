@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -13,18 +14,23 @@ use flate2::write::GzEncoder;
 use super::linktype::LinkType;
 use super::pcap::MAGIC_NANO;
 use super::pcapng::{
-    BYTE_ORDER_MAGIC, ENHANCED_PACKET, EPB_FLAGS, IF_NAME, IF_TSRESOL, INTERFACE_DESCRIPTION, OPT_COMMENT,
-    OPT_END, SECTION_HEADER,
+    BYTE_ORDER_MAGIC, ENHANCED_PACKET, EPB_FLAGS, IF_NAME, IF_TSRESOL, INTERFACE_DESCRIPTION,
+    NAME_RESOLUTION, OPT_COMMENT, OPT_END, SECTION_HEADER,
 };
 use super::{INTERFACE_COUNT_MAX, PACKET_LEN_MAX, PacketDirection};
 
 /// The longest comment that is written, in bytes; longer ones are cut between two characters.
 pub const COMMENT_LEN_MAX: usize = 4096;
-/// The longest interface name that is written, in bytes.
+/// The longest name of an interface or an address that is written, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
+/// Names of addresses that are written at most.
+pub const NAME_COUNT_MAX: usize = 1_024;
 
 /// Option of a section header: the program that wrote it.
 const SHB_USERAPPL: u16 = 4;
+/// Records of a name resolution block.
+const NRB_IPV4: u16 = 1;
+const NRB_IPV6: u16 = 2;
 /// Option if_tsresol: 10^-9 s.
 const NANOSECONDS: u8 = 9;
 const USER_APPLICATION: &str = concat!("evenkeel ", env!("CARGO_PKG_VERSION"));
@@ -170,6 +176,31 @@ impl CaptureWriter {
         Ok(writer)
     }
 
+    /// Writes names of addresses, which Wireshark shows if it resolves names from the capture: [`NAME_COUNT_MAX`] of them, of
+    /// each [`NAME_LEN_MAX`] bytes; what is more is left out.
+    ///
+    /// # Errors
+    ///
+    /// Writing failed, and all that follows fails, too.
+    pub fn names<'n>(
+        &mut self,
+        names: impl IntoIterator<Item = (IpAddr, &'n str)>,
+    ) -> Result<(), WriteError> {
+        self.begin_block(NAME_RESOLUTION);
+        for (addr, name) in names.into_iter().take(NAME_COUNT_MAX) {
+            let name = bounded_to(name, NAME_LEN_MAX);
+            let (kind, addr): (u16, Vec<u8>) = match addr {
+                IpAddr::V4(addr) => (NRB_IPV4, addr.octets().to_vec()),
+                IpAddr::V6(addr) => (NRB_IPV6, addr.octets().to_vec()),
+            };
+            // A record is laid out as an option is; a name ends with a zero.
+            let value = [addr.as_slice(), name.as_bytes(), &[0]].concat();
+            self.option(kind, &value);
+        }
+        self.option(OPT_END, &[]);
+        self.end_block()
+    }
+
     /// Writes one packet.
     ///
     /// # Errors
@@ -243,7 +274,7 @@ impl CaptureWriter {
     }
 
     fn end_block(&mut self) -> Result<(), WriteError> {
-        // At most a packet, a comment and 60 bytes more: no truncation.
+        // At most a packet, a comment and 60 bytes more, or 1,024 names: no truncation.
         let len = (self.block.len() + 4) as u32;
         self.block[4..8].copy_from_slice(&len.to_le_bytes());
         self.block.extend(len.to_le_bytes());
@@ -339,10 +370,14 @@ fn check_interfaces(interfaces: &[&str]) -> Result<(), WriteError> {
 
 /// As much of a comment as is written. A character has at most four bytes, so the search is short.
 fn bounded(comment: &str) -> &str {
-    let longest = comment.len().min(COMMENT_LEN_MAX);
+    bounded_to(comment, COMMENT_LEN_MAX)
+}
+
+fn bounded_to(text: &str, len: usize) -> &str {
+    let longest = text.len().min(len);
     (0..=longest)
         .rev()
-        .find_map(|len| comment.get(..len))
+        .find_map(|len| text.get(..len))
         .unwrap_or_default()
 }
 
@@ -518,6 +553,31 @@ mod tests {
             6, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 8, 7, 6, 5, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0,
         ];
         assert_eq!(shared.take(), [&head[..], &first, &second].concat());
+    }
+
+    #[test]
+    fn names_of_addresses_are_as_the_format_draws_them_and_have_their_bounds() {
+        let shared = Shared::default();
+        let mut writer = CaptureWriter::new(shared.clone(), &["lan"]).expect("header");
+        let v4: IpAddr = "10.0.0.1".parse().expect("good");
+        let v6: IpAddr = "2001:db8::2".parse().expect("good");
+        writer.names([(v4, "node1"), (v6, "ab")]).expect("names");
+        writer.names((0..2_000).map(|_| (v4, "x"))).expect("names");
+        writer.finish().expect("finish");
+        let written = shared.take();
+        let block = [
+            4, 0, 0, 0, 56, 0, 0, 0, 1, 0, 10, 0, 10, 0, 0, 1, b'n', b'o', b'd', b'e', b'1', 0, 0, 0, 2, 0,
+            19, 0, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0,
+            56, 0, 0, 0,
+        ];
+        let at = written
+            .windows(block.len())
+            .position(|w| w == block)
+            .expect("the block");
+        let many = &written[at + block.len()..];
+        assert_eq!(many.len(), 12 + 12 * NAME_COUNT_MAX + 4);
+        let long = "é".repeat(NAME_LEN_MAX);
+        assert_eq!(bounded_to(&long, NAME_LEN_MAX).len(), NAME_LEN_MAX - 1);
     }
 
     #[test]
