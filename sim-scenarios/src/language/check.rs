@@ -9,6 +9,7 @@ use evenkeel_core::service::{LOCAL_ADDR_COUNT_MAX, SERVER_COUNT_MAX, SERVICE_COU
 
 use super::limits::VIP_COUNT_MAX;
 use super::sections::Places;
+use super::unseen;
 use super::value::{show_drawn, show_span};
 use crate::expect::{Expectation, Metric};
 use crate::scenario::{Action, Arrival, FLOW_COUNT_MAX, Network, NodeRef, Scenario};
@@ -21,6 +22,7 @@ pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Find
     services(scenario, places, findings);
     priorities(scenario, places, findings);
     without_effect(scenario, places, findings);
+    unseen::scenario(scenario, places, findings);
     if places.no_expect {
         let help = "add an `[[expect]]`, such as `that = \"broken == 0\"`";
         findings

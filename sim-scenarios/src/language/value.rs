@@ -34,6 +34,18 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
+/// What `1.5s` means: `n` before the point, and `rest` from it on.
+fn fraction(n: &str, rest: &str) -> Option<Duration> {
+    let (part, unit) = digits(rest.strip_prefix('.')?);
+    let unit = UNITS.iter().find(|u| u.0 == unit)?.1;
+    let places = u32::try_from(part.len())
+        .ok()
+        .filter(|places| (1..=9).contains(places))?;
+    let part = number(part)?.checked_mul(unit)? / 10u64.pow(places);
+    let ns = number(n)?.checked_mul(unit)?.checked_add(part)?;
+    Some(Duration::from_nanos(ns))
+}
+
 /// `"50us"`.
 pub(crate) fn span(text: &str) -> Result<Duration, Bad> {
     let bad = |help: String| {
@@ -45,7 +57,27 @@ pub(crate) fn span(text: &str) -> Result<Duration, Bad> {
     };
     let (n, unit) = digits(text.trim());
     if n.is_empty() {
-        return Err(bad(SPAN_FORM.into()));
+        let negative = text.trim().strip_prefix('-').is_some_and(|t| span(t).is_ok());
+        let help = "time does not go back: write a span from \"0s\" on; what comes later says so by `after`";
+        return Err(bad(if negative { help } else { SPAN_FORM }.into()));
+    }
+    if let Some(meant) = fraction(n, unit) {
+        return Err(bad(format!(
+            "spans are whole numbers: write \"{}\"",
+            show_span(meant)
+        )));
+    }
+    if let Some(end) = unit
+        .find(['-', '–'])
+        .filter(|at| UNITS.iter().any(|u| u.0 == &unit[..*at]))
+    {
+        let high = unit[end..].trim_start_matches(['-', '–', ' ']);
+        if span(high).is_ok() {
+            return Err(bad(format!(
+                "write two dots between both ends: \"{n}{}..{high}\"",
+                &unit[..end]
+            )));
+        }
     }
     if unit.is_empty() {
         return Err(Bad::new(
@@ -233,6 +265,16 @@ mod tests {
             ("5µs", "\"5us\""),
             ("", "a span is"),
             ("fast", "a span is"),
+            ("-5s", "does not go back"),
+            ("--5s", "a span is"),
+            ("1.5s", "\"1500ms\""),
+            ("0.25ms", "\"250us\""),
+            ("1.s", "a span is"),
+            ("1.5.5s", "a span is"),
+            ("9999999999.5h", "a span is"),
+            ("1s-2s", "\"1s..2s\""),
+            ("1s - 2", "a span is"),
+            ("1s–2s", "\"1s..2s\""),
             ("99999999999999999999s", "a span is"),
         ] {
             assert!(span(text).expect_err(text).help.contains(help), "{text}");
