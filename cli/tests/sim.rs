@@ -174,6 +174,7 @@ fn sim_help_has_examples_and_exit_codes() {
     for args in [
         &["sim", "--help"][..],
         &["sim", "run", "--help"],
+        &["sim", "new", "--help"],
         &["sim", "list", "--help"],
         &["sim", "explain", "--help"],
         &["sim", "bench", "--help"],
@@ -185,4 +186,138 @@ fn sim_help_has_examples_and_exit_codes() {
             "{args:?}"
         );
     }
+}
+
+#[test]
+fn sim_run_tells_ci_systems_what_failed_and_where() {
+    let path = example("sim_ci", |t| t.replace("broken == 0", "broken == 1"));
+    let xml = path.with_file_name("results.xml");
+    let line = fs::read_to_string(&path).expect("text");
+    let line = line
+        .lines()
+        .position(|l| l.contains("broken == 1"))
+        .expect("there")
+        + 1;
+    let run = |more: &[&str]| {
+        let mut args = vec!["sim", "run", text(&path), "bit-flips", "--seeds", "0..3"];
+        args.extend(more);
+        evenkeel(&args)
+    };
+    let all = run(&["--junit", text(&xml), "--annotations", "github"]);
+    assert_eq!(all.status.code(), Some(3), "{}", stderr(&all));
+    let told = stdout(&all);
+    let place = format!(
+        "::error file={},line={line},col=8,title=first%3A broken == 1::",
+        text(&path)
+    );
+    assert_eq!(told.matches(&place).count(), 1, "{told}");
+    assert!(
+        told.contains("%0Ain 3 runs; this is the first%0Areplay: "),
+        "{told}"
+    );
+    let results = fs::read_to_string(&xml).expect("written");
+    let counts = "tests=\"4\" failures=\"3\" errors=\"0\" skipped=\"1\"";
+    assert!(
+        results.contains(&format!("<testsuites name=\"evenkeel sim\" {counts}")),
+        "{results}"
+    );
+    assert!(results.contains("<skipped message=\"waits for encryption between nodes\"/>"));
+    // JSON has standard output for itself.
+    let json = run(&["--json", "--annotations", "github"]);
+    assert!(stdout(&json).lines().all(|l| l.starts_with('{')));
+    assert!(stderr(&json).contains(&place));
+    // The shards together have each run once, and what is skipped once.
+    let mut seeds = Vec::new();
+    for shard in ["0/2", "1/2"] {
+        for line in stdout(&run(&["--json", "--shard", shard])).lines() {
+            let run: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            seeds.push(run["seed"].as_u64());
+        }
+    }
+    seeds.sort_unstable();
+    assert_eq!(seeds, [None, Some(0), Some(1), Some(2)]);
+    let none = run(&["--shard", "7/8"]);
+    assert_eq!(none.status.code(), Some(0));
+    assert_eq!(stdout(&none), "no run is in shard 7/8: there are 3\n");
+    let refused = run(&["--junit", "/nonexistent/results.xml"]);
+    assert_eq!((refused.status.code(), stdout(&refused).as_str()), (Some(1), ""));
+    assert!(stderr(&refused).contains("cannot write /nonexistent/results.xml"));
+}
+
+#[test]
+fn sim_new_writes_what_passes_and_writes_nothing_over() {
+    let folder = folder("sim_new");
+    let path = folder.join("a-worry");
+    let new = evenkeel(&["sim", "new", text(&path)]);
+    assert_eq!(new.status.code(), Some(0), "{}", stderr(&new));
+    let file = path.with_extension("toml");
+    let written = fs::read_to_string(&file).expect("written");
+    assert!(written.contains("name = \"a-worry\"") && written.contains("# To see the scenario fail"));
+    assert!(stdout(&new).contains(&format!("evenkeel sim run {}", text(&file))));
+    for (args, words) in [
+        (&["sim", "new", text(&path)][..], "is there already"),
+        (
+            &["sim", "new", text(&folder.join("not a name"))],
+            "cannot be a scenario's name",
+        ),
+        (
+            &["sim", "new", text(&folder.join("x")), "--template", "none"],
+            "give one of active-backup, single",
+        ),
+        (&["sim", "new", "/nonexistent/x"], "cannot write"),
+    ] {
+        let refused = evenkeel(args);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}");
+        assert!(
+            stderr(&refused).replace("\n  │ ", " ").contains(words),
+            "{args:?}: {}",
+            stderr(&refused)
+        );
+    }
+    assert_eq!(fs::read_to_string(&file).expect("there"), written);
+    assert_eq!(fs::read_dir(&folder).expect("there").count(), 1);
+    let list = stdout(&evenkeel(&["sim", "new", "--list-templates"]));
+    assert!(
+        list.lines().count() >= 2 && list.starts_with("active-backup  The master of two nodes"),
+        "{list}"
+    );
+}
+
+#[test]
+fn sim_run_draws_a_page_for_each_run() {
+    let path = example("sim_report", |t| t);
+    let pages = folder("sim_report_out").join("new");
+    let run = evenkeel(&[
+        "sim",
+        "run",
+        text(&path),
+        "--seeds",
+        "0..2",
+        "--report",
+        text(&pages),
+    ]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    for seed in [0, 1] {
+        let page = fs::read_to_string(pages.join(format!("first-{seed}.html"))).expect("written");
+        assert!(page.contains(&format!("<title>first, seed {seed}: ✓ PASS</title>")));
+        let replay = format!("evenkeel sim run {} --seed {seed}", text(&path));
+        assert!(page.contains(&replay), "{replay}");
+    }
+    let refused = evenkeel(&[
+        "sim",
+        "run",
+        text(&path),
+        "--report",
+        text(&pages),
+        "--flow",
+        "50",
+    ]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("there is no flow 50: the scenario has 50"),
+        "{}",
+        stderr(&refused)
+    );
+    let refused = evenkeel(&["sim", "run", text(&path), "--flow", "5"]);
+    assert_eq!(refused.status.code(), Some(1), "--flow without --report");
 }

@@ -20,6 +20,7 @@ mod plan;
 mod report;
 mod run;
 pub mod scenario;
+mod template;
 
 pub use catalogue::{EMBEDDED, embedded};
 pub use expect::{Failure, METRICS};
@@ -27,6 +28,10 @@ pub use explain::explain;
 pub use language::{LIMITS, Limit, TEXT_LEN_MAX, limit_words, parse};
 pub use mechanism::{Kind, Mechanism};
 pub use oracle::{NAMES as ORACLES, Violation};
-pub use report::{BROKEN_FLOWS_MAX, BrokenFlow, COMMIT_LEN_MIN, Outcome, Report, Stall, seeds_from};
-pub use run::{Options, RunError, SYNC_COUNTERS, node_counters, run};
+pub use report::{
+    ANNOTATION_COUNT_MAX, Annotations, BROKEN_FLOWS_MAX, BrokenFlow, COMMIT_LEN_MIN, FAILURES_TOLD_MAX,
+    JUnit, Outcome, PAGE_LEN_MAX, Report, Stall, seeds_from,
+};
+pub use run::{Options, Recording, RunError, SYNC_COUNTERS, node_counters, run};
 pub use scenario::Scenario;
+pub use template::{TEMPLATES, Template};

@@ -3,7 +3,10 @@
 mod bench;
 mod files;
 mod list;
+mod new;
 mod run;
+mod shard;
+mod told;
 
 use std::path::PathBuf;
 
@@ -18,6 +21,7 @@ use crate::{Exit, print};
 #[command(arg_required_else_help = true)]
 #[command(after_help = "Examples:
   evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml
+  evenkeel sim new first
   evenkeel sim list
 
 Exit codes: 0 all passed; 1 refused; 3 a scenario failed; 130, 143 stopped by SIGINT, SIGTERM.")]
@@ -29,6 +33,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Run(run::Args),
+    New(new::Args),
     List(list::Args),
     Explain(ExplainArgs),
     Bench(bench::Args),
@@ -49,6 +54,7 @@ struct ExplainArgs {
 pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
     match &args.command {
         Command::Run(args) => run::run(args),
+        Command::New(args) => new::run(args),
         Command::List(args) => list::run(args),
         Command::Explain(args) => {
             let scenario = files::load(&args.file)?;

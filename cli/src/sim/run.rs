@@ -1,22 +1,25 @@
 //! `evenkeel sim run`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_control::Problem;
 use evenkeel_sim_scenarios::{
-    COMMIT_LEN_MIN, Options, Report, RunError, Scenario, run as run_scenario, seeds_from,
+    COMMIT_LEN_MIN, Options, Recording, Report, RunError, Scenario, run as run_scenario, seeds_from,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::files;
+use super::shard::Shard;
+use super::told::{self, Told as ForCi};
 use crate::complaint::Complaint;
 use crate::config;
 use crate::signals::Signals;
@@ -33,6 +36,10 @@ const SEED_COUNT_MAX: u64 = 1_000_000;
     evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml --seeds 0..200 --jobs 2
   What the surviving node saw, for Wireshark:
     evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml --seed 7 --pcap captures
+  A page with pictures, to look at in a browser:
+    evenkeel sim run sim-scenarios/scenarios/active-backup-crash.toml --report reports
+  On one of four machines, for a CI system that reads JUnit's XML:
+    evenkeel sim run sim-scenarios/scenarios/*.toml --seeds 0..100 --shard 0/4 --junit results.xml
 
 Exit codes: 0 all passed (a counter-proof: failed as declared), or were skipped; 1 refused: arguments, a scenario, a file;
 3 a scenario failed; 130, 143 stopped by SIGINT, SIGTERM: what was done so far is printed.")]
@@ -49,12 +56,23 @@ pub(super) struct Args {
     /// N seeds drawn from the first 7 digits of the hash of a commit
     #[arg(long, value_name = "COMMIT:N", group = "which")]
     seeds_from: Option<FromCommit>,
+    /// Only the runs of shard I of N, I from 0: the shards have no run in common, and all of them together have all
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
     /// Print one JSON object a run, each on a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    told: told::Args,
     /// Write the frames of each port as pcapng into this folder (of several runs: into one folder each)
     #[arg(long, value_name = "FOLDER")]
     pcap: Option<PathBuf>,
+    /// Write a page of HTML for each run into this folder, SCENARIO-SEED.html; each run is made twice then
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+    /// The connection that the page shows packet by packet; default: the first that broke, else the one that waited longest
+    #[arg(long, value_name = "N", requires = "report")]
+    flow: Option<u32>,
     /// Print what happens to standard error; for a single run
     #[arg(long)]
     trace: bool,
@@ -111,6 +129,20 @@ struct Task<'s> {
     scenario: &'s Scenario,
     seed: u64,
     options: Options,
+    /// Where its page goes.
+    report: Option<&'s Path>,
+}
+
+impl Task<'_> {
+    /// Runs it, and writes its page.
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Report, RunError> {
+        let report = run_scenario(self.scenario, self.seed, &self.options, go_on)?;
+        if let Some((folder, page)) = self.report.zip(report.html(self.scenario, self.file)) {
+            let path = folder.join(format!("{}-{}.html", report.scenario, report.seed));
+            fs::write(&path, page).map_err(|e| RunError::Write(format!("{}: {e}", path.display())))?;
+        }
+        Ok(report)
+    }
 }
 
 /// A run in JSON.
@@ -160,13 +192,27 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     if args.trace && !single {
         return Err(Complaint::new("--trace is for a single run").help("give one scenario and one --seed"));
     }
+    let mut for_ci = ForCi::new(&args.told)?;
+    if let Some(folder) = &args.report {
+        let failed = |e| Complaint::io(format!("cannot make {}", folder.display()), e);
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
     let mut tasks = Vec::new();
+    let mut dealt = 0;
     for (file, scenario) in &scenarios {
         if let Some(waits_for) = &scenario.waits_for {
-            skip(args, scenario, waits_for)?;
+            // Once is enough.
+            if args.shard.is_none_or(Shard::is_first) {
+                for_ci.skipped(file, scenario, waits_for);
+                skip(args, scenario, waits_for)?;
+            }
             continue;
         }
         for &seed in &seeds {
+            dealt += 1;
+            if args.shard.is_some_and(|shard| !shard.has(dealt - 1)) {
+                continue;
+            }
             let pcap = args.pcap.as_ref().map(|folder| match single {
                 true => folder.clone(),
                 false => folder.join(format!("{}-{seed}", scenario.name)),
@@ -176,16 +222,27 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
                 file,
                 scenario,
                 seed,
-                options: Options { pcap, trace },
+                options: Options {
+                    pcap,
+                    trace,
+                    record: args.report.is_some().then_some(Recording { flow: args.flow }),
+                },
+                report: args.report.as_deref(),
             });
         }
     }
     let signals = Signals::listen()?;
-    let mut shown = Shown::new(args, seeds.len(), tasks.len());
+    let mut shown = Shown::new(args, seeds.len(), tasks.len(), for_ci);
     let result = run_all(&tasks, args.jobs, &signals, &mut shown);
     shown.bar.finish_and_clear();
+    // What was done so far is told even if something could not be shown.
+    let told = shown.for_ci.finish(args.json);
     result?;
+    told?;
     shown.summary(&scenarios)?;
+    if let Some(shard) = args.shard.filter(|_| tasks.is_empty() && !args.json) {
+        print(&format!("no run is in shard {shard}: there are {dealt}\n"))?;
+    }
     Ok(match signals.received() {
         Some(signal) if shown.stopped => Exit::Interrupted(signal),
         _ if shown.failed > 0 => Exit::Failed,
@@ -213,15 +270,16 @@ fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
 fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) -> Result<(), Complaint> {
     let run = |at: usize| {
         let task = tasks.get(at)?;
+        let began = Instant::now();
         let mut go_on = || signals.received().is_none();
         let result = match go_on() {
-            true => Some(run_scenario(task.scenario, task.seed, &task.options, &mut go_on)),
+            true => Some(task.run(&mut go_on)),
             false => None,
         };
-        Some((task, result))
+        Some((task, result, began.elapsed()))
     };
     in_order(tasks.len(), jobs.into(), run, |result| match result {
-        Some((task, result)) => shown.result(task, result),
+        Some((task, result, took)) => shown.result(task, result, took),
         None => Ok(()),
     })
 }
@@ -334,13 +392,14 @@ struct Shown<'a> {
     args: &'a Args,
     many: bool,
     bar: ProgressBar,
+    for_ci: ForCi,
     failed: u64,
     stopped: bool,
     totals: BTreeMap<String, Totals>,
 }
 
 impl<'a> Shown<'a> {
-    fn new(args: &'a Args, seeds: usize, tasks: usize) -> Self {
+    fn new(args: &'a Args, seeds: usize, tasks: usize, for_ci: ForCi) -> Self {
         let visible = io::stderr().is_terminal() && tasks > 1;
         let bar = if visible {
             ProgressBar::new(tasks as u64)
@@ -357,17 +416,20 @@ impl<'a> Shown<'a> {
             args,
             many: seeds > 1,
             bar,
+            for_ci,
             failed: 0,
             stopped: false,
             totals: BTreeMap::new(),
         }
     }
 
-    fn result(&mut self, task: &Task<'_>, ended: Ended) -> Result<(), Complaint> {
+    fn result(&mut self, task: &Task<'_>, ended: Ended, took: Duration) -> Result<(), Complaint> {
         let report = match ended {
             Some(Ok(report)) => report,
             Some(Err(RunError::Stopped)) => {
                 self.stopped = true;
+                self.for_ci
+                    .error(task.file, task.scenario, task.seed, "interrupted");
                 return self.interrupted(task);
             }
             None => {
@@ -376,12 +438,15 @@ impl<'a> Shown<'a> {
             }
             Some(Err(error)) => {
                 let seed = task.seed;
+                self.for_ci
+                    .error(task.file, task.scenario, seed, &error.to_string());
                 return Err(Complaint::new(format!(
                     "{}: seed {seed}: {error}",
                     task.scenario.name
                 )));
             }
         };
+        self.for_ci.result(task.file, task.scenario, &report, took);
         self.failed += u64::from(!report.pass);
         let totals = self.totals.entry(report.scenario.clone()).or_default();
         totals.runs += 1;

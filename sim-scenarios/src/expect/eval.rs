@@ -262,6 +262,7 @@ mod tests {
             text: text.to_owned(),
             comparison: parse(text).expect(text),
             of,
+            written: Default::default(),
         }
     }
 

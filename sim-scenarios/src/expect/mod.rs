@@ -22,6 +22,49 @@ pub struct Expectation {
     pub comparison: Comparison,
     /// Only flows of this load count; an index.
     pub of: Option<usize>,
+    /// Where it is written.
+    pub written: Written,
+}
+
+/// Where something is written. That is no part of what it says: all places are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    /// Line, from 1; 0: nowhere, it goes without saying.
+    pub line: u32,
+    /// Column of its first character, from 1.
+    pub column: u32,
+    /// In the base of a counter-proof, not in the counter-proof.
+    pub in_base: bool,
+    /// The byte where it begins, until its line is known.
+    pub(crate) byte: Option<usize>,
+}
+
+impl PartialEq for Written {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Written {}
+
+impl Written {
+    pub(crate) fn at(byte: usize) -> Written {
+        Written {
+            byte: Some(byte),
+            ..Written::default()
+        }
+    }
+
+    /// Its line and column in `text`, in which it is written; what has one already was written elsewhere.
+    pub(crate) fn find(&mut self, text: &str) {
+        let Some(before) = self.byte.take().and_then(|byte| text.get(..byte)) else {
+            return;
+        };
+        let number = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
+        let line = before.rfind('\n').map_or(0, |at| at + 1);
+        self.line = number(before.bytes().filter(|b| *b == b'\n').count());
+        self.column = number(before.get(line..).map_or(0, |l| l.chars().count()));
+    }
 }
 
 /// What is expected of every scenario that does not say otherwise: a flow that hangs neither breaks nor fails before
@@ -41,6 +84,7 @@ pub(crate) fn implied(expects: &[Expectation]) -> Option<Expectation> {
         text: NO_HANGING.to_owned(),
         comparison,
         of: None,
+        written: Written::default(),
     })
 }
 

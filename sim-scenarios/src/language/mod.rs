@@ -4,6 +4,7 @@ mod check;
 pub(crate) mod limits;
 mod schema;
 mod sections;
+mod unseen;
 pub(crate) mod value;
 
 use evenkeel_control::reading::{Finding, Findings, tree};
@@ -39,7 +40,12 @@ pub fn parse(
         sections::scenario(&tree, &mut findings)
     };
     match scenario {
-        Some(scenario) if findings.is_empty() => Ok(scenario),
+        Some(mut scenario) if findings.is_empty() => {
+            for expect in &mut scenario.expects {
+                expect.written.find(text);
+            }
+            Ok(scenario)
+        }
         _ => Err(findings.into_errors(name, text)),
     }
 }

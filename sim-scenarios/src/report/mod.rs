@@ -1,4 +1,10 @@
-//! What a run says in the end, as text and as JSON.
+//! What a run says in the end: plain data, which serialized is its JSON; and as text, as a page of
+//! HTML, as JUnit's XML and as annotations of a CI.
+
+mod annotations;
+mod html;
+mod junit;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +13,13 @@ use serde::{Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::expect::{Failure, Measures, Metric};
+use crate::run::record::Record;
 use crate::scenario::Scenario;
+
+pub use annotations::{ANNOTATION_COUNT_MAX, Annotations};
+pub use html::PAGE_LEN_MAX;
+pub use junit::{FAILURES_TOLD_MAX, JUnit};
+use text::Text;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,8 +74,13 @@ pub struct Stall {
 }
 
 /// Milliseconds with three digits behind the point: no float is computed with.
-fn ms(ns: u64) -> String {
+pub(crate) fn ms(ns: u64) -> String {
     format!("{}.{:03}", ns / 1_000_000, ns % 1_000_000 / 1_000)
+}
+
+/// `12.345678901 s`.
+pub(crate) fn seconds(ns: u64) -> String {
+    format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
 struct Ms(u64);
@@ -185,6 +202,9 @@ pub struct Report {
     pub timeline: Vec<(u64, String)>,
     /// What did not hold.
     pub failures: Vec<Failure>,
+    /// What pictures are drawn from, if it was asked for.
+    #[serde(skip)]
+    pub(crate) record: Option<Box<Record>>,
 }
 
 impl Report {
@@ -238,6 +258,7 @@ impl Report {
             duration_ns: measures.end_ns,
             timeline: Vec::new(),
             failures: Vec::new(),
+            record: None,
         }
     }
 
@@ -256,126 +277,15 @@ impl Report {
         format!("evenkeel sim run {file} --seed {}{again}", self.seed)
     }
 
+    /// The report as one page of HTML, of [`PAGE_LEN_MAX`] bytes at most; `None`: nothing was recorded. `scenario` is the one
+    /// that was run, `file` is how it was named.
+    pub fn html(&self, scenario: &Scenario, file: &str) -> Option<String> {
+        Some(html::page(self, self.record.as_deref()?, scenario, file))
+    }
+
     /// The text of the report; `file` is how the scenario was named, for the command that replays it.
     pub fn text<'r>(&'r self, file: &'r str) -> impl fmt::Display + 'r {
         Text { report: self, file }
-    }
-}
-
-struct Text<'r> {
-    report: &'r Report,
-    file: &'r str,
-}
-
-fn line(f: &mut fmt::Formatter<'_>, label: &str, text: impl fmt::Display) -> fmt::Result {
-    let colon = if label.is_empty() { "" } else { ":" };
-    writeln!(f, "  {:<13} {text}", format!("{label}{colon}"))
-}
-
-fn listed(counts: &BTreeMap<&'static str, u64>) -> String {
-    let some: Vec<_> = counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
-    if some.is_empty() {
-        "none".into()
-    } else {
-        some.join(", ")
-    }
-}
-
-/// `12.345678901 s`.
-fn seconds(ns: u64) -> String {
-    format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000)
-}
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let r = self.report;
-        let word = match r.outcome {
-            Outcome::Pass => "PASS",
-            Outcome::Fail => "FAIL",
-            Outcome::FailedAsDeclared => "PASS (failed as declared)",
-            Outcome::NoProof => "FAIL (no proof)",
-        };
-        writeln!(f, "{}: seed {}: {word}", r.scenario, r.seed)?;
-        if let Some(off) = r.off {
-            line(f, "off", off)?;
-        }
-        line(
-            f,
-            "connections",
-            format_args!("{} opened, {} established", r.connections, r.established),
-        )?;
-        if r.live_at_fault > 0 {
-            line(
-                f,
-                "replicated",
-                format_args!(
-                    "{} of {} that were live at the first fault",
-                    r.replicated, r.live_at_fault
-                ),
-            )?;
-        }
-        line(f, "broken", r.broken)?;
-        if r.failed > 0 {
-            line(
-                f,
-                "failed",
-                format_args!("{} before they were established", r.failed),
-            )?;
-        }
-        if r.hanging > 0 {
-            line(f, "hanging", format_args!("{} wait for an answer", r.hanging))?;
-        }
-        for flow in &r.broken_flows {
-            line(f, "", flow)?;
-        }
-        if r.broken + r.failed > r.broken_flows.len() as u64 {
-            let more = r.broken + r.failed - r.broken_flows.len() as u64;
-            line(f, "", format_args!("and {more} more"))?;
-        }
-        if let Some(stall) = r.stall_ms {
-            let [min, p50, p90, p99, max] = stall.ns.map(ms);
-            line(
-                f,
-                "stall",
-                format_args!("{min} min, {p50} median, {p90} p90, {p99} p99, {max} max (ms)"),
-            )?;
-        }
-        if let Some(detection) = r.detection_ns {
-            line(f, "detection", format_args!("{} ms", ms(detection)))?;
-        }
-        line(f, "drops", listed(&r.drops))?;
-        line(f, "lost", listed(&r.lost))?;
-        line(f, "port probes", format_args!("{} found in use", r.probes))?;
-        if !r.sync.is_empty() {
-            line(f, "sync", listed(&r.sync))?;
-        }
-        for (at, what) in &r.timeline {
-            line(f, "fault", format_args!("{}: {what}", seconds(*at)))?;
-        }
-        line(
-            f,
-            "simulated",
-            format_args!("{}, {} events", seconds(r.duration_ns), r.events),
-        )?;
-        line(f, "digest", format_args!("{:032x}", r.digest))?;
-        for failure in &r.failures {
-            let declared = if r.outcome == Outcome::FailedAsDeclared {
-                ", as declared"
-            } else {
-                ""
-            };
-            writeln!(f, "  failed{declared}: {}", failure.name)?;
-            writeln!(f, "    expected: {}", failure.expected)?;
-            writeln!(f, "    seen:     {}", failure.seen)?;
-            writeln!(f, "    at:       {}", seconds(failure.at_ns))?;
-        }
-        if r.outcome == Outcome::NoProof && r.failures.is_empty() {
-            writeln!(f, "  nothing failed, though the mechanism is off")?;
-        }
-        if !r.pass {
-            writeln!(f, "  replay: {}", r.replay(self.file))?;
-        }
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, S
 
 use super::build::Built;
 use super::counts::{NodeCounts, node_counters};
+use super::record::{Judged, Recorder};
 use super::timeline::Timeline;
 use super::watch::Watch;
 use super::{cluster, nanos, sync_frame};
@@ -247,6 +248,7 @@ impl<'s> Judge<'s> {
         watch: &Watch,
         timeline: &Timeline<'_>,
         seed: u64,
+        recorder: Option<Recorder>,
     ) -> Report {
         let world = &built.world;
         if self.scenario.cluster.clustered {
@@ -266,9 +268,15 @@ impl<'s> Judge<'s> {
         }
         let measures = self.measures(built, watch, &engine);
         let mut failures = Vec::new();
+        let mut judged = Vec::new();
         for expectation in &self.scenario.expects {
-            failures.extend(expect::judge(expectation, &measures).result.err());
+            let result = expect::judge(expectation, &measures).result;
+            if recorder.is_some() {
+                judged.push(Judged::expectation(expectation, &result));
+            }
+            failures.extend(result.err());
         }
+        let expected = failures.len();
         let last_second = nanos(self.scenario.duration.saturating_sub(QUIET_MIN));
         for &oracle in Oracle::ALL {
             let found = self.found(watch, oracle);
@@ -302,6 +310,19 @@ impl<'s> Judge<'s> {
                 unmeasured: false,
             });
         }
+        let happened: Vec<_> = timeline
+            .done
+            .iter()
+            .map(|d| (nanos(d.at), d.what.clone()))
+            .collect();
+        let record = recorder.map(|recorder| {
+            judged.extend(Oracle::ALL.iter().map(|oracle| {
+                let (name, says) = oracle.says();
+                let failure = failures.iter().skip(expected).find(|f| f.name == name);
+                Judged::oracle(name, says, self.found(watch, *oracle).looked, failure)
+            }));
+            recorder.finish(self.scenario, world, watch, &measures, judged, &happened)
+        });
         let drops = DropReason::ALL.iter().zip(&engine.drops).filter(|d| *d.1 > 0);
         let drops = drops.map(|(reason, n)| (reason.name(), *n)).collect();
         let sync = sync_frame::SYNC_COUNTERS
@@ -317,12 +338,8 @@ impl<'s> Judge<'s> {
             failures,
             events: world.counters().events,
             digest: world.digest(),
-            timeline: timeline
-                .done
-                .clone()
-                .into_iter()
-                .map(|d| (nanos(d.at), d.what))
-                .collect(),
+            timeline: happened,
+            record: record.map(Box::new),
             kept_back: timeline.touched(),
             broken_flows: broken_flows(&built.world, nanos(self.scenario.duration)),
             drops,

@@ -5,9 +5,11 @@ mod cluster;
 mod counts;
 mod fault;
 mod judge;
+pub(crate) mod record;
 mod sync_frame;
 mod timeline;
 mod watch;
+mod words;
 
 use std::cell::RefCell;
 use std::fs;
@@ -16,7 +18,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_io_sim::{LbPort, LbState, PcapTap, TraceTap, World};
+use evenkeel_io_sim::{LbPort, LbState, PcapTap, World};
 
 pub(crate) use build::refusals;
 pub use counts::node_counters;
@@ -24,9 +26,11 @@ pub use sync_frame::SYNC_COUNTERS;
 
 use self::build::Built;
 use self::judge::Judge;
+use self::record::{Focus, Recorder};
 use self::sync_frame::{Rule, Rules, Suppressor};
 use self::timeline::Timeline;
 use self::watch::{Watch, WatchTap};
+use self::words::{Names, TraceTap};
 use crate::expect::Metric;
 use crate::mechanism::{Kind, Switch};
 use crate::plan::{self, CLIENT_COUNT, Plan};
@@ -51,6 +55,15 @@ pub struct Options {
     pub pcap: Option<PathBuf>,
     /// Writes what happens, line by line, to what this opens.
     pub trace: Option<fn() -> Box<dyn Write>>,
+    /// Records what [`Report::html`] draws. The run is made twice then.
+    pub record: Option<Recording>,
+}
+
+/// What is recorded beside what always is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recording {
+    /// The connection whose packets are recorded; `None`: the first that broke, else the one that waited longest.
+    pub flow: Option<u32>,
 }
 
 /// Why a run gave no result.
@@ -65,6 +78,17 @@ pub enum RunError {
     /// A file cannot be written.
     #[error("cannot write {0}")]
     Write(String),
+    /// There is no such connection.
+    #[error("there is no flow {flow}: the scenario has {count}, from 0 on")]
+    NoSuchFlow {
+        /// Its number.
+        flow: u32,
+        /// Flows of the run.
+        count: usize,
+    },
+    /// The same scenario with the same seed gave something else the second time.
+    #[error("the run is not deterministic: its digest was {0:032x}, and then {1:032x}")]
+    Differs(u128, u128),
     /// It was asked to stop.
     #[error("stopped")]
     Stopped,
@@ -85,6 +109,28 @@ pub fn run(
     if scenario.waits_for.is_some() {
         return Err(RunError::Missing("it waits for later work"));
     }
+    let Some(Recording { flow }) = options.record else {
+        return once(scenario, seed, options, None, go_on, |_, _, _| ()).map(|r| r.0);
+    };
+    // The first time shows where to look.
+    let look = |world: &World, watch: &Watch, report: &Report| Focus::of(world, watch, report, flow);
+    let (first, focus) = once(scenario, seed, &Options::default(), None, go_on, look)?;
+    let (second, ()) = once(scenario, seed, options, Some(focus?), go_on, |_, _, _| ())?;
+    if first.digest != second.digest {
+        return Err(RunError::Differs(first.digest, second.digest));
+    }
+    Ok(second)
+}
+
+/// A run, with what `then` makes of it when it is over. With a focus it is recorded.
+fn once<T>(
+    scenario: &Scenario,
+    seed: u64,
+    options: &Options,
+    focus: Option<Focus>,
+    go_on: &mut dyn FnMut() -> bool,
+    then: impl FnOnce(&World, &Watch, &Report) -> T,
+) -> Result<(Report, T), RunError> {
     let mut built = build::world(scenario, seed)?;
     let plan = Plan::new(scenario, built.world.streams());
     let watch = Rc::new(RefCell::new(watch(scenario, &built)));
@@ -92,13 +138,21 @@ pub fn run(
     if let Some(folder) = &options.pcap {
         fs::create_dir_all(folder).map_err(|e| RunError::Write(format!("{}: {e}", folder.display())))?;
         let names = built.world.port_names();
-        built.world.add_tap(Box::new(PcapTap::new(folder, names)));
+        built.world.add_tap(Box::new(
+            PcapTap::new(folder, names).with_addresses(words::addresses(scenario)),
+        ));
     }
+    let names = |built: &Built, plan: &Plan| Names::new(&built.world, scenario, plan);
     if let Some(open) = options.trace {
-        built
-            .world
-            .add_tap(Box::new(TraceTap::new(BufWriter::new(open()))));
+        built.world.add_tap(Box::new(TraceTap::new(
+            BufWriter::new(open()),
+            names(&built, &plan),
+        )));
     }
+    let mut recorder = focus.map(|focus| {
+        let names = names(&built, &plan);
+        Recorder::new(scenario, &mut built, names, focus)
+    });
     let rules = Rc::new(RefCell::new(Rules {
         renumber: plan::switch(scenario) == Some(Switch::Renumber),
         ..Rules::default()
@@ -141,10 +195,18 @@ pub fn run(
     });
     loop {
         let step = timeline.next_at().unwrap_or(end);
-        let now = step.min(next_sample).min(next_look.unwrap_or(end)).min(end);
+        let record_at = recorder.as_ref().map_or(end, Recorder::next_at);
+        let judge_at = step.min(next_sample).min(next_look.unwrap_or(end)).min(end);
+        let now = judge_at.min(record_at);
         built.world.run_until(build::at(now));
         if !go_on() {
             return Err(RunError::Stopped);
+        }
+        if let Some(recorder) = &mut recorder {
+            recorder.look(&built.world, now);
+        }
+        if now < judge_at {
+            continue;
         }
         if step == now && now < end {
             if Some(now) == plan.first_fault || Some(now) == crash_at {
@@ -192,7 +254,9 @@ pub fn run(
     }
     built.world.finish_taps().map_err(RunError::Write)?;
     let watch = watch.borrow();
-    Ok(judge.finish(&built, &watch, &timeline, seed))
+    let report = judge.finish(&built, &watch, &timeline, seed, recorder);
+    let made = then(&built.world, &watch, &report);
+    Ok((report, made))
 }
 
 fn watch(scenario: &Scenario, built: &Built) -> Watch {
@@ -400,7 +464,7 @@ that = "broken == 0"
             assert!(at_the_end || looked > 0, "{oracle:?} was not asked");
         }
         let watch = watch.borrow();
-        judge.finish(&built, &watch, &timeline, seed)
+        judge.finish(&built, &watch, &timeline, seed, None)
     }
 
     pub(crate) fn scenario(text: &str) -> Scenario {

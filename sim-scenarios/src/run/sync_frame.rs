@@ -108,7 +108,7 @@ fn vrrp_sender(frame: &[u8]) -> Option<u16> {
 }
 
 /// The datagram's payload, if it is between nodes.
-fn payload(frame: &[u8]) -> Option<&[u8]> {
+pub(crate) fn payload(frame: &[u8]) -> Option<&[u8]> {
     let udp = udp_at(frame)?;
     if frame.get(udp + 2..udp + 4)? != SYNC_UDP_PORT.to_be_bytes() {
         return None;

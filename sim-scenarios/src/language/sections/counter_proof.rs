@@ -54,6 +54,9 @@ pub(crate) fn counter_proof(
             return None;
         }
     };
+    for expect in &mut scenario.expects {
+        expect.written.in_base = true;
+    }
     let mut loads = Names::default();
     for load in &scenario.loads {
         loads.add(load.name.clone(), 0..0, findings);

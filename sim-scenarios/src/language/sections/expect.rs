@@ -4,7 +4,7 @@ use evenkeel_control::Code;
 use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
 
 use super::{Names, Places};
-use crate::expect::{self, Expectation};
+use crate::expect::{self, Expectation, Written};
 use crate::language::schema;
 
 pub(super) fn expects(
@@ -50,12 +50,13 @@ pub(super) fn expects(
             ));
         }
         names.add(name.clone(), that.span.clone(), findings);
-        places.expects.push(that.span);
+        places.expects.push(that.span.clone());
         expects.push(Expectation {
             name,
             text: that.value.to_owned(),
             comparison,
             of,
+            written: Written::at(that.span.start),
         });
     }
     expects

@@ -1,0 +1,99 @@
+//! Results for CI systems: JUnit's XML in a file, annotations of GitHub in the log.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evenkeel_sim_scenarios::{Annotations, JUnit, Report, Scenario};
+
+use crate::complaint::Complaint;
+use crate::print;
+
+/// Where results go beside standard output.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Write the results as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Print a line for each expectation that failed, which GitHub shows beside it; default: if GITHUB_ACTIONS is true
+    #[arg(long, value_name = "WHOSE")]
+    annotations: Option<Whose>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Whose {
+    /// As GitHub Actions reads them
+    Github,
+    /// None
+    None,
+}
+
+/// Collects results.
+pub(super) struct Told {
+    junit: Option<(PathBuf, JUnit)>,
+    annotations: Option<Annotations>,
+}
+
+fn cannot(path: &Path, error: io::Error) -> Complaint {
+    Complaint::io(format!("cannot write {}", path.display()), error)
+}
+
+impl Told {
+    /// What `args` ask for. A file that cannot be written is refused before anything runs.
+    pub(super) fn new(args: &Args) -> Result<Told, Complaint> {
+        if let Some(path) = &args.junit {
+            fs::write(path, JUnit::default().xml()).map_err(|e| cannot(path, e))?;
+        }
+        let github = match args.annotations {
+            Some(whose) => whose == Whose::Github,
+            None => env::var_os("GITHUB_ACTIONS").is_some_and(|v| v == "true"),
+        };
+        Ok(Told {
+            junit: args.junit.clone().map(|path| (path, JUnit::default())),
+            annotations: github.then(Annotations::default),
+        })
+    }
+
+    /// A run that gave a result.
+    pub(super) fn result(&mut self, file: &str, scenario: &Scenario, report: &Report, took: Duration) {
+        if let Some((_, junit)) = &mut self.junit {
+            junit.result(file, report, took);
+        }
+        if let Some(annotations) = &mut self.annotations {
+            annotations.result(file, Path::new(file).is_file(), scenario, report);
+        }
+    }
+
+    /// One that gave none.
+    pub(super) fn error(&mut self, file: &str, scenario: &Scenario, seed: u64, why: &str) {
+        if let Some((_, junit)) = &mut self.junit {
+            junit.error(file, &scenario.name, seed, why);
+        }
+    }
+
+    /// A scenario that is not run.
+    pub(super) fn skipped(&mut self, file: &str, scenario: &Scenario, waits_for: &str) {
+        if let Some((_, junit)) = &mut self.junit {
+            junit.skipped(file, &scenario.name, &format!("waits for {waits_for}"));
+        }
+    }
+
+    /// Writes it; with `json` standard output is for JSON alone, and GitHub reads standard error too.
+    pub(super) fn finish(&self, json: bool) -> Result<(), Complaint> {
+        if let Some(annotations) = &self.annotations {
+            let lines = annotations.github();
+            if json {
+                // Nobody is left to tell if this fails.
+                let _ = io::stderr().write_all(lines.as_bytes());
+            } else {
+                print(&lines)?;
+            }
+        }
+        match &self.junit {
+            Some((path, junit)) => fs::write(path, junit.xml()).map_err(|e| cannot(path, e)),
+            None => Ok(()),
+        }
+    }
+}
