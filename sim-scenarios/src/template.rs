@@ -47,7 +47,7 @@ mod tests {
         ),
         (
             "active-backup",
-            &[("give_up = \"15s\"", "give_up = \"200ms\"")],
+            &[("give_up = \"3s\"", "give_up = \"200ms\"")],
             "broken == 0 of long",
         ),
         (
