@@ -63,7 +63,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    told: told::Args,
+    told: told::ToldArgs,
     /// Write the frames of each port as pcapng into this folder (of several runs: into one folder each)
     #[arg(long, value_name = "FOLDER")]
     pcap: Option<PathBuf>,

@@ -13,7 +13,7 @@ use crate::print;
 
 /// Where results go beside standard output.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ToldArgs {
     /// Write the results as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -42,7 +42,7 @@ fn cannot(path: &Path, error: io::Error) -> Complaint {
 
 impl Told {
     /// What `args` ask for. A file that cannot be written is refused before anything runs.
-    pub(super) fn new(args: &Args) -> Result<Told, Complaint> {
+    pub(super) fn new(args: &ToldArgs) -> Result<Told, Complaint> {
         if let Some(path) = &args.junit {
             fs::write(path, JUnit::default().xml()).map_err(|e| cannot(path, e))?;
         }
