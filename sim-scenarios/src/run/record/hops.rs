@@ -14,6 +14,8 @@ const WINDOW_MAX: usize = 110;
 const TAIL_MAX: usize = 12;
 /// Ends that nodes give the connection on the servers' side: one, but for UDP flows that were forgotten.
 const LOCAL_MAX: usize = 8;
+/// Why a port drops what was not meant for it.
+const FLOODED: [&str; 2] = ["nic-filtered", "host-not-mine"];
 /// Hops whose arrival is waited for.
 const UNDER_WAY_MAX: usize = 64;
 
@@ -88,6 +90,8 @@ pub(crate) struct Hops {
     left_out: [u64; 2],
     /// The frame that was seen last is one of these hops: a drop that follows is its own.
     last: Option<(Place, u32, Key)>,
+    /// It arrives, unless the drop that follows says that it was not meant for that port.
+    arriving: Option<(u64, Line, Key)>,
     pub(crate) count: u64,
 }
 
@@ -106,6 +110,7 @@ impl Hops {
             tail: VecDeque::new(),
             left_out: [0; 2],
             last: None,
+            arriving: None,
             count: 0,
         }
     }
@@ -159,6 +164,7 @@ impl Hops {
 
     /// A frame at a port.
     pub(crate) fn frame(&mut self, now: u64, at: Place, direction: Direction, frame: &[u8]) {
+        self.settle();
         self.last = None;
         let Some(line) = self.line(at.owner) else { return };
         let Some(packet) = packet::parse(frame) else {
@@ -188,7 +194,7 @@ impl Hops {
                 };
                 self.keep(hop);
             }
-            Direction::In => self.arrived(now, line, key),
+            Direction::In => self.arriving = Some((now, line, key)),
         }
     }
 
@@ -200,6 +206,12 @@ impl Hops {
         if place != at || seen != len {
             return;
         }
+        // A switch that does not know the receiver sends it to all.
+        if FLOODED.contains(&why) {
+            self.arriving = None;
+            return;
+        }
+        self.settle();
         if let Some(hop) = self
             .kept()
             .rev()
@@ -216,6 +228,13 @@ impl Hops {
         head.chain(before)
             .chain(self.window.iter_mut())
             .chain(self.tail.iter_mut())
+    }
+
+    /// What was arriving has arrived.
+    fn settle(&mut self) {
+        if let Some((now, line, key)) = self.arriving.take() {
+            self.arrived(now, line, key);
+        }
     }
 
     fn arrived(&mut self, now: u64, line: Line, key: Key) {
@@ -266,7 +285,8 @@ impl Hops {
     }
 
     /// All that is kept, with how many were left out before each.
-    pub(crate) fn finish(self) -> Vec<Hop> {
+    pub(crate) fn finish(mut self) -> Vec<Hop> {
+        self.settle();
         let mut hops = self.head;
         let mut add = |more: Vec<Hop>, left_out: u64| {
             let from = hops.len();
@@ -385,6 +405,9 @@ mod tests {
         let (c, n, s) = (place(Line::Client), place(Line::Node(0)), place(Line::Server));
         let syn = segment(2, [CLIENT, VIP], 100, 0, SYN, 0);
         hops.frame(1, c, Direction::Out, &syn);
+        // The switch does not know yet where the node is.
+        hops.frame(2, place(Line::Node(1)), Direction::In, &syn);
+        hops.dropped(place(Line::Node(1)), "nic-filtered", syn.len() as u32);
         hops.frame(2, n, Direction::In, &syn);
         // Another connection's SYN, and this one's.
         hops.frame(3, n, Direction::Out, &segment(3, [LOCAL, SERVER], 77, 0, SYN, 0));

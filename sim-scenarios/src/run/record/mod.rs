@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::L4Proto;
-use evenkeel_io_sim::{Direction, LbPort, Owner, Place, Tap, Trace, World};
+use evenkeel_io_sim::{Direction, FlowRecord, LbPort, Owner, Place, Tap, Trace, World};
 
 use self::hops::{Chosen, Hops};
 use self::lag::Lag;
@@ -26,7 +26,7 @@ use super::build::{self, Built};
 use super::watch::Watch;
 use super::words::Names;
 use super::{RunError, nanos};
-use crate::expect::{Expectation, Failure, Measures, Written};
+use crate::expect::{Expectation, Failure, FlowFacts, Measures, Written};
 use crate::plan::{CLIENT_COUNT, net};
 use crate::report::Report;
 use crate::scenario::Scenario;
@@ -411,6 +411,16 @@ impl Recorder {
             connection,
         }
     }
+}
+
+/// For how long a connection waited longest, and since when: also for what never came, until it broke.
+fn waited(flow: Option<&FlowRecord>, facts: Option<&FlowFacts>) -> (u64, u64) {
+    let replied = facts.map_or((0, 0), |f| (f.stall_ns, f.stall_at_ns));
+    let in_vain = flow.and_then(|flow| {
+        let since = flow.awaiting_since?.as_nanos();
+        Some((flow.ended?.as_nanos().saturating_sub(since), since))
+    });
+    in_vain.map_or(replied, |in_vain| in_vain.max(replied))
 }
 
 /// How many connections are alive and broken over time, at [`POINT_COUNT_MAX`] points at most: of each part of the run what
