@@ -54,6 +54,10 @@ impl Names {
             Trace::LbPaused(lb) => format!("{}: stands still", node(lb)),
             Trace::LbResumed(lb) => format!("{}: goes on", node(lb)),
             Trace::Node(lb, event) => format!("{}: {}", node(lb), says(event)),
+            Trace::Member(router, group, hop, is_in) => {
+                let word = if is_in { "takes in" } else { "takes out" };
+                format!("{router} {word} next hop {hop} of group {group}")
+            }
             Trace::LinkChanged(link) => format!("{link} changed"),
             Trace::Dropped { at, why, len } => {
                 let place = self.ports.get(&at).cloned().unwrap_or_else(|| at.to_string());
