@@ -19,7 +19,7 @@ FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 # Of each distance that is compared.
 TOLERANCE = 0.10
 # Distances that must have been compared of each plan.
-LEAST = 4
+LEAST = 3
 
 
 def serve(address):

@@ -53,6 +53,8 @@ pub struct TcpProfile {
     pub timeout_min: Duration,
     /// The longest timeout (`tcp_rto_max_ms`).
     pub timeout_max: Duration,
+    /// Timeouts are whole ticks of the kernel's timer (`CONFIG_HZ` of them a second; 4 ms at Debian's 250); not zero.
+    pub tick: Duration,
     /// Whether the last segment is sent once more before the first timeout counts, as Linux does with peers that know
     /// selective acknowledgements (`tcp_early_retrans`).
     pub tail_loss_probe: bool,
@@ -73,6 +75,7 @@ impl Default for TcpProfile {
             timeout_initial: Duration::from_secs(1),
             timeout_min: Duration::from_millis(200),
             timeout_max: Duration::from_secs(120),
+            tick: Duration::from_millis(4),
             tail_loss_probe: true,
             time_wait: Duration::from_secs(60),
             keepalive: None,

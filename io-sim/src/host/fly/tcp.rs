@@ -53,9 +53,13 @@ impl Flow {
     // --- what is sent ---------------------------------------------------------------------------------------------
 
     fn emit(&self, turn: &mut Turn<'_>, header: &Header, position: u64, len: usize) {
-        let says = self.says(turn);
-        let frame = header.frame(turn.local, self.remote(), len, |out| says.say(position, len, out));
-        turn.out.push(frame);
+        let says = (len > 0).then(|| self.says(turn));
+        let say = |out: &mut Vec<u8>| {
+            if let Some(says) = says {
+                says.say(position, len, out);
+            }
+        };
+        turn.out.push(header.frame(turn.local, self.remote(), len, say));
     }
 
     fn header(&self, seq: u32, flags: u8) -> Header {
@@ -153,7 +157,7 @@ impl Flow {
         let tcp = &turn.tcp;
         let base = if self.srtt > 0 {
             let spread = (u64::from(self.deviation) * 1_000).max(nanos(tcp.timeout_min));
-            u64::from(self.srtt) * 125 + spread
+            ticks(turn, u64::from(self.srtt) * 125 + spread)
         } else if self.is(flag::SYN_AGAIN) {
             // RFC 6298 section 5.7.
             nanos(tcp.timeout_initial).saturating_mul(3)
@@ -175,7 +179,7 @@ impl Flow {
             } else {
                 PROBE_SLACK_NS
             };
-            wait = wait.min(u64::from(self.srtt) * 250 + more);
+            wait = wait.min(ticks(turn, u64::from(self.srtt) * 250 + more));
             self.set(flag::PROBES);
         }
         self.timer_at = turn.net.now.saturating_add(wait);
@@ -699,6 +703,11 @@ impl Flow {
             self.app = app::gap_end(turn.net, record, FlowId(self.flow));
         }
     }
+}
+
+/// The next whole tick.
+fn ticks(turn: &Turn<'_>, span: u64) -> u64 {
+    span.next_multiple_of(nanos(turn.tcp.tick).max(1))
 }
 
 /// How long Linux tries (`retransmits_timed_out`): as long as so many timeouts from the smallest on take, each twice as
