@@ -64,7 +64,7 @@ class Driver:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.port = self.session = None
         for line in self.process.stdout:
-            if "on port" in line:
+            if "successfully on port" in line:
                 self.port = line.split("on port")[1].strip(" .\n")
                 break
         if not self.port:
