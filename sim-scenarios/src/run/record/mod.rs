@@ -361,24 +361,23 @@ impl Recorder {
         let mut shared = self.shared.borrow_mut();
         let hops = shared.hops.take();
         let facts = measures.flows.get(self.focus.flow as usize);
-        let connection = world
-            .flows()
-            .get(self.focus.flow as usize)
-            .map(|flow| Connection {
-                flow: self.focus.flow,
-                load: facts
-                    .and_then(|f| scenario.loads.get(f.load))
-                    .map_or_else(String::new, |l| l.name.clone()),
-                why: self.focus.why,
-                tuple: format!("{} to {}", flow.client(), flow.spec.target),
-                tcp: flow.spec.proto == L4Proto::Tcp,
-                server: flow.server,
-                stall_ns: facts.map_or(0, |f| f.stall_ns),
-                stall_at_ns: facts.map_or(0, |f| f.stall_at_ns),
-                broken: flow.broken.map(|b| b.name()),
-                hop_count: hops.as_ref().map_or(0, |h| h.count),
-                hops: hops.map_or_else(Vec::new, Hops::finish),
-            });
+        let flow = world.flows().get(self.focus.flow as usize);
+        let waited = waited(flow, facts);
+        let connection = flow.map(|flow| Connection {
+            flow: self.focus.flow,
+            load: facts
+                .and_then(|f| scenario.loads.get(f.load))
+                .map_or_else(String::new, |l| l.name.clone()),
+            why: self.focus.why,
+            tuple: format!("{} to {}", flow.client(), flow.spec.target),
+            tcp: flow.spec.proto == L4Proto::Tcp,
+            server: flow.server,
+            stall_ns: waited.0,
+            stall_at_ns: waited.1,
+            broken: flow.broken.map(|b| b.name()),
+            hop_count: hops.as_ref().map_or(0, |h| h.count),
+            hops: hops.map_or_else(Vec::new, Hops::finish),
+        });
         let established = measures.flows.iter().filter(|f| f.established);
         let vips = |v6: bool| self.lanes.vips.iter().filter(|a| a.is_ipv6() == v6).count() as u16;
         let (v4, v6) = (vips(false), vips(true));
