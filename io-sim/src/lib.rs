@@ -40,7 +40,8 @@ pub use flow::{BrokenWhy, FlowEnd, FlowRecord, FlowSpec, FlowState};
 pub use host::{HostCounters, HostSpec, Keepalive, ServerSpec, TcpProfile, Tier};
 pub use ids::{ActorId, End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, RouterId, SwitchId};
 pub use lb::{
-    LbCluster, LbCost, LbCounters, LbQueues, LbRef, LbSpec, LbState, LbSyncCounters, WorkerCounters,
+    DRIFT_PPM_MAX, LbCluster, LbCost, LbCounters, LbQueues, LbRef, LbRings, LbSpec, LbState, LbSyncCounters,
+    SLOWNESS_MAX, WorkerCounters,
 };
 pub use link::{LinkCounters, LinkSpec, Ppm};
 pub use observe::{Direction, Filter, Tap, Trace, TraceTap};

@@ -38,6 +38,8 @@ pub enum Trace {
     LbPaused(LbId),
     /// It goes on.
     LbResumed(LbId),
+    /// Something of a load balancer was changed from outside: its name.
+    LbChanged(LbId, &'static str),
     /// Something happened to a node of a cluster.
     Node(LbId, NodeEvent),
     /// A link was given other properties or faults.
@@ -66,6 +68,7 @@ impl fmt::Display for Trace {
             Trace::LbCrashed(lb) => write!(f, "{lb} crashed"),
             Trace::LbPaused(lb) => write!(f, "{lb} paused"),
             Trace::LbResumed(lb) => write!(f, "{lb} resumed"),
+            Trace::LbChanged(lb, what) => write!(f, "{lb}: {what} changed"),
             Trace::Node(lb, event) => write!(f, "{lb}: {event:?}"),
             Trace::LinkChanged(link) => write!(f, "{link} changed"),
             Trace::Member(router, group, member, alive) => {
@@ -200,6 +203,10 @@ impl Observer {
                 // Its words are as good as bytes, and there are few.
                 self.digest.update(format!("{event:?}").as_bytes());
                 [11, lb.0.into(), 0, 0]
+            }
+            Trace::LbChanged(lb, what) => {
+                self.digest.update(what.as_bytes());
+                [12, lb.0.into(), 0, 0]
             }
             Trace::LinkChanged(link) => [9, link.0.into(), 0, 0],
             Trace::Member(router, group, member, alive) => [

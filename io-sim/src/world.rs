@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use evenkeel_core::cluster::NodeCommand;
 use evenkeel_core::port::PortId;
+use evenkeel_core::service::SnapshotSpec;
 use evenkeel_core::time::Instant;
 
 use crate::account::Account;
@@ -13,8 +15,8 @@ use crate::faults::{self, Faults};
 use crate::flow::{FlowRecord, FlowSpec};
 use crate::host::{Host, HostSpec, ServerSpec};
 use crate::ids::{ActorId, End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, RouterId, SwitchId};
-use crate::lb::{Lb, LbQueues, LbRef, LbSpec};
-use crate::link::{Link, LinkCounters, LinkSpec, Sent, Side};
+use crate::lb::{Lb, LbQueues, LbRef, LbRings, LbSpec};
+use crate::link::{Link, LinkCounters, LinkSpec, Ppm, Sent, Side};
 use crate::observe::{Direction, Filter, Observer, Tap, Trace};
 use crate::queue::{Event, Queue};
 use crate::random::Streams;
@@ -502,7 +504,8 @@ impl World {
         Ok(id)
     }
 
-    /// Starts a load balancer, in a life of its own: tables empty, the incarnation one more than the last.
+    /// Starts a load balancer, in a life of its own: tables empty, its incarnation by its wall clock, and more than the
+    /// last one that its disk remembers.
     ///
     /// # Errors
     ///
@@ -609,6 +612,97 @@ impl World {
         }
     }
 
+    /// Gives the rings of a load balancer other bounds. What they hold stays in them.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn set_rings(&mut self, lb: LbId, rings: LbRings) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.set_rings(net, rings);
+        Ok(())
+    }
+
+    /// All work of a load balancer, or of one of its workers, takes this factor longer; 1 is as ever, and
+    /// [`SLOWNESS_MAX`](crate::SLOWNESS_MAX) the most. Both count together. It outlives a crash.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or has no such worker.
+    pub fn set_slowness(&mut self, lb: LbId, worker: Option<u8>, factor: u32) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.set_slowness(net, worker, factor)
+    }
+
+    /// The clock of a load balancer is faster than the world's by so many millionths from now on, or slower:
+    /// [`DRIFT_PPM_MAX`](crate::DRIFT_PPM_MAX) at most. It outlives a crash.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn set_drift(&mut self, lb: LbId, drift_ppm: i32) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.set_drift(net, drift_ppm);
+        Ok(())
+    }
+
+    /// The clock of a load balancer jumps forward, as when a hypervisor makes good for a time in which it stood still.
+    /// Back it cannot go: nodes use the clock since boot.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn step_clock(&mut self, lb: LbId, by: Duration) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.step_clock(net, by);
+        Ok(())
+    }
+
+    /// Somebody sets the wall clock of a load balancer forward by so many nanoseconds, or back. By it its next life is
+    /// numbered, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn step_wall_clock(&mut self, lb: LbId, by_ns: i64) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.set_wall_clock(net, by_ns);
+        Ok(())
+    }
+
+    /// The disk of a load balancer is lost, and with it the number of its last life.
+    ///
+    /// # Errors
+    ///
+    /// It is not there.
+    pub fn lose_state(&mut self, lb: LbId) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.lose_state(net);
+        Ok(())
+    }
+
+    /// Gives a load balancer another config, which it keeps for its next lives. Its workers read by it once it has come
+    /// through their queues. Its ports stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, the engine refuses the config, or it has other ports.
+    pub fn set_config(&mut self, lb: LbId, config: SnapshotSpec) -> Result<(), WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.set_config(net, config)
+    }
+
+    /// Fills the tables of a load balancer up to a share of their places with sessions of clients that do not exist, each
+    /// of which ends after `remaining`. Other nodes are not told of them. Gives how many there are.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or is down.
+    pub fn fill(&mut self, lb: LbId, share: Ppm, remaining: Duration) -> Result<u64, WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.fill(net, share, remaining)
+    }
+
     /// A frame reaches a data port of a load balancer, as from its link.
     ///
     /// # Errors
@@ -673,6 +767,19 @@ impl World {
             self.step();
         }
         self.net.now = self.net.now.max(until.as_nanos());
+    }
+
+    /// As [`World::run_until`], but asks after each event whether to go on; if not, time stays at that event. Gives
+    /// whether it came to `until`.
+    pub fn run_while(&mut self, until: Instant, go_on: &mut dyn FnMut() -> bool) -> bool {
+        while self.net.queue.next_at().is_some_and(|at| at <= until.as_nanos()) {
+            self.step();
+            if !go_on() {
+                return false;
+            }
+        }
+        self.net.now = self.net.now.max(until.as_nanos());
+        true
     }
 
     /// Lets the next event happen; `false`: there is none.

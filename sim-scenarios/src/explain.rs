@@ -2,9 +2,13 @@
 
 use std::fmt::Write;
 
-use crate::language::value::{show_bandwidth, show_drawn, show_span};
+use evenkeel_core::sync::codec::FORMAT_VERSION;
+
+use crate::language::value::{
+    show_at, show_bandwidth, show_drawn, show_drawn_ppm, show_signed_span, show_span,
+};
 use crate::plan::node_name;
-use crate::scenario::{Action, Arrival, Link, Network, Scenario, Tcp, Way};
+use crate::scenario::{Action, Arrival, Change, Fault, Link, Network, NodeRef, Scenario, Tcp, Way};
 
 fn ppm(ppm: u32) -> String {
     let part = format!("{:04}", ppm % 10_000);
@@ -40,7 +44,10 @@ fn link(link: &Link) -> String {
     text
 }
 
-fn action(action: &Action) -> String {
+fn action(scenario: &Scenario, action: &Action) -> String {
+    let service = |i: usize| scenario.services.get(i).map_or("?", |s| s.name.as_str());
+    let on_node = |node: Option<NodeRef>| node.map_or("all nodes".into(), node_name);
+    let kept = |state: bool| if state { "" } else { " without its disk" };
     let on = |network: &Network| match network {
         Network::Clients => "the clients' network",
         Network::Servers => "the servers' network",
@@ -53,8 +60,9 @@ fn action(action: &Action) -> String {
         Way::Out => " (what it sends)",
     };
     match action {
-        Action::Crash(n) => format!("{} crashes", node_name(*n)),
-        Action::Start(n) => format!("{} starts", node_name(*n)),
+        Action::Crash(n, true) => format!("{} crashes", node_name(*n)),
+        Action::Crash(n, false) => format!("{} crashes, and starts without its disk", node_name(*n)),
+        Action::Start(n, state) => format!("{} starts{}", node_name(*n), kept(*state)),
         Action::Pause(n, true) => format!("{} stands still", node_name(*n)),
         Action::Pause(n, false) => format!("{} stands still, and its clock", node_name(*n)),
         Action::Resume(n) => format!("{} goes on", node_name(*n)),
@@ -137,7 +145,49 @@ fn action(action: &Action) -> String {
         }
         Action::Look => "from here on it is measured".into(),
         Action::Queues(n, entries) => format!("queues of {} hold {entries}", node_name(*n)),
+        Action::Rings(n, entries) => format!("rings of {} hold {entries}", node_name(*n)),
+        Action::Slow(n, None, factor) => format!("{} is slower by {factor}", node_name(*n)),
+        Action::Slow(n, Some(worker), factor) => {
+            format!("worker {worker} of {} is slower by {factor}", node_name(*n))
+        }
+        Action::Fill(n, share) => format!("tables of {} are {} full", node_name(*n), ppm(*share)),
+        Action::Drift(n, ppm) => format!("the clock of {} drifts by {ppm}ppm", node_name(*n)),
+        Action::Step(n, by) => format!("the clock of {} jumps by {}", node_name(*n), show_span(*by)),
+        Action::SetWall(n, by) => {
+            format!(
+                "the wall clock of {} is set by {}",
+                node_name(*n),
+                show_signed_span(*by)
+            )
+        }
+        Action::Config(n, change) => {
+            let what = match change {
+                Change::Servers(s, 1) => format!("{} has 1 server", service(*s)),
+                Change::Servers(s, n) => format!("{} has {n} servers", service(*s)),
+                Change::Weight(s, weight) => {
+                    format!(
+                        "server {} of {} has weight {weight}",
+                        s.server,
+                        service(s.service)
+                    )
+                }
+                Change::Served(s, true) => format!("{} is served", service(*s)),
+                Change::Served(s, false) => format!("{} is not served", service(*s)),
+            };
+            format!("the config of {} changes: {what}", on_node(*n))
+        }
+        Action::Unhealthy(n, s) => format!(
+            "the check of server {} of {} fails on {}",
+            s.server,
+            service(s.service),
+            on_node(*n)
+        ),
     }
+}
+
+/// What a fault waits for.
+fn when_of(fault: &Fault) -> String {
+    show_at(fault.when.as_ref(), &fault.at)
 }
 
 /// What a scenario does and expects, as text.
@@ -165,6 +215,16 @@ pub fn explain(scenario: &Scenario) -> String {
     );
     for node in &cluster.nodes {
         let absent = if node.absent { ", absent at first" } else { "" };
+        let clock = if node.drift_ppm == (0..=0) {
+            String::new()
+        } else {
+            format!(", its clock drifts by {}", show_drawn_ppm(&node.drift_ppm))
+        };
+        let format = if node.format == FORMAT_VERSION {
+            String::new()
+        } else {
+            format!(", of frame version {}", node.format)
+        };
         let workers = if node.workers == 1 {
             "1 worker".into()
         } else {
@@ -172,7 +232,7 @@ pub fn explain(scenario: &Scenario) -> String {
         };
         let _ = writeln!(
             out,
-            "node {}: {workers}, priority {}{absent}",
+            "node {}: {workers}, priority {}{clock}{format}{absent}",
             node.id, node.priority
         );
     }
@@ -219,6 +279,11 @@ pub fn explain(scenario: &Scenario) -> String {
         );
     }
     for service in &scenario.services {
+        let absent = if service.served {
+            ""
+        } else {
+            ", not served at first"
+        };
         let replicate = match service.replicate {
             crate::scenario::Replicate::Off => "not replicated",
             crate::scenario::Replicate::Established => "replicated when established",
@@ -226,7 +291,7 @@ pub fn explain(scenario: &Scenario) -> String {
         };
         let _ = writeln!(
             out,
-            "service {}: {} {}, {} servers, {replicate}",
+            "service {}: {} {}, {} servers, {replicate}{absent}",
             service.name, service.proto, service.vip, service.servers
         );
     }
@@ -250,18 +315,21 @@ pub fn explain(scenario: &Scenario) -> String {
     for fault in &scenario.faults {
         let after = fault.after.and_then(|a| scenario.faults.get(a));
         let when = match after {
+            Some(before) if fault.when.is_some() => format!("{}, after {}", when_of(fault), before.name),
             Some(before) => format!("{} after {}", show_drawn(&fault.at), before.name),
+            None if fault.when.is_some() => when_of(fault),
             None => format!("at {}", show_drawn(&fault.at)),
         };
+        let optional = if fault.optional { ", if ever" } else { "" };
         let lasts = fault
             .lasts
             .as_ref()
             .map_or(String::new(), |l| format!(", for {}", show_drawn(l)));
         let _ = writeln!(
             out,
-            "fault {}: {when}{lasts}: {}",
+            "fault {}: {when}{optional}{lasts}: {}",
             fault.name,
-            action(&fault.action)
+            action(scenario, &fault.action)
         );
     }
     if let Some(off) = &scenario.off {

@@ -66,6 +66,10 @@ pub enum Switch {
     Deafen(&'static [Kind]),
     /// Frames between nodes get new numbers on their way, each its own: copies too.
     Renumber,
+    /// Nobody tells nodes what health checks find.
+    NoVerdicts,
+    /// All nodes speak the same version of frames.
+    OneFormat,
     /// The faults of the timeline do not happen: shows that what counts them would notice.
     NoFaults,
 }
@@ -129,6 +133,10 @@ mechanisms! {
     Handover = "handover", Switch::Suppress(&[Kind::Handover]);
     /// What was applied is confirmed.
     Ack = "ack", Switch::Suppress(&[Kind::Ack]);
+    /// A node gives no new connections to a real server whose check failed.
+    HealthVerdicts = "health-verdicts", Switch::NoVerdicts;
+    /// Nodes of another version are refused, and that is noticed.
+    Versions = "versions", Switch::OneFormat;
     /// The disturbance itself.
     Disturbance = "disturbance", Switch::NoFaults;
 }

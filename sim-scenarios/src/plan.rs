@@ -7,7 +7,7 @@ use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{Purpose, Streams};
 
 use crate::mechanism::{Mechanism, Switch};
-use crate::scenario::{Action, Arrival, Drawn, Link, Load, NodeRef, Scenario};
+use crate::scenario::{Action, Arrival, Drawn, Link, Load, Node, NodeRef, Scenario};
 
 /// Hosts among which the flows of a scenario are dealt.
 pub(crate) const CLIENT_COUNT: u32 = 4;
@@ -17,6 +17,7 @@ mod entity {
     pub(super) const FAULTS: u64 = 100 << 32;
     pub(super) const LINKS: u64 = 101 << 32;
     pub(super) const LOADS: u64 = 102 << 32;
+    pub(super) const CLOCKS: u64 = 103 << 32;
 }
 
 /// A scenario with everything drawn that is drawn ahead.
@@ -26,10 +27,25 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// Flows by load.
     pub(crate) flows: Vec<PlannedFlow>,
-    /// When the first fault begins.
+    /// By fault: what is drawn of it.
+    pub(crate) spans: Vec<Spans>,
+    /// When the first of the faults begins whose times are known.
     pub(crate) first_fault: Option<Duration>,
     /// When the last one has ended.
     pub(crate) last_fault: Duration,
+}
+
+/// What is drawn of a fault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spans {
+    /// From what it counts from to its beginning.
+    pub(crate) delay: Duration,
+    /// From its beginning to its end.
+    pub(crate) lasts: Option<Duration>,
+    /// The counter-proof leaves it out.
+    pub(crate) left_out: bool,
+    /// Its time is known at the beginning: it waits for nothing.
+    pub(crate) timed: bool,
 }
 
 /// Something that is done to the world.
@@ -57,41 +73,43 @@ pub(crate) struct PlannedFlow {
 impl Plan {
     pub(crate) fn new(scenario: &Scenario, streams: Streams) -> Plan {
         let mut steps = Vec::new();
-        let mut begins = Vec::new();
+        let mut spans = Vec::new();
+        // `None`: it waits for something, or for a fault that does.
+        let mut begins: Vec<Option<Duration>> = Vec::new();
         let none = matches!(
             scenario.off.as_ref().map(|o| o.mechanism.switch()),
             Some(Switch::NoFaults)
         );
         for (i, fault) in scenario.faults.iter().enumerate() {
             let n = 2 * i as u64;
-            let before = fault
-                .after
-                .and_then(|a| begins.get(a))
-                .copied()
-                .unwrap_or_default();
-            let at = before + draw(&streams, entity::FAULTS, n, &fault.at);
+            let delay = draw(&streams, entity::FAULTS, n, &fault.at);
+            let lasts = fault
+                .lasts
+                .as_ref()
+                .map(|lasts| draw(&streams, entity::FAULTS, n + 1, lasts));
+            let left_out = none && fault.action.disturbs();
+            let before = match fault.after {
+                _ if fault.when.is_some() => None,
+                Some(after) => begins.get(after).copied().flatten(),
+                None => Some(Duration::ZERO),
+            };
+            let at = before.map(|before| before + delay);
             begins.push(at);
-            if none && fault.action.disturbs() {
-                continue;
-            }
-            steps.push(Step {
-                at,
-                fault: i,
-                undo: false,
+            spans.push(Spans {
+                delay,
+                lasts,
+                left_out,
+                timed: at.is_some(),
             });
-            if let Some(lasts) = &fault.lasts {
-                let at = at + draw(&streams, entity::FAULTS, n + 1, lasts);
-                steps.push(Step {
-                    at,
-                    fault: i,
-                    undo: true,
-                });
+            if let Some(at) = at.filter(|_| !left_out) {
+                steps.extend(steps_of(i, at, lasts));
             }
         }
         // Stable: what is written first happens first.
         steps.sort_by_key(|s| s.at);
         Plan {
-            first_fault: begins.iter().min().copied(),
+            first_fault: begins.iter().flatten().min().copied(),
+            spans,
             last_fault: steps.iter().map(|s| s.at).max().unwrap_or_default(),
             steps,
             flows: flows(scenario, &streams),
@@ -99,29 +117,39 @@ impl Plan {
     }
 }
 
-impl Plan {
-    /// When a node crashes for the first time: what a scenario measures begins there, whatever was done before. That a
-    /// node is switched off which was asked to leave is no crash that anybody should notice.
-    pub(crate) fn first_crash(&self, scenario: &Scenario) -> Option<Duration> {
-        let asked = |node: NodeRef, before: usize| {
-            let earlier = scenario.faults.iter().take(before);
-            matches!(node, NodeRef::Id(_)) && earlier.into_iter().any(|f| f.action == Action::Drain(node))
-        };
-        let crashes = |s: &&Step| {
-            let fault = scenario.faults.get(s.fault);
-            !s.undo
-                && fault.is_some_and(|f| match f.action {
-                    Action::Crash(node) => !asked(node, s.fault),
-                    _ => false,
-                })
-        };
-        self.steps.iter().find(crashes).map(|s| s.at)
-    }
+/// The steps of a fault that begins then.
+pub(crate) fn steps_of(fault: usize, at: Duration, lasts: Option<Duration>) -> impl Iterator<Item = Step> {
+    let step = |at, undo| Step { at, fault, undo };
+    [Some(step(at, false)), lasts.map(|lasts| step(at + lasts, true))]
+        .into_iter()
+        .flatten()
+}
+
+/// Whether a fault is a crash from which on is measured, if it is the first one. That a node is switched off which was asked
+/// to leave is no crash that anybody should notice.
+pub(crate) fn is_crash(scenario: &Scenario, fault: usize) -> bool {
+    let asked = |node: NodeRef| {
+        let mut earlier = scenario.faults.iter().take(fault);
+        matches!(node, NodeRef::Id(_)) && earlier.any(|f| f.action == Action::Drain(node))
+    };
+    let fault = scenario.faults.get(fault);
+    fault.is_some_and(|f| match f.action {
+        Action::Crash(node, _) => !asked(node),
+        _ => false,
+    })
 }
 
 fn draw(streams: &Streams, entity: u64, n: u64, range: &Drawn<Duration>) -> Duration {
     let width = range.end().saturating_sub(*range.start()) + Duration::from_nanos(1);
     *range.start() + streams.span(entity, Purpose::Scenario, n, width)
+}
+
+/// By how many millionths the clock of a node is faster than the world's.
+pub(crate) fn drift_ppm(streams: &Streams, node: &Node) -> i32 {
+    let (low, high) = (*node.drift_ppm.start(), *node.drift_ppm.end());
+    let width = u64::from(high.abs_diff(low)) + 1;
+    let entity = entity::CLOCKS + u64::from(node.id);
+    low + streams.below(entity, Purpose::Scenario, 0, width) as i32
 }
 
 /// The delay of the `n`th link of a network.
@@ -351,7 +379,12 @@ mod tests {
             let text =
                 crate::run::tests::TWO_NODES.replacen("[[expect]]", &format!("{faults}\n[[expect]]"), 1);
             let scenario = crate::language::parse("x", &text, &|_| Err(String::new())).expect("good");
-            Plan::new(&scenario, Streams::new(1)).first_crash(&scenario)
+            let plan = Plan::new(&scenario, Streams::new(1));
+            let crash = plan
+                .steps
+                .iter()
+                .find(|s| !s.undo && is_crash(&scenario, s.fault));
+            crash.map(|s| s.at)
         };
         let fault = |action: &str, at: u32, node: &str| {
             format!("[[fault]]\ndo = \"{action}\"\nat = \"{at}s\"\nnode = \"{node}\"\n")

@@ -15,7 +15,9 @@ use evenkeel_core::cluster::{self, ClusterConfig, Control, ControlSink, NodeComm
 use evenkeel_core::port::{PortId, WorkerId};
 use evenkeel_core::sync::{self, ClusterSizes, SyncCommand, SyncEvent, SyncMessage};
 use evenkeel_core::time::Instant;
+use evenkeel_core::worker::Command;
 
+use super::clock::Clock;
 use crate::host::{Mac, ParsedUdp, set_ethernet, udp_frame};
 use crate::ids::LbId;
 use crate::random::{Purpose, Streams, nanos};
@@ -168,7 +170,7 @@ impl<T> Delayed<T> {
 #[derive(Debug)]
 pub(super) struct WorkerInbox {
     pub(super) messages: Delayed<SyncMessage>,
-    pub(super) commands: Delayed<SyncCommand>,
+    pub(super) commands: Delayed<Command>,
 }
 
 impl WorkerInbox {
@@ -257,7 +259,7 @@ impl ControlSide {
         workers: u8,
         seed: u64,
         now: Instant,
-        lb: LbId,
+        (lb, life): (LbId, u64),
     ) -> Result<Self, String> {
         let config = spec.config.clone();
         let peers = config.members.iter().map(|m| m.id).filter(|id| *id != me.node);
@@ -266,7 +268,7 @@ impl ControlSide {
             let all: Vec<_> = errors.iter().take(5).map(ToString::to_string).collect();
             all.join("; ")
         })?;
-        let entity = queue_entity(lb, me.incarnation.0);
+        let entity = queue_entity(lb, life);
         Ok(ControlSide {
             control,
             me: me.node,
@@ -279,10 +281,11 @@ impl ControlSide {
         })
     }
 
-    /// When it has something to do; the ring has its own way. Its clock has missed so much.
-    pub(super) fn next_at(&self, now: u64, missed: u64) -> Option<u64> {
+    /// When it has something to do, by its clock; the ring has its own way.
+    pub(super) fn next_at(&self, now: u64, clock: Clock) -> Option<u64> {
         let timer = self.control.poll_timeout();
-        let timer = timer.map(|at| at.as_nanos().saturating_add(missed).max(now));
+        let timer = timer.and_then(|at| clock.to_world(at.as_nanos()));
+        let timer = timer.map(|at| at.max(now));
         let ring = (!self.ring.is_empty()).then_some(now);
         let times = [timer, ring, self.events.next_at(), self.punted.next_at()];
         times.into_iter().flatten().min()

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use evenkeel_core::cluster::NodeCore;
-use evenkeel_core::service::Snapshot;
+use evenkeel_core::service::{Snapshot, SnapshotSpec};
 use evenkeel_core::sync::ReceiverCounters;
+use evenkeel_core::time::Instant;
 use evenkeel_core::worker::Worker;
 
-use super::{Lb, LbCounters, LbQueues, LbState, LbSyncCounters, WorkerCounters};
+use super::{Lb, LbCounters, LbQueues, LbRings, LbState, LbSyncCounters, WorkerCounters};
 use crate::ids::{LbId, LbPort, Place};
+use crate::world::World;
 
 /// A load balancer, to look at.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +33,33 @@ impl<'a> LbRef<'a> {
     }
 
     /// Lives so far, this one included.
-    pub fn incarnation(self) -> u64 {
-        self.0.incarnation
+    pub fn lives(self) -> u64 {
+        self.0.lives
+    }
+
+    /// What its clock says.
+    pub fn clock(self, world: &World) -> Instant {
+        self.0.now(&world.net)
+    }
+
+    /// By which factor its work takes longer, or that of a worker besides; 1 if there is no such worker.
+    pub fn slowness(self, worker: Option<u8>) -> u32 {
+        self.0.slowness.factor(worker)
+    }
+
+    /// The bounds of its rings.
+    pub fn rings(self) -> LbRings {
+        self.0.rings()
     }
 
     /// What it serves.
     pub fn snapshot(self) -> &'a Arc<Snapshot> {
         &self.0.snapshot
+    }
+
+    /// From what that was made.
+    pub fn config(self) -> &'a SnapshotSpec {
+        &self.0.spec.config
     }
 
     /// What its machine counted.
@@ -91,8 +113,8 @@ impl<'a> LbRef<'a> {
             .map(|slot| WorkerCounters {
                 engine: slot.worker.counters().clone(),
                 waiting: slot.port.waiting(),
-                messages_waiting: slot.inbox.as_ref().map_or(0, |i| i.messages.len()),
-                commands_waiting: slot.inbox.as_ref().map_or(0, |i| i.commands.len()),
+                messages_waiting: slot.inbox.messages.len(),
+                commands_waiting: slot.inbox.commands.len(),
                 turns: slot.turns,
             })
             .collect()

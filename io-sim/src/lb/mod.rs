@@ -1,14 +1,19 @@
 //! A load balancer: the production engine's workers over simulated NICs, driven by events.
 
+mod clock;
 mod cluster;
+mod done;
+mod fill;
 mod look;
 mod nic;
 mod port;
 mod spec;
 
+pub use clock::DRIFT_PPM_MAX;
 pub use cluster::{LbCluster, LbQueues, LbSyncCounters};
+pub use done::SLOWNESS_MAX;
 pub use look::LbRef;
-pub use spec::{LbCost, LbCounters, LbSpec, LbState, WorkerCounters};
+pub use spec::{LbCost, LbCounters, LbRings, LbSpec, LbState, WorkerCounters};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +27,9 @@ use evenkeel_core::sync::{ClusterWorkerConfig, SyncCommand};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Event as WorkerEvent, Worker, WorkerConfig};
 
+use self::clock::{Clock, Machine};
 use self::cluster::{ControlSide, Outgoing, TURN_COUNT_MAX, WorkerInbox};
+use self::done::Slowness;
 use self::port::SimPort;
 use crate::account::Account;
 use crate::ids::{LbId, LbPort, Owner, Place};
@@ -42,7 +49,9 @@ struct WorkerSlot {
     worker: Worker,
     port: SimPort,
     /// From the control side.
-    inbox: Option<WorkerInbox>,
+    inbox: WorkerInbox,
+    /// What it is to serve by and has not been told: its queue was full.
+    untold: Option<Arc<Snapshot>>,
     /// When its turn is planned, if it is.
     planned: Option<u64>,
     /// Number of the turn that is planned: others are stale.
@@ -59,17 +68,6 @@ struct Life {
     buffers: StepBuffers<HeapFrame>,
     control: Option<ControlSide>,
     paused: bool,
-    /// Since when its clock stands still, if it does.
-    clock_stopped: Option<u64>,
-    /// So much time its clock has missed.
-    missed: u64,
-}
-
-impl Life {
-    /// Its clock.
-    fn clock(&self, now: u64) -> Instant {
-        Instant::from_nanos(now - self.missed)
-    }
 }
 
 /// See the module.
@@ -86,7 +84,11 @@ pub(crate) struct Lb {
     /// RSS buckets whose frames the NICs lose.
     dark: BTreeSet<u16>,
     life: Option<Life>,
-    incarnation: u64,
+    /// Lives so far.
+    lives: u64,
+    clock: Clock,
+    machine: Machine,
+    slowness: Slowness,
     /// Turns planned so far; never starts anew, so that a turn of an earlier life is stale.
     turns: u64,
     counters: LbCounters,
@@ -122,7 +124,10 @@ impl Lb {
             extra_macs: Vec::new(),
             dark: BTreeSet::new(),
             life: None,
-            incarnation: 0,
+            lives: 0,
+            clock: Clock::new(spec.drift_ppm),
+            machine: Machine::default(),
+            slowness: Slowness::new(spec.workers),
             turns: 0,
             counters: LbCounters::default(),
             done_before: 0,
@@ -165,6 +170,11 @@ impl Lb {
         data.chain([sync]).collect()
     }
 
+    /// What its clock says.
+    fn now(&self, net: &Net) -> Instant {
+        Instant::from_nanos(self.clock.to_local(net.now))
+    }
+
     fn state(&self) -> LbState {
         match &self.life {
             None => LbState::Down,
@@ -183,12 +193,14 @@ impl Lb {
 
     pub(crate) fn start(&mut self, net: &mut Net) -> Result<(), WorldError> {
         self.is_in(LbState::Down)?;
-        let incarnation = self.incarnation + 1;
+        let number = self.lives + 1;
         let draw = || {
             net.streams
-                .draw(2 << 32 | u64::from(self.id.0), Purpose::LbSeed, incarnation)
+                .draw(2 << 32 | u64::from(self.id.0), Purpose::LbSeed, number)
         };
         let seed = self.spec.seed.unwrap_or_else(draw);
+        let incarnation = self.machine.begin_life(net.now);
+        let queues = self.queues();
         let cluster = self.spec.cluster.as_ref();
         let me = cluster.map(|c| PeerId {
             node: c.config.id,
@@ -216,7 +228,7 @@ impl Lb {
             };
             let mut worker = Worker::new(config, &mut HeapMemory)
                 .map_err(|_| refused("there is no memory for its tables".to_owned()))?;
-            let now = Instant::from_nanos(net.now);
+            let now = self.now(net);
             worker
                 .handle_command(now, Command::SetSnapshot(self.snapshot.clone()))
                 .map_err(|e| refused(e.to_string()))?;
@@ -224,37 +236,38 @@ impl Lb {
             workers.push(WorkerSlot {
                 worker,
                 port: SimPort::new(),
-                inbox: cluster.map(|c| WorkerInbox::new(&c.queues, self.id, incarnation, id.into())),
+                inbox: WorkerInbox::new(&queues, self.id, number, id.into()),
+                untold: None,
                 planned: None,
                 turn: 0,
                 busy_until: 0,
                 turns: 0,
             });
         }
-        let now = Instant::from_nanos(net.now);
+        let now = self.now(net);
         let control = match cluster.zip(me) {
             Some((c, me)) => {
-                Some(ControlSide::new(c, me, self.spec.workers, seed, now, self.id).map_err(refused)?)
+                let place = (self.id, number);
+                Some(ControlSide::new(c, me, self.spec.workers, seed, now, place).map_err(refused)?)
             }
             None => None,
         };
-        self.incarnation = incarnation;
+        self.lives = number;
         self.done_before = self.counters.done;
         self.life = Some(Life {
             workers,
             buffers: StepBuffers::default(),
             control,
             paused: false,
-            clock_stopped: None,
-            missed: 0,
         });
-        net.trace(Trace::LbStarted(self.id, incarnation));
+        net.trace(Trace::LbStarted(self.id, number));
         self.plan_node(net, net.now);
         Ok(())
     }
 
     pub(crate) fn crash(&mut self, net: &mut Net) {
         let Some(life) = self.life.take() else { return };
+        self.clock.go_on(net.now);
         self.extra_macs.clear();
         for slot in &life.workers {
             self.counters.lost_in_crash += slot.port.waiting() as u64;
@@ -272,33 +285,6 @@ impl Lb {
             net.dropped(self.place(LbPort::Sync), "lost-in-crash", frame.len());
         }
         net.trace(Trace::LbCrashed(self.id));
-    }
-
-    pub(crate) fn pause(&mut self, net: &mut Net, clock: bool) -> Result<(), WorldError> {
-        self.is_in(LbState::Running)?;
-        if let Some(life) = &mut self.life {
-            life.paused = true;
-            life.clock_stopped = (!clock).then_some(net.now);
-            life.workers.iter_mut().for_each(|w| w.planned = None);
-            life.control.iter_mut().for_each(|c| c.planned = None);
-        }
-        net.trace(Trace::LbPaused(self.id));
-        Ok(())
-    }
-
-    pub(crate) fn resume(&mut self, net: &mut Net) -> Result<(), WorldError> {
-        self.is_in(LbState::Paused)?;
-        if let Some(life) = &mut self.life {
-            life.paused = false;
-            let stopped = life.clock_stopped.take();
-            life.missed += stopped.map_or(0, |since| net.now - since);
-        }
-        net.trace(Trace::LbResumed(self.id));
-        self.plan_node(net, net.now);
-        for worker in 0..u16::from(self.spec.workers) {
-            self.plan(net, worker, net.now);
-        }
-        Ok(())
     }
 
     /// Plans a worker's turn at `at`, unless an earlier one is planned.
@@ -388,13 +374,14 @@ impl Lb {
         };
         slot.port.rx.push_back(frame);
         self.counters.rx_ring_peak = self.counters.rx_ring_peak.max(slot.port.rx.len());
-        self.plan(net, worker.into(), net.now + nanos(self.spec.cost.wake));
+        let wake = self.slowness.of(worker.into(), self.spec.cost.wake);
+        self.plan(net, worker.into(), net.now + wake);
     }
 
     /// A worker's turn.
     pub(crate) fn worker_due(&mut self, net: &mut Net, worker: u16, turn: u64) {
+        let (now, clock) = (self.now(net), self.clock);
         let Some(life) = &mut self.life else { return };
-        let (now, missed) = (life.clock(net.now), life.missed);
         let Life {
             workers,
             buffers,
@@ -410,26 +397,24 @@ impl Lb {
         slot.turns += 1;
         let mut messages = 0;
         let mut answering = None;
-        if let Some(inbox) = &mut slot.inbox {
-            for _ in 0..TURN_COUNT_MAX {
-                let Some(command) = inbox.commands.pop(net.now) else {
-                    break;
-                };
-                if let SyncCommand::Answer(answers) = &command {
-                    answering = Some(answers.clone());
-                }
-                // What is refused for want of room is told again.
-                let _ = slot.worker.handle_command(now, Command::Sync(command));
-                messages += 1;
+        for _ in 0..TURN_COUNT_MAX {
+            let Some(command) = slot.inbox.commands.pop(net.now) else {
+                break;
+            };
+            if let Command::Sync(SyncCommand::Answer(answers)) = &command {
+                answering = Some(answers.clone());
             }
-            for _ in 0..TURN_COUNT_MAX {
-                let Some(message) = inbox.messages.pop(net.now) else {
-                    break;
-                };
-                // What is refused is counted there.
-                let _ = slot.worker.handle_sync(now, &message);
-                messages += 1;
-            }
+            // What is refused for want of room is told again.
+            let _ = slot.worker.handle_command(now, command);
+            messages += 1;
+        }
+        for _ in 0..TURN_COUNT_MAX {
+            let Some(message) = slot.inbox.messages.pop(net.now) else {
+                break;
+            };
+            // What is refused is counted there.
+            let _ = slot.worker.handle_sync(now, &message);
+            messages += 1;
         }
         // The table's idea of time follows even while nothing is due, as with a node that polls all the time.
         slot.worker.handle_timeout(now);
@@ -448,8 +433,8 @@ impl Lb {
         }
         let frames = (stepped.received + stepped.originated) as u64;
         let cost = &self.spec.cost;
-        slot.busy_until =
-            net.now + nanos(cost.turn) + frames * nanos(cost.frame) + messages * nanos(cost.message);
+        let spent = nanos(cost.turn) + frames * nanos(cost.frame) + messages * nanos(cost.message);
+        slot.busy_until = net.now.saturating_add(self.slowness.slowed(worker, spent));
         let mut events = Vec::new();
         while let Some(event) = slot.worker.poll_event() {
             if let WorkerEvent::Sync(event) = event {
@@ -464,12 +449,9 @@ impl Lb {
             Some(slot.busy_until)
         } else {
             let due = slot.worker.poll_timeout();
-            due.map(|at| at.as_nanos().saturating_add(missed))
+            due.and_then(|at| clock.to_world(at.as_nanos()))
         };
-        let next = next
-            .into_iter()
-            .chain(slot.inbox.as_ref().and_then(WorkerInbox::next_at))
-            .min();
+        let next = next.into_iter().chain(slot.inbox.next_at()).min();
         let mut sent = std::mem::take(&mut slot.port.sent);
         let mut handed_off = std::mem::take(&mut slot.port.handed_off);
         for (port, frame) in sent.drain(..) {
@@ -542,31 +524,13 @@ impl Lb {
         }
         slot.port.handoffs.push_back(frame);
         self.counters.handoff_ring_peak = self.counters.handoff_ring_peak.max(slot.port.handoffs.len());
-        self.plan(net, to.0.into(), net.now + nanos(self.spec.cost.wake));
-    }
-
-    pub(crate) fn set_queues(&mut self, queues: LbQueues) -> Result<(), WorldError> {
-        let Some(cluster) = &mut self.spec.cluster else {
-            return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
-        };
-        cluster.queues = queues;
-        // What waits keeps its place. Peaks are those of what found room since.
-        let c = &mut self.sync_counters;
-        (c.messages_peak, c.commands_peak, c.events_peak, c.punted_peak) = (0, 0, 0, 0);
-        let Some(life) = &mut self.life else { return Ok(()) };
-        for inbox in life.workers.iter_mut().filter_map(|w| w.inbox.as_mut()) {
-            inbox.messages.set_max(queues.messages);
-            inbox.commands.set_max(queues.commands);
-        }
-        if let Some(control) = &mut life.control {
-            control.events.set_max(queues.events);
-            control.punted.set_max(queues.punted);
-        }
-        Ok(())
+        let wake = self.slowness.of(to.0.into(), self.spec.cost.wake);
+        self.plan(net, to.0.into(), net.now + wake);
     }
 
     /// A sync frame comes in.
     fn receive_sync(&mut self, net: &mut Net, at: Place, data: &[u8]) {
+        let bound = self.rings().sync;
         let c = &mut self.sync_counters;
         c.received += 1;
         let Some(life) = &mut self.life else {
@@ -579,14 +543,14 @@ impl Lb {
             c.filtered += 1;
             return net.dropped(at, "nic-filtered", data.len());
         };
-        let bound = self.spec.cluster.as_ref().map_or(0, |c| c.queues.sync_ring);
         if control.ring.len() >= bound {
             c.ring_full += 1;
             return net.dropped(at, "sync-ring-full", data.len());
         }
         control.ring.push_back(frame);
         c.ring_peak = c.ring_peak.max(control.ring.len());
-        self.plan_node(net, net.now + nanos(self.spec.cost.wake));
+        let wake = self.slowness.of_node(self.spec.cost.wake);
+        self.plan_node(net, net.now + wake);
     }
 
     fn transmit_sync(&mut self, net: &mut Net, frame: Vec<u8>) {
@@ -604,14 +568,13 @@ impl Lb {
         events: Vec<(WorkerId, evenkeel_core::sync::SyncEvent)>,
         punted: Vec<HeapFrame>,
     ) {
-        let (Some(cluster), Some(life)) = (&self.spec.cluster, &mut self.life) else {
-            return;
-        };
-        let Some(control) = &mut life.control else { return };
+        let queues = self.queues();
+        let control = self.life.as_mut().and_then(|life| life.control.as_mut());
+        let Some(control) = control else { return };
         let c = &mut self.sync_counters;
         let mut first = None;
         for event in events {
-            match control.events.push(&net.streams, net.now, &cluster.queues, event) {
+            match control.events.push(&net.streams, net.now, &queues, event) {
                 Some(due) => {
                     first = Some(first.unwrap_or(due).min(due));
                     c.events_peak = c.events_peak.max(control.events.len());
@@ -621,7 +584,7 @@ impl Lb {
         }
         for frame in punted {
             let item = (frame.ingress(), frame.data().to_vec());
-            match control.punted.push(&net.streams, net.now, &cluster.queues, item) {
+            match control.punted.push(&net.streams, net.now, &queues, item) {
                 Some(due) => {
                     first = Some(first.unwrap_or(due).min(due));
                     c.punted_peak = c.punted_peak.max(control.punted.len());
@@ -636,19 +599,20 @@ impl Lb {
 
     /// The control side's turn.
     pub(crate) fn node_due(&mut self, net: &mut Net, turn: u64) {
+        let now = self.now(net);
         let Some(life) = &mut self.life else { return };
-        let (clock, missed) = (life.clock(net.now), life.missed);
         let Some(control) = life.control.as_mut().filter(|c| c.turn == turn) else {
             return;
         };
         if control.planned.take().is_none() {
             return;
         }
-        let (out, handled) = control.run(net.now, clock);
+        let (out, handled) = control.run(net.now, now);
         self.sync_counters.handled += handled;
         self.give(net, out);
+        self.tell_snapshot(net);
         let control = self.life.as_ref().and_then(|life| life.control.as_ref());
-        if let Some(next) = control.and_then(|c| c.next_at(net.now, missed)) {
+        if let Some(next) = control.and_then(|c| c.next_at(net.now, self.clock)) {
             self.plan_node(
                 net,
                 if next > net.now {
@@ -663,12 +627,12 @@ impl Lb {
     /// Tells the control side what an operator wants.
     pub(crate) fn command(&mut self, net: &mut Net, command: NodeCommand) -> Result<(), WorldError> {
         self.is_in(LbState::Running)?;
-        let clock = self.life.as_ref().map(|life| life.clock(net.now));
+        let now = self.now(net);
         let control = self.life.as_mut().and_then(|life| life.control.as_mut());
-        let Some((control, clock)) = control.zip(clock) else {
+        let Some(control) = control else {
             return Err(WorldError::State(self.spec.name.clone(), "in no cluster"));
         };
-        let out = control.command(clock, command);
+        let out = control.command(now, command);
         self.give(net, out);
         self.plan_node(net, net.now);
         Ok(())
@@ -693,15 +657,16 @@ impl Lb {
             }
         }
         let mut wake: Vec<(u16, u64)> = Vec::new();
-        if let (Some(cluster), Some(life)) = (&self.spec.cluster, &mut self.life) {
+        let queues = self.queues();
+        if let Some(life) = &mut self.life {
             let c = &mut self.sync_counters;
-            let queues = &cluster.queues;
             for (worker, command) in out.commands {
                 let slot = life.workers.get_mut(usize::from(worker.0));
-                let Some(inbox) = slot.and_then(|s| s.inbox.as_mut()) else {
+                let Some(inbox) = slot.map(|s| &mut s.inbox) else {
                     continue;
                 };
-                match inbox.commands.push(&net.streams, net.now, queues, command) {
+                let command = Command::Sync(command);
+                match inbox.commands.push(&net.streams, net.now, &queues, command) {
                     Some(due) => {
                         wake.push((worker.0.into(), due));
                         c.commands_peak = c.commands_peak.max(inbox.commands.len());
@@ -712,10 +677,10 @@ impl Lb {
             for message in out.messages {
                 let worker = self.buckets.worker(message.bucket);
                 let slot = life.workers.get_mut(usize::from(worker.0));
-                let Some(inbox) = slot.and_then(|s| s.inbox.as_mut()) else {
+                let Some(inbox) = slot.map(|s| &mut s.inbox) else {
                     continue;
                 };
-                match inbox.messages.push(&net.streams, net.now, queues, message) {
+                match inbox.messages.push(&net.streams, net.now, &queues, message) {
                     Some(due) => {
                         wake.push((worker.0.into(), due));
                         c.messages_peak = c.messages_peak.max(inbox.messages.len());

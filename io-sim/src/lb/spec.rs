@@ -67,6 +67,9 @@ pub struct LbSpec {
     pub handoff_ring: usize,
     /// What work costs.
     pub cost: LbCost,
+    /// Its clock is faster than the world's by so many millionths, or slower: [`DRIFT_PPM_MAX`](super::DRIFT_PPM_MAX) at
+    /// most.
+    pub drift_ppm: i32,
     /// The NICs take in every frame.
     pub promiscuous: bool,
     /// Its place in a cluster; `None`: it is alone.
@@ -91,10 +94,22 @@ impl LbSpec {
             rx_ring: 1024,
             handoff_ring: 512,
             cost: LbCost::default(),
+            drift_ppm: 0,
             promiscuous: false,
             cluster: None,
         }
     }
+}
+
+/// Bounds of a load balancer's rings, in frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LbRings {
+    /// Of a worker: from the NIC.
+    pub rx: usize,
+    /// Of a worker: from other workers.
+    pub handoff: usize,
+    /// Of the control side: from other nodes.
+    pub sync: usize,
 }
 
 /// Whether a load balancer runs.
@@ -145,9 +160,9 @@ pub struct LbCounters {
     pub originated: u64,
     /// Frames to be sent out of a port that has no link.
     pub no_link: u64,
-    /// The most that a receive ring held.
+    /// The most that a receive ring held, since its bound was set.
     pub rx_ring_peak: usize,
-    /// The most that a hand-off ring held.
+    /// The most that a hand-off ring held, since its bound was set.
     pub handoff_ring_peak: usize,
 }
 

@@ -4,6 +4,7 @@ mod balanced;
 mod build;
 mod cluster;
 mod lease;
+mod machine;
 mod network;
 mod parity;
 mod router;

@@ -86,6 +86,12 @@ metrics! {
     Later = "later", Count, false;
     /// of these: those that broke, connected or not
     BrokenLater = "broken_later", Count, false;
+    /// faults that waited for something that never came, and were not `optional`
+    Untriggered = "untriggered", Count, false;
+    /// flows that were opened while the check of a real server had failed on all nodes, for 50 ms or more, and were served by it
+    ChoseDown = "chose_down", Count, false;
+    /// flows that were opened after it was well again, for 50 ms or more, and were served by it
+    ChoseAgain = "chose_again", Count, false;
     /// packets that the engine dropped
     Drops = "drops", Count, false;
     /// times that another node began to answer for the VIPs since the first fault

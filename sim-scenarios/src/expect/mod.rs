@@ -71,17 +71,29 @@ impl Written {
 /// its client gives up, which may be after the end.
 pub const NO_HANGING: &str = "hanging == 0";
 
+/// What is expected where a fault waits for something, though nobody writes it: what it waits for comes.
+pub const ALL_TRIGGERED: &str = "untriggered == 0";
+
 /// [`NO_HANGING`], unless something else is said of it.
 pub(crate) fn implied(expects: &[Expectation]) -> Option<Expectation> {
+    unless_said(expects, NO_HANGING, Metric::Hanging)
+}
+
+/// [`ALL_TRIGGERED`], unless something else is said of it.
+pub(crate) fn implied_of_triggers(expects: &[Expectation]) -> Option<Expectation> {
+    unless_said(expects, ALL_TRIGGERED, Metric::Untriggered)
+}
+
+fn unless_said(expects: &[Expectation], text: &str, of: Metric) -> Option<Expectation> {
     let mut metrics = expects.iter().flat_map(|e| {
         let Comparison { left, right, .. } = &e.comparison;
         left.metrics().chain(right.metrics())
     });
-    let said = metrics.any(|m| m == Metric::Hanging);
-    let comparison = parse(NO_HANGING).ok().filter(|_| !said)?;
+    let said = metrics.any(|m| m == of);
+    let comparison = parse(text).ok().filter(|_| !said)?;
     Some(Expectation {
-        name: NO_HANGING.to_owned(),
-        text: NO_HANGING.to_owned(),
+        name: text.to_owned(),
+        text: text.to_owned(),
         comparison,
         of: None,
         written: Written::default(),

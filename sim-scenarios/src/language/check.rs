@@ -7,12 +7,12 @@ use evenkeel_control::Code;
 use evenkeel_control::reading::{Finding, Findings, Span};
 use evenkeel_core::service::{LOCAL_ADDR_COUNT_MAX, SERVER_COUNT_MAX, SERVICE_COUNT_MAX};
 
-use super::limits::VIP_COUNT_MAX;
+use super::limits::{FILLED_TABLE_MAX, VIP_COUNT_MAX};
 use super::sections::Places;
 use super::unseen;
-use super::value::{show_drawn, show_span};
+use super::value::{show_at, show_span};
 use crate::expect::{Expectation, Metric};
-use crate::scenario::{Action, Arrival, FLOW_COUNT_MAX, Network, NodeRef, Scenario};
+use crate::scenario::{Action, Arrival, Change, FLOW_COUNT_MAX, Network, NodeRef, Scenario};
 
 pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     times(scenario, places, findings);
@@ -23,6 +23,7 @@ pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Find
     priorities(scenario, places, findings);
     without_effect(scenario, places, findings);
     unseen::scenario(scenario, places, findings);
+    parts(scenario, places, findings);
     if places.no_expect {
         let help = "add an `[[expect]]`, such as `that = \"broken == 0\"`";
         findings
@@ -79,15 +80,27 @@ fn without_effect(scenario: &Scenario, places: &Places, findings: &mut Findings)
     for (fault, place) in scenario.faults.iter().zip(&places.faults) {
         let any = |undone: &dyn Fn(&Action) -> bool| scenario.faults.iter().any(|f| undone(&f.action));
         let (nothing, help) = match fault.action {
-            Action::Start(node) => {
+            Action::Start(node, _) => {
                 let mut nodes = scenario.cluster.nodes.iter();
                 let absent = nodes.any(|n| n.absent && may_be(node, NodeRef::Id(n.id)));
-                if absent || any(&|a| matches!(a, Action::Crash(n) if may_be(*n, node))) {
+                if absent || any(&|a| matches!(a, Action::Crash(n, _) if may_be(*n, node))) {
                     continue;
                 }
                 (
                     "the node runs all the time: nothing starts",
                     "add a \"crash\" of it, or `absent = \"on\"` in its [[cluster.node]]",
+                )
+            }
+            Action::Config(_, Change::Served(service, true)) => {
+                let absent = scenario.services.get(service).is_some_and(|s| !s.served);
+                let taken =
+                    |a: &Action| matches!(a, Action::Config(_, Change::Served(s, false)) if *s == service);
+                if absent || any(&taken) {
+                    continue;
+                }
+                (
+                    "the service is served all the time: nothing changes",
+                    "add `served = \"off\"` to its [[service]]",
                 )
             }
             Action::Resume(node) => {
@@ -161,6 +174,65 @@ fn is_of_flows(metric: Metric) -> bool {
         )
 }
 
+/// Faults of parts that are not there: workers, real servers; and tables that are too large to be filled.
+fn parts(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    let meant = |node: NodeRef| {
+        let all = scenario.cluster.nodes.iter();
+        all.filter(move |n| matches!(node, NodeRef::Master | NodeRef::Backup) || node == NodeRef::Id(n.id))
+    };
+    for (fault, place) in scenario.faults.iter().zip(&places.faults) {
+        let (message, help) = match fault.action {
+            Action::Slow(node, Some(worker), _) => {
+                let workers = meant(node).map(|n| n.workers).max().unwrap_or(u8::MAX);
+                if worker < workers {
+                    continue;
+                }
+                (
+                    format!("there is no worker {worker}"),
+                    format!(
+                        "workers are numbered from 0: this node has 0 to {}",
+                        workers.saturating_sub(1)
+                    ),
+                )
+            }
+            Action::Fill(node, _) => {
+                let table = meant(node).map(|n| n.table).max().unwrap_or(0);
+                if table <= FILLED_TABLE_MAX {
+                    continue;
+                }
+                (
+                    format!("a table of {table} conns is to be filled"),
+                    format!("{FILLED_TABLE_MAX} conns at most: give the node a smaller `table`"),
+                )
+            }
+            Action::Unhealthy(_, place) | Action::Config(_, Change::Weight(place, _)) => {
+                let servers = scenario.server_count_max(place.service);
+                if place.server <= servers {
+                    continue;
+                }
+                let name = scenario
+                    .services
+                    .get(place.service)
+                    .map_or("", |s| s.name.as_str());
+                (
+                    format!("there is no server {} of \"{name}\"", place.server),
+                    format!("the service has servers 1 to {servers}"),
+                )
+            }
+            _ => continue,
+        };
+        findings.push(Finding::new(Code::OutOfRange, place.0.clone(), message, help));
+    }
+    for (i, (service, place)) in scenario.services.iter().zip(&places.services).enumerate() {
+        let put = |a: &Action| matches!(a, Action::Config(_, Change::Served(s, true)) if *s == i);
+        if !service.served && !scenario.faults.iter().any(|f| put(&f.action)) {
+            let message = format!("\"{}\" is never served", service.name);
+            let help = "add a fault with `do = \"config\"` and `served = \"on\"`, or leave `served` out";
+            findings.push(Finding::new(Code::NoEffect, place.clone(), message, help));
+        }
+    }
+}
+
 /// Nothing begins after the end.
 fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     let end = scenario.duration;
@@ -176,6 +248,7 @@ fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     }
     let mut latest: Vec<Duration> = Vec::new();
     for (fault, place) in scenario.faults.iter().zip(&places.faults) {
+        // When what it waits for comes is not known: after another fault, if it says so, and at the beginning at the earliest.
         let before = fault
             .after
             .and_then(|a| latest.get(a))
@@ -184,7 +257,7 @@ fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
         let begins = before.saturating_add(*fault.at.end());
         latest.push(begins);
         if begins >= end {
-            let at = show_drawn(&fault.at);
+            let at = show_at(fault.when.as_ref(), &fault.at);
             let message = match fault.after {
                 Some(a) => {
                     let name = scenario.faults.get(a).map_or("", |f| f.name.as_str());
@@ -352,7 +425,8 @@ fn too_many(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     let mut servers = 0;
     for (i, (service, place)) in scenario.services.iter().zip(&places.services).enumerate() {
         let before = servers;
-        servers += service.servers as usize;
+        servers += scenario.server_count_max(i) as usize;
+
         let vips = &mut vips[usize::from(service.vip.is_ipv6())];
         let another = vips.insert(service.vip.ip());
         let (what, max) = if i == SERVICE_COUNT_MAX {

@@ -54,6 +54,12 @@ limits! {
     COPIES = "[[fault]]", "copies", 1, 16;
     FRAMES = "[[fault]]", "frames", 1, 1_000_000;
     ENTRIES = "[[fault]]", "entries", 0, 65_536;
+    WORKER = "[[fault]]", "worker", 0, 63;
+    FACTOR = "[[fault]]", "factor", 2, evenkeel_io_sim::SLOWNESS_MAX;
+    SERVER = "[[fault]]", "server", 1, 64;
+    WEIGHT = "[[fault]]", "weight", 0, 65_535;
+    PUSHED_SERVERS = "[[fault]]", "servers", 0, 64;
+    FORMAT = "[[cluster.node]]", "format", 1, 255;
 }
 
 /// Bytes of a request and of a reply in one datagram.
@@ -69,6 +75,11 @@ pub(crate) const JOIN_TIME_MS: (u64, u64) = (40, 600_000);
 pub(crate) const HELLO_MS: (u64, u64) = (10, 10_000);
 /// What a fault adds to a link's delay at most.
 pub(crate) const ADDED_DELAY_MAX: Duration = Duration::from_secs(10);
+/// What a frame costs a worker, in nanoseconds.
+pub(crate) const FRAME_COST_NS: (u64, u64) = (0, 10_000_000);
+
+/// Conns of each family that a node whose tables a fault fills has room for at most: each of them is made anew.
+pub(crate) const FILLED_TABLE_MAX: u32 = 262_144;
 
 /// The shortest join time, in heartbeats.
 pub(crate) const JOIN_TIME_HEARTBEATS: u32 = 4;
@@ -96,6 +107,17 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
             "join_time",
             format!("{JOIN_TIME_HEARTBEATS} heartbeats"),
         ),
+        (
+            "[cluster]",
+            "frame_cost",
+            format!("`\"{}\"`", span(Duration::from_nanos(FRAME_COST_NS.1))),
+        ),
+        (
+            "[cluster]",
+            "drift",
+            format!("`\"{}ppm\"`", evenkeel_io_sim::DRIFT_PPM_MAX),
+        ),
+        ("[[fault]]", "share", format!("{FILLED_TABLE_MAX} conns")),
         ("[[service]]", "vip", format!("{VIP_COUNT_MAX} of a family")),
         (
             "[[service]]",

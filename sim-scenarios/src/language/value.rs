@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use evenkeel_control::reading::shown;
+use evenkeel_control::reading::{nearest, shown};
 use evenkeel_control::{Bad, Code};
+use evenkeel_io_sim::DRIFT_PPM_MAX;
 
-use crate::scenario::{Drawn, NodeRef};
+use crate::scenario::{Drawn, Happening, NodeRef, Occasion, Phase, Trigger};
 
 /// Units of spans, in nanoseconds, largest first.
 const UNITS: [(&str, u64); 6] = [
@@ -213,6 +214,154 @@ pub(crate) fn show_bandwidth(bits: u64) -> String {
     format!("{}{name}", bits / unit)
 }
 
+/// `"200ppm"`, `"-200ppm"`: millionths by which a clock is faster.
+pub(crate) fn ppm(text: &str) -> Result<i32, Bad> {
+    let bad = |code, help: String| Bad::new(code, format!("\"{}\" is not a drift", shown(text)), help);
+    let form =
+        || "write the millionths by which the clock is faster, or slower: \"200ppm\", \"-50ppm\"".into();
+    let Some(n) = text.trim().strip_suffix("ppm") else {
+        return Err(bad(Code::BadValue, form()));
+    };
+    let (sign, digits) = n.strip_prefix('-').map_or((1, n), |n| (-1, n));
+    match number(digits).filter(|_| digits.starts_with(|c: char| c.is_ascii_digit())) {
+        Some(n) if n <= DRIFT_PPM_MAX.unsigned_abs().into() => Ok(sign * n as i32),
+        Some(_) => {
+            let help = format!(
+                "\"{DRIFT_PPM_MAX}ppm\" at most, forward or back: no real clock drifts by a hundredth of it"
+            );
+            Err(bad(Code::OutOfRange, help))
+        }
+        None => Err(bad(Code::BadValue, form())),
+    }
+}
+
+/// `"50ppm"`, or `"-50ppm..50ppm"`: the seed draws, both ends included.
+pub(crate) fn drawn_ppm(text: &str) -> Result<Drawn<i32>, Bad> {
+    let Some((low, high)) = text.split_once("..") else {
+        let one = ppm(text)?;
+        return Ok(one..=one);
+    };
+    let (low, high) = (ppm(low)?, ppm(high)?);
+    if low > high {
+        let help = format!("the smaller one comes first: \"{high}ppm..{low}ppm\"");
+        return Err(Bad::new(
+            Code::BadValue,
+            format!("\"{}\" is an empty range", shown(text)),
+            help,
+        ));
+    }
+    Ok(low..=high)
+}
+
+/// Writes what [`drawn_ppm`] reads.
+pub(crate) fn show_drawn_ppm(range: &Drawn<i32>) -> String {
+    let (low, high) = (range.start(), range.end());
+    if low == high {
+        format!("{low}ppm")
+    } else {
+        format!("{low}ppm..{high}ppm")
+    }
+}
+
+/// `"5s"`, `"-5s"`: forward or back, in nanoseconds.
+pub(crate) fn signed_span(text: &str) -> Result<i64, Bad> {
+    let text = text.trim();
+    let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let ns = i64::try_from(span(rest)?.as_nanos());
+    match ns {
+        Ok(ns) => Ok(sign * ns),
+        Err(_) => Err(Bad::new(
+            Code::OutOfRange,
+            format!("\"{}\" is too long a span", shown(text)),
+            SPAN_FORM,
+        )),
+    }
+}
+
+/// Writes what [`signed_span`] reads.
+pub(crate) fn show_signed_span(ns: i64) -> String {
+    let sign = if ns < 0 { "-" } else { "" };
+    format!("{sign}{}", show_span(Duration::from_nanos(ns.unsigned_abs())))
+}
+
+/// When a fault is: `"20s..30s"`, or `"on(takeover, 2) + 5ms..50ms"`, `"during(bulk)"`.
+pub(crate) fn at(text: &str) -> Result<(Option<Trigger>, Drawn<Duration>), Bad> {
+    let text = text.trim();
+    let waits = text.starts_with("on") || text.starts_with("during");
+    if !waits {
+        return Ok((None, drawn(text)?));
+    }
+    let bad = |why: &str, help: String| Bad::new(Code::BadValue, format!("\"{}\": {why}", shown(text)), help);
+    const FORM: &str = "write \"on(takeover)\", \"on(ready, 2)\", \"during(bulk)\", each with a delay if you like: \"on(takeover) + 5ms..50ms\"";
+    let parts = text
+        .split_once('(')
+        .and_then(|(word, rest)| Some((word, rest.split_once(')')?)));
+    let Some((word, (inner, rest))) = parts else {
+        return Err(bad("what it waits for is not in brackets", FORM.into()));
+    };
+    let (name, node) = match inner.split_once(',') {
+        Some((name, of)) => (name.trim(), Some(node(of.trim())?)),
+        None => (inner.trim(), None),
+    };
+    let unknown = |what: &str, names: Vec<&'static str>| {
+        let help = match nearest(name, names.iter().copied()) {
+            Some(meant) => format!("did you mean \"{word}({meant})\"?"),
+            None => format!("{what}: {}", names.join(", ")),
+        };
+        bad(&format!("nothing is called \"{}\"", shown(name)), help)
+    };
+    let what = match word {
+        "on" => match Happening::ALL.iter().find(|h| h.0 == name) {
+            Some(&(_, found, _)) => Occasion::On(found),
+            None => {
+                return Err(unknown(
+                    "what happens",
+                    Happening::ALL.iter().map(|h| h.0).collect(),
+                ));
+            }
+        },
+        "during" => match Phase::ALL.iter().find(|p| p.0 == name) {
+            Some(&(_, found, _)) => Occasion::During(found),
+            None => return Err(unknown("what goes on", Phase::ALL.iter().map(|p| p.0).collect())),
+        },
+        _ => return Err(bad("it is neither \"on(..)\" nor \"during(..)\"", FORM.into())),
+    };
+    let rest = rest.trim();
+    let delay = match rest.strip_prefix('+') {
+        Some(delay) => drawn(delay.trim())?,
+        None if rest.is_empty() => Duration::ZERO..=Duration::ZERO,
+        None => return Err(bad("a delay stands behind a \"+\"", FORM.into())),
+    };
+    Ok((Some(Trigger { what, node }), delay))
+}
+
+/// Writes what a trigger waits for as [`at`] reads it.
+pub(crate) fn show_trigger(trigger: &Trigger) -> String {
+    let node = trigger.node.map_or(String::new(), |node| {
+        format!(
+            ", {}",
+            match node {
+                NodeRef::Id(id) => id.to_string(),
+                NodeRef::Master => "master".into(),
+                NodeRef::Backup => "backup".into(),
+            }
+        )
+    });
+    match trigger.what {
+        Occasion::On(h) => format!("on({}{node})", h.name()),
+        Occasion::During(p) => format!("during({}{node})", p.name()),
+    }
+}
+
+/// Writes what [`at`] reads.
+pub(crate) fn show_at(when: Option<&Trigger>, at: &Drawn<Duration>) -> String {
+    match when {
+        None => show_drawn(at),
+        Some(trigger) if *at.end() == Duration::ZERO => show_trigger(trigger),
+        Some(trigger) => format!("{} + {}", show_trigger(trigger), show_drawn(at)),
+    }
+}
+
 /// `"1"`, `"master"`, `"backup"`.
 pub(crate) fn node(text: &str) -> Result<NodeRef, Bad> {
     match text {
@@ -290,6 +439,67 @@ mod tests {
             node(text).expect_err(text);
         }
         name("a b").expect_err("space");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_read_and_shown() {
+        for text in [
+            "20s..30s",
+            "on(takeover)",
+            "on(ready, 2)",
+            "on(peer-down, backup) + 5ms",
+            "during(bulk) + 1ms..9ms",
+            "during(adoption, master)",
+        ] {
+            let (when, delay) = at(text).expect(text);
+            assert_eq!(show_at(when.as_ref(), &delay), text);
+        }
+        assert_eq!(
+            at(" on( ready ,2 )+5ms ").expect("spaces"),
+            at("on(ready, 2) + 5ms").expect("none")
+        );
+        for (text, help) in [
+            ("on", "\"on(takeover)\""),
+            ("on(takeover", "\"on(takeover)\""),
+            ("only(takeover)", "\"on(takeover)\""),
+            ("on(redy)", "\"on(ready)\""),
+            ("on(bulk)", "what happens"),
+            ("during(bulc)", "\"during(bulk)\""),
+            ("on(ready) 5ms", "\"on(takeover)\""),
+            ("on(ready) + soon", "a span is"),
+            ("on(ready, slave)", "its number"),
+            ("during()", "what goes on: bulk"),
+        ] {
+            let bad = at(text).expect_err(text);
+            assert!(bad.help.contains(help), "{text}: {}", bad.help);
+        }
+    }
+
+    #[test]
+    fn drifts_and_steps_are_read_and_shown() {
+        assert_eq!(drawn_ppm("-50ppm..1_000ppm"), Ok(-50..=1_000));
+        for text in ["-50ppm..1000ppm", "0ppm", "-200000ppm"] {
+            assert_eq!(show_drawn_ppm(&drawn_ppm(text).expect(text)), text);
+        }
+        for text in [
+            "50",
+            "ppm",
+            "--1ppm",
+            "-ppm",
+            "200001ppm",
+            "1%",
+            "_1ppm",
+            "2ppm..1ppm",
+            "1ppm..x",
+        ] {
+            drawn_ppm(text).expect_err(text);
+        }
+        for text in ["5s", "-1500ms", "0s"] {
+            assert_eq!(show_signed_span(signed_span(text).expect(text)), text);
+        }
+        for text in ["--5s", "-", "5", "-99999999999999999999h", "10000000h"] {
+            signed_span(text).expect_err(text);
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
             (look(&seen), look(&doctored))
         }
         Oracle::Bounds => {
-            let levels = levels(TWO_NODES, world);
+            let levels = levels(world);
             let look = |levels: &[Level]| {
                 let mut oracle = Bounds::default();
                 oracle.sample(END, levels);
@@ -203,7 +203,7 @@ fn conserved_misses_no_entry_of_any_account() {
 /// Each queue, ring and table of a node is looked at: at its bound it is well, above it is not.
 #[test]
 fn bounds_misses_no_queue() {
-    let levels = levels(TWO_NODES, &world());
+    let levels = levels(&world());
     let fires = |levels: &[Level]| {
         let mut oracle = Bounds::default();
         oracle.sample(END, levels);

@@ -1,6 +1,6 @@
 //! From a plan to a world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,9 @@ use evenkeel_io_sim::{
 use super::RunError;
 use crate::mechanism::Switch;
 use crate::plan::{self, CLIENT_COUNT, Plan, PlannedFlow, net};
-use crate::scenario::{Link, LoadEnd, Network, Node, Replicate as Mode, Scenario, Service, Tcp};
+use crate::scenario::{
+    Action, Change, Link, LoadEnd, Network, Node, Replicate as Mode, Scenario, ServerRef, Service, Tcp,
+};
 
 /// The ports of every node.
 const CLIENTS: PortId = PortId(0);
@@ -41,6 +43,8 @@ pub(crate) struct Built {
     pub(crate) links: Vec<[LinkId; 3]>,
     /// The longest way there and back between a client and a server, without queues.
     pub(crate) round_trip: Duration,
+    /// By node, in order: by how many millionths its clock is faster.
+    pub(crate) drifts: Vec<i32>,
 }
 
 fn link_spec(link: &Link, delay: Duration) -> LinkSpec {
@@ -184,9 +188,10 @@ pub(crate) fn client(scenario: &Scenario, n: u32) -> [(IpAddr, u8); 2] {
     }
 }
 
-/// Real servers of the largest service.
+/// Real servers of the largest service, whenever it is largest.
 fn server_count(scenario: &Scenario) -> u32 {
-    scenario.services.iter().map(|s| s.servers).max().unwrap_or(0)
+    let services = 0..scenario.services.len();
+    services.map(|s| scenario.server_count_max(s)).max().unwrap_or(0)
 }
 
 /// LIPs of a node's share; of all nodes the same if shares are off.
@@ -218,8 +223,13 @@ pub(crate) fn share(scenario: &Scenario, node: u16) -> Vec<IpAddr> {
         .collect()
 }
 
-/// What a node serves.
-fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
+/// What a node serves, once its config has been changed so, and the checks of these servers have failed.
+pub(crate) fn config(
+    scenario: &Scenario,
+    node: &Node,
+    changes: &[Change],
+    down: &[ServerRef],
+) -> SnapshotSpec {
     let port = |name: &str, number: u8, addresses: [(IpAddr, u8); 2]| PortSpec {
         name: name.to_owned(),
         mac: net::node_mac(node.id, number),
@@ -250,16 +260,35 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
     for n in 0..server_count(scenario) {
         add(net::server(n), net::server_mac(n), SERVERS);
     }
-    let mut server_id = 0;
-    let services = scenario.services.iter().enumerate().map(|(i, service)| {
-        let servers = (0..service.servers).map(|n| {
+    // A server has its number whatever the config has beside it.
+    let mut first_id = 0;
+    let services = scenario.services.iter().enumerate().filter_map(|(i, service)| {
+        let (mut served, mut server_count) = (service.served, service.servers);
+        let mut weights = BTreeMap::new();
+        for change in changes {
+            match *change {
+                Change::Served(of, on) if of == i => served = on,
+                Change::Servers(of, n) if of == i => server_count = n,
+                Change::Weight(place, weight) if place.service == i => {
+                    weights.insert(place.server, weight);
+                }
+                _ => {}
+            }
+        }
+        // As the daemon does with a server whose check fails.
+        weights.extend(down.iter().filter(|s| s.service == i).map(|s| (s.server, 0)));
+        let first = first_id;
+        first_id += scenario.server_count_max(i);
+        if !served {
+            return None;
+        }
+        let servers = (0..server_count).map(|n| {
             let addr = net::server_addr(service.vip, n, i);
-            server_id += 1;
             RealServer {
-                id: RealServerId(server_id - 1),
+                id: RealServerId((first + n) as u16),
                 addr: addr.ip(),
                 port: addr.port(),
-                weight: 1,
+                weight: weights.get(&(n + 1)).copied().unwrap_or(1),
             }
         });
         let mut timeouts = Timeouts::default();
@@ -271,7 +300,7 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
         let locals = local_addrs(scenario, node.id)
             .into_iter()
             .filter(|a| a.is_ipv4() == v4);
-        ServiceSpec {
+        Some(ServiceSpec {
             id: ServiceId(i as u16),
             name: service.name.clone(),
             proto: service.proto,
@@ -283,7 +312,7 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
             timeouts,
             replicate: replicate(scenario, service),
             servers: servers.collect(),
-        }
+        })
     });
     SnapshotSpec {
         services: services.collect(),
@@ -301,19 +330,35 @@ fn config(scenario: &Scenario, node: &Node) -> SnapshotSpec {
 /// why. There are no more services and servers than it has numbers for.
 pub(crate) fn refusals(scenario: &Scenario) -> BTreeSet<(Option<usize>, String)> {
     let mut found = BTreeSet::new();
-    for node in &scenario.cluster.nodes {
-        for error in Snapshot::new(&config(scenario, node)).err().into_iter().flatten() {
+    let pushed = scenario.faults.iter().filter_map(|f| match f.action {
+        Action::Config(_, change) => Some(change),
+        _ => None,
+    });
+    let pushed: Vec<_> = pushed.collect();
+    // As it is at first, and after each change of it.
+    let changes = || std::iter::once(&[][..]).chain(pushed.chunks(1));
+    let nodes = scenario.cluster.nodes.iter();
+    let configs = nodes.flat_map(|node| changes().map(move |changes| config(scenario, node, changes, &[])));
+    for spec in configs {
+        for error in Snapshot::new(&spec).err().into_iter().flatten() {
             let service = match error.place {
                 Place::Service(i) | Place::LocalAddr(i, _) | Place::Server(i, _) => Some(i),
                 _ => None,
             };
-            found.insert((service, error.kind.to_string()));
+            found.insert((service.map(|i| places(&spec, i)), error.kind.to_string()));
         }
+    }
+    for node in &scenario.cluster.nodes {
         let cluster = super::cluster::config(scenario, node);
         let errors = cluster.and_then(|c| c.check().err()).into_iter().flatten();
         found.extend(errors.map(|e| (None, e.to_string())));
     }
     found
+}
+
+/// The place in the scenario of the `i`th service of a config, in which some may not be.
+fn places(spec: &SnapshotSpec, i: usize) -> usize {
+    spec.services.get(i).map_or(i, |s| usize::from(s.id.0))
 }
 
 /// The LIPs of the other nodes, for which this one answers once it is told to.
@@ -412,7 +457,7 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
             .services
             .iter()
             .enumerate()
-            .filter(|(_, s)| n < s.servers)
+            .filter(|(i, _)| n < scenario.server_count_max(*i))
         {
             let server = ServerSpec {
                 // Numbers are the servers' own over all services: an answer of another one is a wrong answer.
@@ -424,17 +469,21 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
         }
     }
     let mut node_links = Vec::new();
+    let mut drifts = Vec::new();
     for node in &scenario.cluster.nodes {
         let mut lb = LbSpec::new(
             format!("node{}", node.id),
             steering(scenario, node)?,
-            config(scenario, node),
+            config(scenario, node, &[], &[]),
         );
         lb.workers = node.workers;
         lb.sizes = sizes(node.table, node.workers);
         lb.rx_ring = scenario.cluster.ring as usize;
         lb.local_port_min = scenario.cluster.local_port_min;
         lb.handoff_ring = scenario.cluster.ring as usize;
+        lb.cost.frame = node.frame_cost;
+        lb.drift_ppm = plan::drift_ppm(&streams, node);
+        drifts.push(lb.drift_ppm);
         super::cluster::configure(&mut lb, scenario, node)?;
         let lb = world.add_lb(lb).map_err(refused)?;
         let mut connect = |network: usize| {
@@ -452,6 +501,7 @@ pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
     Ok(Built {
         world,
         links: node_links,
+        drifts,
         round_trip: 4 * (longest[0] + longest[1]) + Duration::from_micros(100),
     })
 }

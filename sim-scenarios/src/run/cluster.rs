@@ -7,7 +7,7 @@ use evenkeel_core::conn::ConnView;
 use evenkeel_core::port::PortId;
 use evenkeel_core::sync::{ClusterSizes, Readiness};
 use evenkeel_core::worker::Worker;
-use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbSpec, LbState, LinkId, World};
+use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbRings, LbSpec, LbState, LinkId, World};
 
 use super::{RunError, build};
 use crate::mechanism::Switch;
@@ -136,22 +136,44 @@ pub(crate) fn drain(world: &mut World, lb: LbId) -> Result<(), RunError> {
     asked.map_err(|e| RunError::World(e.to_string()))
 }
 
-/// Makes the queues between a node's threads so long, or as long as they were.
+/// Makes the queues between a node's threads so long, or as long as they are unless something else is said.
 pub(crate) fn queues(world: &mut World, lb: LbId, entries: Option<u32>) -> Result<(), RunError> {
-    let mut queues = LbQueues::default();
-    if let Some(entries) = entries {
-        queues.messages = entries as usize;
-        queues.commands = entries as usize;
-        queues.events = entries as usize;
-    }
+    let usual = LbQueues::default();
+    let now = world.lb(lb).and_then(|lb| lb.queues()).unwrap_or(usual);
+    let or = |usual: usize| entries.map_or(usual, |n| n as usize);
+    let queues = LbQueues {
+        messages: or(usual.messages),
+        commands: or(usual.commands),
+        events: or(usual.events),
+        ..now
+    };
     world
         .set_queues(lb, queues)
         .map_err(|e| RunError::World(e.to_string()))
 }
 
-/// How full the queues, rings and tables of a node are, or were at most. Of a queue whose bound a fault has changed what
-/// found room since counts.
-pub(crate) fn levels(lb: LbRef<'_>, scenario: &Scenario) -> Vec<Level> {
+/// Makes its rings so long, or as long as the scenario says.
+pub(crate) fn rings(
+    world: &mut World,
+    scenario: &Scenario,
+    lb: LbId,
+    entries: Option<u32>,
+) -> Result<(), RunError> {
+    let usual = scenario.cluster.ring as usize;
+    let or = |usual: usize| entries.map_or(usual, |n| n as usize);
+    let rings = LbRings {
+        rx: or(usual),
+        handoff: or(usual),
+        sync: or(LbQueues::default().sync_ring),
+    };
+    world
+        .set_rings(lb, rings)
+        .map_err(|e| RunError::World(e.to_string()))
+}
+
+/// How full the queues, rings and tables of a node are, or were at most. Of a queue or ring whose bound a fault has changed
+/// what found room since counts.
+pub(crate) fn levels(lb: LbRef<'_>) -> Vec<Level> {
     let mut levels = Vec::new();
     let mut add = |what, held: usize, bound: usize| {
         levels.push(Level {
@@ -161,9 +183,9 @@ pub(crate) fn levels(lb: LbRef<'_>, scenario: &Scenario) -> Vec<Level> {
             bound: bound as u64,
         });
     };
-    let (counters, ring) = (lb.counters(), scenario.cluster.ring as usize);
-    add("receive ring", counters.rx_ring_peak, ring);
-    add("hand-off ring", counters.handoff_ring_peak, ring);
+    let (counters, rings) = (lb.counters(), lb.rings());
+    add("receive ring", counters.rx_ring_peak, rings.rx);
+    add("hand-off ring", counters.handoff_ring_peak, rings.handoff);
     for worker in lb.workers() {
         let (len, sizes) = (worker.table().len(), worker.table().sizes());
         add("table", len, (sizes.conns_v4 + sizes.conns_v6) as usize);

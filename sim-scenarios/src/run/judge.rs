@@ -11,6 +11,7 @@ use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, S
 
 use super::build::Built;
 use super::counts::{NodeCounts, node_counters};
+use super::fault::Verdict;
 use super::record::{Judged, Recorder};
 use super::timeline::Timeline;
 use super::watch::Watch;
@@ -27,6 +28,9 @@ use crate::scenario::{Replicate, Scenario};
 
 /// What a client's last segment changed has reached all that hear the holder after so long.
 const TOLD_WITHIN: Duration = Duration::from_millis(20);
+
+/// What a health check found has reached all workers after so long.
+const VERDICT_WITHIN: Duration = Duration::from_millis(50);
 
 /// If a client or a server sent something so shortly before the end, the tables had no time to become equal.
 const QUIET_MIN: Duration = Duration::from_secs(1);
@@ -65,7 +69,7 @@ pub(crate) fn sample(world: &World, now: Duration) -> Sample {
         .filter(|lb| lb.state() != LbState::Down)
         .map(|lb| NodeSample {
             node: lb.id().0 + 1,
-            life: lb.incarnation(),
+            life: lb.lives(),
             ready: cluster::is_ready(lb),
             rows: rows(lb),
             epochs: cluster::epochs(lb),
@@ -124,7 +128,7 @@ impl<'s> Judge<'s> {
                     .filter(|s| s.replicate == Replicate::Off)
                     .map(|s| (s.proto, s.vip)),
             ),
-            crash_at: plan.first_crash(scenario),
+            crash_at: None,
             outbound_unique: OutboundUnique::default(),
             versions_grow: VersionsGrow::default(),
             tables_equal: TablesEqual::default(),
@@ -139,6 +143,11 @@ impl<'s> Judge<'s> {
             ended: BTreeMap::new(),
             counts: NodeCounts::default(),
         }
+    }
+
+    /// A node crashes, for the first time.
+    pub(crate) fn crashed(&mut self, now: Duration) {
+        self.crash_at = Some(now);
     }
 
     /// Right before the fault begins from which on is measured: the first one, and the first crash if that is another.
@@ -198,7 +207,7 @@ impl<'s> Judge<'s> {
     /// Looks at all that has a bound; also before a fault changes bounds.
     pub(crate) fn levels(&mut self, world: &World, now: Duration) {
         for lb in world.lbs() {
-            self.bounds.sample(now, &cluster::levels(lb, self.scenario));
+            self.bounds.sample(now, &cluster::levels(lb));
         }
         self.bounds.sample(now, &cluster::link_levels(world));
     }
@@ -228,7 +237,7 @@ impl<'s> Judge<'s> {
             if lb.state() == LbState::Down {
                 continue;
             }
-            let life = (lb.id().0, lb.incarnation());
+            let life = (lb.id().0, lb.lives());
             let entry = self.lives.entry(life).or_insert((now, None));
             if entry.1.is_none() && cluster::is_ready(lb) {
                 entry.1 = Some(now);
@@ -266,7 +275,7 @@ impl<'s> Judge<'s> {
             let forgotten = self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
             self.streams.flow(end, number, flow, forgotten);
         }
-        let measures = self.measures(built, watch, &engine);
+        let measures = self.measures(built, watch, timeline, &engine);
         let mut failures = Vec::new();
         let mut judged = Vec::new();
         for expectation in &self.scenario.expects {
@@ -386,7 +395,7 @@ impl<'s> Judge<'s> {
         }
     }
 
-    fn measures(&self, built: &Built, watch: &Watch, engine: &Counters) -> Measures {
+    fn measures(&self, built: &Built, watch: &Watch, timeline: &Timeline<'_>, engine: &Counters) -> Measures {
         let end_ns = nanos(self.scenario.duration);
         let taken_at = watch.vip_taken_at;
         let flows = (0..).zip(built.world.flows()).zip(&self.loads);
@@ -454,6 +463,11 @@ impl<'s> Judge<'s> {
         let mut set = |metric, value: u64| {
             measures.globals.insert(metric, (value.into(), end_ns));
         };
+        set(Metric::Untriggered, timeline.untriggered());
+        if let Some((down, again)) = chosen(&built.world, timeline.verdicts()) {
+            set(Metric::ChoseDown, down);
+            set(Metric::ChoseAgain, again);
+        }
         set(Metric::Drops, engine.dropped());
         set(Metric::Probes, engine.port_probes_taken);
         for (i, n) in (0..).zip(engine.drops) {
@@ -545,7 +559,7 @@ impl<'s> Judge<'s> {
     /// was there before it and had nobody to ask has not joined anything. `None`: there is none, or one is not ready.
     fn join(&self, world: &World) -> Option<u64> {
         let running = world.lbs().filter(|lb| lb.state() != LbState::Down);
-        let lives = running.filter_map(|lb| self.lives.get(&(lb.id().0, lb.incarnation())));
+        let lives = running.filter_map(|lb| self.lives.get(&(lb.id().0, lb.lives())));
         let joined = lives.filter(|(began, _)| *began > Duration::ZERO);
         let joins = joined.map(|(began, ready)| Some(nanos(ready.as_ref()?.saturating_sub(*began))));
         joins.collect::<Option<Vec<_>>>()?.into_iter().max()
@@ -564,6 +578,26 @@ impl<'s> Judge<'s> {
             .unwrap_or(0);
         3 * interval + (256 - u64::from(lowest)) * interval / 256
     }
+}
+
+/// Flows that were opened while all nodes knew that a real server was down, and after they knew that it was up again, and
+/// were served by it. `None`: no check failed.
+fn chosen(world: &World, verdicts: &[Verdict]) -> Option<(u64, u64)> {
+    let (mut down, mut again) = (0, 0);
+    for verdict in verdicts {
+        let number = (verdict.server.service as u32) << 8 | (verdict.server.server - 1);
+        let known = nanos(verdict.from + VERDICT_WITHIN);
+        let (ended, well) = match verdict.until {
+            Some(until) => (nanos(until), nanos(until + VERDICT_WITHIN)),
+            None => (u64::MAX, u64::MAX),
+        };
+        for flow in world.flows().iter().filter(|f| f.server == Some(number)) {
+            let opened = flow.opened.map_or(0, |t| t.as_nanos());
+            down += u64::from((known..ended).contains(&opened));
+            again += u64::from(opened >= well);
+        }
+    }
+    (!verdicts.is_empty()).then_some((down, again))
 }
 
 /// What links, rings and queues lost, by reason.

@@ -5,6 +5,7 @@ mod cluster;
 mod counts;
 mod fault;
 mod judge;
+mod occasion;
 pub(crate) mod record;
 mod sync_frame;
 mod timeline;
@@ -12,6 +13,7 @@ mod watch;
 mod words;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -155,6 +157,7 @@ fn once<T>(
     });
     let rules = Rc::new(RefCell::new(Rules {
         renumber: plan::switch(scenario) == Some(Switch::Renumber),
+        formats: formats(scenario),
         ..Rules::default()
     }));
     let off = |kinds: &[Kind], to: Option<u16>| {
@@ -166,7 +169,7 @@ fn once<T>(
             frames: None,
         });
     };
-    if plan.first_fault.is_none()
+    if scenario.faults.is_empty()
         && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
     {
         off(kinds, None);
@@ -184,8 +187,9 @@ fn once<T>(
     let mut timeline = Timeline::new(scenario, &plan, watch.clone(), rules.clone());
     let end = scenario.duration;
     let mut next_sample = Duration::ZERO;
-    let crash_at = plan.first_crash(scenario);
+    let mut crash_at = None;
     let mut next_look = None;
+    let bell = watch.borrow().occasions.bell();
     let settles = scenario.expects.iter().any(|e| {
         let sides = [&e.comparison.left, &e.comparison.right];
         sides
@@ -197,35 +201,50 @@ fn once<T>(
         let step = timeline.next_at().unwrap_or(end);
         let record_at = recorder.as_ref().map_or(end, Recorder::next_at);
         let judge_at = step.min(next_sample).min(next_look.unwrap_or(end)).min(end);
-        let now = judge_at.min(record_at);
-        built.world.run_until(build::at(now));
+        let mut now = judge_at.min(record_at);
+        if timeline.listens() {
+            // Time stops at the very event for which a fault waits.
+            if !built.world.run_while(build::at(now), &mut || !bell.get()) {
+                now = Duration::from_nanos(built.world.now().as_nanos());
+                timeline.hear(&built.world, now);
+            }
+        } else {
+            built.world.run_until(build::at(now));
+        }
+        let step = timeline.next_at().unwrap_or(end);
         if !go_on() {
             return Err(RunError::Stopped);
         }
         if let Some(recorder) = &mut recorder {
             recorder.look(&built.world, now);
         }
-        if now < judge_at {
+        if now < judge_at && step != now {
+            // It was the recorder's time, or what was waited for has come and its delay runs.
             continue;
         }
         if step == now && now < end {
-            if Some(now) == plan.first_fault || Some(now) == crash_at {
+            let marks = timeline.marks();
+            if marks.first_crash {
+                crash_at = Some(now);
+                judge.crashed(now);
+            }
+            if marks.first_fault || marks.first_crash {
                 watch.borrow_mut().fault(nanos(now));
                 judge.first_fault(&built.world, now);
             }
-            if Some(now) == plan.first_fault
+            if marks.first_fault
                 && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
             {
                 off(kinds, None);
             }
             judge.levels(&built.world, now);
             timeline.happen(&mut built, now)?;
-            if Some(now) == plan.first_fault
+            if marks.first_fault
                 && let Some(Switch::Deafen(kinds)) = plan::switch(scenario)
             {
                 off(kinds, timeline.first_met().map(|lb| lb.0));
             }
-            if Some(now) == crash_at {
+            if marks.first_crash {
                 next_look = Some(now + SURVIVORS_EVERY);
             }
             // A node's life begins with a look, and so does the time in which tables become equal.
@@ -252,11 +271,23 @@ fn once<T>(
         let settling = settles && (timeline.may_end() || fresh && !judge.has_converged());
         next_sample = now + if settling { CONVERGENCE_EVERY } else { SAMPLE_EVERY };
     }
+    timeline.finish(end);
     built.world.finish_taps().map_err(RunError::Write)?;
     let watch = watch.borrow();
     let report = judge.finish(&built, &watch, &timeline, seed, recorder);
     let made = then(&built.world, &watch, &report);
     Ok((report, made))
+}
+
+/// The version of frames that each node speaks; none if all speak the same.
+fn formats(scenario: &Scenario) -> BTreeMap<u16, u8> {
+    let nodes = &scenario.cluster.nodes;
+    let first = nodes.first().map(|n| n.format);
+    let same = nodes.iter().all(|n| Some(n.format) == first);
+    if same || plan::switch(scenario) == Some(Switch::OneFormat) {
+        return BTreeMap::new();
+    }
+    nodes.iter().map(|n| (n.id, n.format)).collect()
 }
 
 fn watch(scenario: &Scenario, built: &Built) -> Watch {
@@ -296,6 +327,9 @@ fn running(world: &World) -> impl Iterator<Item = u16> + '_ {
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod node_tests;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -435,9 +469,8 @@ that = "broken == 0"
     }
 
     /// What its nodes hold.
-    pub(crate) fn levels(text: &str, world: &World) -> Vec<crate::oracle::Level> {
-        let scenario = scenario(text);
-        let levels = world.lbs().flat_map(|lb| cluster::levels(lb, &scenario));
+    pub(crate) fn levels(world: &World) -> Vec<crate::oracle::Level> {
+        let levels = world.lbs().flat_map(cluster::levels);
         levels.collect()
     }
 
@@ -569,7 +602,7 @@ that = "broken == 0"
     fn bounds_are_those_that_a_fault_has_set() {
         let mut world = world_at(TWO_NODES, 4, Duration::from_secs(3));
         let messages = |world: &World| {
-            let mut levels = levels(TWO_NODES, world).into_iter();
+            let mut levels = levels(world).into_iter();
             let level = levels.find(|l| l.node == "node2" && l.what == "queue of messages");
             level.map(|l| (l.held, l.bound)).expect("it has one")
         };

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel_core::cluster::{NodeId, PeerId};
-use evenkeel_core::sync::codec::{FrameHeader, FrameItem, FrameWriter, decode};
+use evenkeel_core::sync::codec::{FORMAT_VERSION, FrameHeader, FrameItem, FrameWriter, decode};
 use evenkeel_core::sync::{LiveRecord, NodeMessage, SyncBody};
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Filter, Owner, Place};
@@ -117,14 +117,28 @@ pub(crate) fn payload(frame: &[u8]) -> Option<&[u8]> {
     frame.get(udp + 8..udp + len)
 }
 
-/// Counts what a frame says.
-pub(crate) fn count(frame: &[u8], counts: &mut [u64; COUNTER_COUNT]) {
-    let Some(payload) = payload(frame) else { return };
+/// The node to which a frame goes, by its link-layer address on the sync network.
+pub(crate) fn receiver(frame: &[u8]) -> Option<u16> {
+    let [0x02, 0x5c, 0, 0, high, low] = *frame.first_chunk()? else {
+        return None;
+    };
+    Some(u16::from_be_bytes([high, low]))
+}
+
+/// Counts what a frame says. Whether slots are in it.
+pub(crate) fn count(frame: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> bool {
+    let Some(payload) = payload(frame) else {
+        return false;
+    };
     counts[FRAMES] += 1;
     counts[BYTES] += frame.len() as u64;
-    let Ok(decoded) = decode(payload) else { return };
+    let Ok(decoded) = decode(payload) else {
+        return false;
+    };
+    let mut slots = false;
     for item in &decoded.items {
         let kind = kind(item);
+        slots |= kind == Kind::Slot;
         if let Some(at) = Kind::ALL.iter().position(|k| k.1 == kind) {
             counts[at] += 1;
         }
@@ -135,6 +149,7 @@ pub(crate) fn count(frame: &[u8], counts: &mut [u64; COUNTER_COUNT]) {
             counts[REFUSED] += records.sum::<u64>();
         }
     }
+    slots
 }
 
 /// Counts an advertisement of a virtual router.
@@ -181,6 +196,8 @@ pub(crate) struct Rules {
     pub(crate) spent: BTreeMap<usize, Duration>,
     /// Frames get new numbers as they arrive: a copy looks like another frame.
     pub(crate) renumber: bool,
+    /// The version of frames that each node speaks, by number; all the same if there is none.
+    pub(crate) formats: BTreeMap<u16, u8>,
     /// The numbers that were given last, by receiver, sender and stream.
     pub(crate) numbers: BTreeMap<(u16, PeerId, u16), u64>,
 }
@@ -199,6 +216,24 @@ impl Rules {
     }
 }
 
+/// A frame arrives in the version that its sender speaks. The engine speaks one version and takes it for the receiver's: a
+/// sender of a later one has as much a later one.
+fn reformat(rules: &Rules, lb: u16, frame: &mut Vec<u8>) {
+    let Some(from) = payload(frame).and_then(|p| FrameHeader::read(p).ok()) else {
+        return;
+    };
+    let format = |node: u16| rules.formats.get(&node).copied().unwrap_or(FORMAT_VERSION);
+    let ahead = format(from.from.node.0).wrapping_sub(format(lb + 1));
+    if ahead == 0 {
+        return;
+    }
+    let mut other = payload(frame).map(<[u8]>::to_vec).unwrap_or_default();
+    if let Some(version) = other.first_mut() {
+        *version = FORMAT_VERSION.wrapping_add(ahead);
+        replace_payload(frame, &other);
+    }
+}
+
 /// Takes out of frames what must not arrive.
 pub(crate) struct Suppressor(pub(crate) Rc<RefCell<Rules>>);
 
@@ -206,6 +241,9 @@ impl Filter for Suppressor {
     fn keep(&mut self, now: Instant, at: Place, frame: &mut Vec<u8>) -> bool {
         let mut rules = self.0.borrow_mut();
         let Owner::Lb(lb) = at.owner else { return true };
+        if !rules.formats.is_empty() {
+            reformat(&rules, lb.0, frame);
+        }
         if rules.rules.is_empty() && !rules.renumber {
             return true;
         }

@@ -11,7 +11,8 @@ use evenkeel_core::cluster::{Alarm, NodeEvent};
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap, Trace};
 
-use super::build::SERVERS;
+use super::build::{self, SERVERS};
+use super::occasion::Occasions;
 use super::sync_frame;
 use crate::oracle::{Checksums, Reuse};
 
@@ -56,6 +57,8 @@ pub(crate) struct Watch {
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
     /// What nodes said of themselves.
     pub(crate) said: Said,
+    /// What faults wait for.
+    pub(crate) occasions: Occasions,
     /// Messages between nodes by kind, then frames, then bytes.
     pub(crate) sync_counts: [u64; sync_frame::COUNTER_COUNT],
 }
@@ -121,6 +124,7 @@ impl Tap for WatchTap {
 
     fn trace(&mut self, now: Instant, what: &Trace) {
         let mut watch = self.0.borrow_mut();
+        watch.occasions.trace(what);
         let measured = watch.fault_at.is_some_and(|at| at <= now.as_nanos());
         match *what {
             Trace::Node(lb, event) => watch.said.hear(lb, event, measured),
@@ -188,7 +192,12 @@ impl Watch {
                     self.first_sent.entry(own).or_insert(now);
                 }
             }
-            Owner::Lb(_) if self.sync_ports.contains(&at) => sync_frame::count(data, &mut self.sync_counts),
+            Owner::Lb(_) if self.sync_ports.contains(&at) => {
+                let slots = sync_frame::count(data, &mut self.sync_counts);
+                if let Some(node) = sync_frame::receiver(data).filter(|_| slots) {
+                    self.occasions.slot_to(build::lb(node));
+                }
+            }
             Owner::Lb(lb) => {
                 sync_frame::count_vrrp(data, &mut self.sync_counts);
                 if let Some(addr) = announced(data).filter(|a| self.served.contains(a)) {
@@ -217,6 +226,9 @@ impl Watch {
         let vip = self.vips.contains(&addr);
         if vip && self.master() != Some(lb) {
             self.masters.push((now, lb));
+            if before.is_some() {
+                self.occasions.takeover(lb);
+            }
         }
         if self.fault_at.is_some_and(|f| f <= now) && before.is_some() {
             self.all_taken_at = Some(now);

@@ -34,10 +34,14 @@ pub enum NodeRef {
 pub struct Fault {
     /// Name, for `after`.
     pub name: String,
-    /// When; counted from `after`.
+    /// When; counted from `after`, or from what `when` waits for.
     pub at: Drawn<Duration>,
     /// Index of an earlier fault.
     pub after: Option<usize>,
+    /// What must happen first, or go on meanwhile; once `after` has begun.
+    pub when: Option<Trigger>,
+    /// It need not happen: what it waits for may never come.
+    pub optional: bool,
     /// How long, for what can be undone; `None`: for ever.
     pub lasts: Option<Drawn<Duration>>,
     /// What.
@@ -47,10 +51,10 @@ pub struct Fault {
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// All state of the node is lost.
-    Crash(NodeRef),
-    /// The node starts, with nothing.
-    Start(NodeRef),
+    /// All that the node has in memory is lost. Whether its disk is kept for the start at the fault's end.
+    Crash(NodeRef, bool),
+    /// The node starts, with nothing in memory; whether its disk is still there.
+    Start(NodeRef, bool),
     /// The node does nothing; whether its clock goes on.
     Pause(NodeRef, bool),
     /// It goes on.
@@ -82,6 +86,22 @@ pub enum Action {
     },
     /// The queues between a node's threads hold only so much.
     Queues(NodeRef, u32),
+    /// Its rings hold only so many frames.
+    Rings(NodeRef, u32),
+    /// All work of the node, or of one of its workers, takes this factor longer.
+    Slow(NodeRef, Option<u8>, u32),
+    /// Its tables are filled up to this share, in millionths, with sessions that nobody uses.
+    Fill(NodeRef, u32),
+    /// Its clock is faster by so many millionths, or slower.
+    Drift(NodeRef, i32),
+    /// Its clock jumps forward.
+    Step(NodeRef, Duration),
+    /// Its wall clock is set forward by so many nanoseconds, or back.
+    SetWall(NodeRef, i64),
+    /// Nodes get another config.
+    Config(Option<NodeRef>, Change),
+    /// The health check of a real server fails, on one node or on all.
+    Unhealthy(Option<NodeRef>, ServerRef),
     /// Nothing: a time from which on something is measured.
     Look,
 }
@@ -90,8 +110,8 @@ impl Action {
     /// The node to which it is done; `None`: to none, or to all.
     pub fn node(&self) -> Option<NodeRef> {
         match self {
-            Action::Crash(n)
-            | Action::Start(n)
+            Action::Crash(n, _)
+            | Action::Start(n, _)
             | Action::Pause(n, _)
             | Action::Resume(n)
             | Action::Drain(n)
@@ -101,8 +121,15 @@ impl Action {
             | Action::Dark(n, ..)
             | Action::Bucket(n, _)
             | Action::Part(n, ..)
-            | Action::Queues(n, _) => Some(*n),
+            | Action::Queues(n, _)
+            | Action::Rings(n, _)
+            | Action::Slow(n, ..)
+            | Action::Fill(n, _)
+            | Action::Drift(n, _)
+            | Action::Step(n, _)
+            | Action::SetWall(n, _) => Some(*n),
             Action::Suppress { from, .. } => *from,
+            Action::Config(node, _) | Action::Unhealthy(node, _) => *node,
             Action::Look => None,
         }
     }
@@ -127,8 +154,120 @@ impl Action {
                 | Action::Dark(..)
                 | Action::Bucket(..)
                 | Action::Part(..)
+                | Action::Rings(..)
+                | Action::Slow(..)
+                | Action::Fill(..)
         )
     }
+}
+
+/// A real server of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerRef {
+    /// Index of the service.
+    pub service: usize,
+    /// Number of the server, from 1.
+    pub server: u32,
+}
+
+/// What is another one in a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The service at this index has so many real servers.
+    Servers(usize, u32),
+    /// A real server has this weight.
+    Weight(ServerRef, u16),
+    /// The service at this index is in the config, or not.
+    Served(usize, bool),
+}
+
+/// What a fault waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// What must happen or go on.
+    pub what: Occasion,
+    /// To which node; `None`: to any.
+    pub node: Option<NodeRef>,
+}
+
+/// When a fault that waits has its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Occasion {
+    /// Something happens.
+    On(Happening),
+    /// Something goes on.
+    During(Phase),
+}
+
+macro_rules! words {
+    ($(#[doc = $about:literal])+ $type:ident: $($(#[doc = $doc:literal])+ $name:ident = $text:literal;)*) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $type { $($(#[doc = $doc])+ $name,)* }
+
+        impl $type {
+            /// All, as they are written, with what they mean.
+            pub const ALL: &'static [(&'static str, $type, &'static str)] =
+                &[$(($text, $type::$name, concat!($($doc),+)),)*];
+
+            /// As it is written.
+            pub const fn name(self) -> &'static str {
+                match self { $($type::$name => $text,)* }
+            }
+        }
+    };
+}
+
+words! {
+    /// What happens to a node.
+    Happening:
+    /// the node crashes
+    Crash = "crash";
+    /// it starts
+    Start = "start";
+    /// it stands still
+    Pause = "pause";
+    /// it goes on
+    Resume = "resume";
+    /// it is ready
+    Ready = "ready";
+    /// it serves without having asked anybody, or lags far behind
+    Degraded = "degraded";
+    /// it is the first to answer for a VIP after another one did
+    Takeover = "takeover";
+    /// it answers for the VIPs of a family
+    Master = "master";
+    /// it no longer does
+    Backup = "backup";
+    /// it begins to adopt the sessions of a node that is dead
+    Adopting = "adopting";
+    /// it has adopted them
+    Adopted = "adopted";
+    /// it learns that another node holds its sessions
+    Fenced = "fenced";
+    /// it cannot be certain that it still holds its sessions
+    Suspect = "suspect";
+    /// it has handed over all that it held
+    Drained = "drained";
+    /// it raises an alarm
+    Alarm = "alarm";
+    /// it hears another node, for the first time or again
+    PeerUp = "peer-up";
+    /// it hears another node no longer
+    PeerDown = "peer-down";
+}
+
+words! {
+    /// What goes on at a node for some time.
+    Phase:
+    /// it is not ready yet, and is sent sessions slot by slot: from the first slot on
+    Bulk = "bulk";
+    /// it adopts the sessions of a node that is dead
+    Adoption = "adoption";
+    /// it was asked to leave, and has not handed over all
+    Drain = "drain";
+    /// an alarm of it is open
+    Alarm = "alarm";
 }
 
 /// Direction of a fault, as the node sees it.

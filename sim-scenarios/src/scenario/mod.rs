@@ -2,7 +2,9 @@
 
 mod fault;
 
-pub use fault::{Action, Disturbance, Fault, Network, NodeRef, Way};
+pub use fault::{
+    Action, Change, Disturbance, Fault, Happening, Network, NodeRef, Occasion, Phase, ServerRef, Trigger, Way,
+};
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -86,7 +88,7 @@ pub struct Cluster {
 }
 
 /// A load balancer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its number, from 1.
     pub id: u16,
@@ -96,6 +98,12 @@ pub struct Node {
     pub priority: u8,
     /// Conns of each family that its tables have room for, over all workers.
     pub table: u32,
+    /// What a frame costs each of its workers.
+    pub frame_cost: Duration,
+    /// Its clock is faster than the world's by so many millionths, or slower: drawn, both ends included.
+    pub drift_ppm: Drawn<i32>,
+    /// The version of frames between nodes that it speaks.
+    pub format: u8,
     /// It is started by the timeline, not at the beginning.
     pub absent: bool,
 }
@@ -216,6 +224,8 @@ pub struct Service {
     pub proto: L4Proto,
     /// Real servers, in the VIP's family.
     pub servers: u32,
+    /// It is in the nodes' configs from the beginning, not only once a fault puts it there.
+    pub served: bool,
     /// Replication.
     pub replicate: Replicate,
     /// Timeout of established conns, if not the engine's.
@@ -283,6 +293,16 @@ pub struct Off {
 }
 
 impl Scenario {
+    /// The most real servers that a service ever has: the world has hosts for all of them.
+    pub fn server_count_max(&self, service: usize) -> u32 {
+        let first = self.services.get(service).map_or(0, |s| s.servers);
+        let pushed = self.faults.iter().filter_map(|f| match f.action {
+            Action::Config(_, Change::Servers(of, n)) if of == service => Some(n),
+            _ => None,
+        });
+        pushed.fold(first, u32::max)
+    }
+
     /// Names of what can fail: expectations, in order, then oracles.
     pub fn judges(&self) -> impl Iterator<Item = &str> {
         let oracles = crate::oracle::NAMES.iter().map(|o| o.0);

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
 use evenkeel_control::{Bad, Code};
+use evenkeel_core::sync::codec::FORMAT_VERSION;
 
 use super::{Places, SWITCH, count};
 use crate::language::{limits, schema, value};
 use crate::scenario::{Cluster, Link, Links, Node};
 
+/// What a frame costs a worker, unless something else is said.
+const FRAME_COST: Duration = Duration::from_nanos(200);
 /// Conns of each family that a node has room for, unless something else is said.
 const TABLE: u32 = 65_536;
 
@@ -36,6 +39,9 @@ pub(super) fn cluster(
         // The first one is the master unless something else is said.
         priority: 200 - 10 * id as u8,
         table,
+        frame_cost: FRAME_COST,
+        drift_ppm: 0..=0,
+        format: FORMAT_VERSION,
         absent: false,
     };
     let Some(table) = table else {
@@ -49,6 +55,12 @@ pub(super) fn cluster(
     let workers = count(table, limits::WORKERS, findings).unwrap_or(1);
     let conns = count(table, limits::TABLE, findings).unwrap_or(TABLE);
     cluster.nodes = (1..=nodes).map(|id| node(id, workers, conns)).collect();
+    let cost = frame_cost(table, findings);
+    let drift = table.parsed("drift", Need::Optional, value::drawn_ppm, findings);
+    for node in &mut cluster.nodes {
+        node.frame_cost = cost.unwrap_or(node.frame_cost);
+        node.drift_ppm = drift.as_ref().map_or(0..=0, |d| d.value.clone());
+    }
     places.priorities = vec![table.span.clone(); nodes as usize];
     cluster.clustered = nodes > 1;
     let mut number = |limit, to: &mut u32| *to = count(table, limit, findings).unwrap_or(*to);
@@ -129,11 +141,17 @@ pub(super) fn cluster(
         let workers = count(exception, limits::WORKERS, findings);
         let priority = count(exception, limits::PRIORITY, findings);
         let conns = count(exception, limits::TABLE, findings);
+        let cost = frame_cost(exception, findings);
+        let drift = exception.parsed("drift", Need::Optional, value::drawn_ppm, findings);
+        let format = count(exception, limits::FORMAT, findings);
         let absent = exception.choice("absent", Need::Optional, &SWITCH, findings);
         if let Some(node) = cluster.nodes.get_mut(id.value as usize - 1) {
             node.workers = workers.map_or(node.workers, |w| w as u8);
             node.priority = priority.map_or(node.priority, |p| p as u8);
             node.table = conns.unwrap_or(node.table);
+            node.frame_cost = cost.unwrap_or(node.frame_cost);
+            node.drift_ppm = drift.map_or(node.drift_ppm.clone(), |d| d.value);
+            node.format = format.map_or(node.format, |f| f as u8);
             node.absent = absent.is_some_and(|a| a.value);
             if let Some(place) = places.priorities.get_mut(id.value as usize - 1) {
                 *place = exception.span_of("priority");
@@ -141,6 +159,25 @@ pub(super) fn cluster(
         }
     }
     cluster
+}
+
+/// What a frame costs a worker.
+fn frame_cost(table: &Table<'_, '_>, findings: &mut Findings) -> Option<Duration> {
+    let (_, max) = limits::FRAME_COST_NS;
+    let parse = |text: &str| {
+        let cost = value::span(text)?;
+        if cost <= Duration::from_nanos(max) {
+            return Ok(cost);
+        }
+        let longest = value::show_span(Duration::from_nanos(max));
+        Err(Bad::new(
+            Code::OutOfRange,
+            format!("a frame cannot cost \"{}\"", shown(text)),
+            format!("\"{longest}\" at most: \"200ns\" is what an engine on a fast core takes"),
+        ))
+    };
+    let cost = table.parsed("frame_cost", Need::Optional, parse, findings);
+    cost.map(|c| c.value)
 }
 
 pub(super) fn links(table: Option<Table<'_, '_>>, places: &mut Places, findings: &mut Findings) -> Links {

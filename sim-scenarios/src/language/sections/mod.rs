@@ -179,7 +179,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let hosts = hosts::hosts(sub("hosts", &schema::HOSTS, findings), findings);
     let (services, service_names) = service::services(&root, &mut places, findings);
     let (loads, load_names) = load::loads(&root, &services, &service_names, &mut places, findings);
-    let faults = fault::faults(&root, &mut places, findings);
+    let faults = fault::faults(&root, &service_names, &mut places, findings);
     let expects = expect::expects(&root, &load_names, &mut places, findings);
     let may_hang = root.choice("may_hang", Need::Optional, &SWITCH, findings);
     let mut scenario = Scenario {
@@ -202,6 +202,10 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     check::scenario(&scenario, &places, findings);
     if !may_hang.is_some_and(|m| m.value) {
         scenario.expects.extend(crate::expect::implied(&scenario.expects));
+    }
+    if scenario.faults.iter().any(|f| f.when.is_some() && !f.optional) {
+        let triggers = crate::expect::implied_of_triggers(&scenario.expects);
+        scenario.expects.extend(triggers);
     }
     Some(scenario)
 }

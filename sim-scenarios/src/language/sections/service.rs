@@ -8,7 +8,7 @@ use evenkeel_control::{Bad, Code, endpoint};
 use evenkeel_core::proto::TIMEOUT_MAX;
 use evenkeel_core::tuple::L4Proto;
 
-use super::{Names, Places, count, span};
+use super::{Names, Places, SWITCH, count, span};
 use crate::language::{limits, schema, value};
 use crate::scenario::{Replicate, Service};
 
@@ -36,6 +36,7 @@ pub(super) fn services(
         let vip = table.parsed("vip", Need::Required, vip, findings);
         let proto = table.choice("protocol", Need::Optional, &PROTOCOLS, findings);
         let servers = count(table, limits::SERVERS, findings).unwrap_or(1);
+        let served = table.choice("served", Need::Optional, &SWITCH, findings);
         let replicate = table.choice("replicate", Need::Optional, &REPLICATE, findings);
         let established = established_timeout(table, proto.as_ref().map(|p| p.value), findings);
         let (Some(name), Some(vip)) = (name, vip) else {
@@ -48,6 +49,7 @@ pub(super) fn services(
             vip: vip.value,
             proto: proto.map_or(L4Proto::Tcp, |p| p.value),
             servers,
+            served: served.is_none_or(|s| s.value),
             replicate: replicate.map_or(Replicate::SynAck, |r| r.value),
             established,
         });

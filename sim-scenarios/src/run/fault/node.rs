@@ -25,13 +25,15 @@ pub(super) fn crash(world: &mut World, lb: LbId) -> Result<(), RunError> {
     world.crash(lb).map_err(refused)
 }
 
-/// One that runs already goes on.
-pub(super) fn start(world: &mut World, lb: LbId) -> Result<(), RunError> {
-    if is_down(world, lb) {
-        world.start(lb).map_err(refused)
-    } else {
-        Ok(())
+/// One that runs already goes on. `state`: its disk is still there.
+pub(super) fn start(world: &mut World, lb: LbId, state: bool) -> Result<(), RunError> {
+    if !is_down(world, lb) {
+        return Ok(());
     }
+    if !state {
+        world.lose_state(lb).map_err(refused)?;
+    }
+    world.start(lb).map_err(refused)
 }
 
 /// `clock`: it goes on meanwhile.

@@ -124,13 +124,16 @@ fn both(built: &Built) -> [Faults; 2] {
 
 #[test]
 fn faults_that_overlap_end_each_by_itself() {
-    let mut built = build::world(&scenario(ONE_NODE), 1).expect("a world");
+    let scenario = scenario(ONE_NODE);
+    let mut built = build::world(&scenario, 1).expect("a world");
     let base = both(&built);
-    let mut effects = Effects::new(Rc::new(RefCell::new(Rules::default())));
+    let mut effects = Effects::new(&scenario, Rc::new(RefCell::new(Rules::default())));
     let met = |fault| Met {
         fault,
         lb: Some(LbId(0)),
         to: None,
+        now: Duration::ZERO,
+        until: None,
     };
     let node = NodeRef::Id(1);
     let lossy = |loss_ppm| {

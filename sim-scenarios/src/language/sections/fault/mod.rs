@@ -1,5 +1,6 @@
 //! `[[fault]]`: what all take, and what each takes besides. Each kind has a room of its own.
 
+mod config;
 pub(super) mod link;
 mod message;
 mod node;
@@ -9,9 +10,9 @@ use std::time::Duration;
 use evenkeel_control::Code;
 use evenkeel_control::reading::{Field, Finding, Findings, Need, Span, Table};
 
-use super::{Names, Places};
+use super::{Names, Places, SWITCH};
 use crate::language::{schema, value};
-use crate::scenario::{Action, FAULT_COUNT_MAX, Fault, NodeRef};
+use crate::scenario::{Action, Drawn, FAULT_COUNT_MAX, Fault, NodeRef, Trigger};
 
 /// What `do` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,17 @@ enum Do {
     Part,
     Suppress,
     Queues,
+    Rings,
+    Slow,
+    Fill,
+    Drift,
+    Step,
+    Config,
+    Unhealthy,
     Look,
 }
 
-const ACTIONS: [(&str, Do); 14] = [
+const ACTIONS: [(&str, Do); 21] = [
     ("crash", Do::Crash),
     ("start", Do::Start),
     ("pause", Do::Pause),
@@ -46,15 +54,23 @@ const ACTIONS: [(&str, Do); 14] = [
     ("part", Do::Part),
     ("suppress", Do::Suppress),
     ("queues", Do::Queues),
+    ("rings", Do::Rings),
+    ("slow", Do::Slow),
+    ("fill", Do::Fill),
+    ("drift", Do::Drift),
+    ("step", Do::Step),
+    ("config", Do::Config),
+    ("unhealthy", Do::Unhealthy),
     ("look", Do::Look),
 ];
 
-/// Keys that each action takes, beside `name`, `do`, `at` and `after`.
+/// Keys that each action takes, beside `name`, `do`, `at`, `after` and `optional`.
 fn takes(action: Do) -> &'static [&'static str] {
     match action {
-        Do::Crash => &["node", "for"],
+        Do::Crash => &["node", "for", "state"],
         Do::Pause => &["node", "for", "clock"],
-        Do::Start | Do::Resume | Do::Drain => &["node"],
+        Do::Start => &["node", "state"],
+        Do::Resume | Do::Drain => &["node"],
         Do::Cut | Do::Dark => &["node", "for", "network", "way"],
         Do::Heal => &["node", "network"],
         Do::Disturb => &[
@@ -76,12 +92,23 @@ fn takes(action: Do) -> &'static [&'static str] {
         Do::Bucket => &["node", "for", "bucket"],
         Do::Part => &["node", "to", "for", "network", "way"],
         Do::Suppress => &["node", "to", "for", "kinds", "frames"],
-        Do::Queues => &["node", "for", "entries"],
+        Do::Queues | Do::Rings => &["node", "for", "entries"],
+        Do::Slow => &["node", "for", "worker", "factor"],
+        Do::Fill => &["node", "for", "share"],
+        Do::Drift => &["node", "for", "drift"],
+        Do::Step => &["node", "by", "wall"],
+        Do::Config => &["node", "for", "service", "servers", "server", "weight", "served"],
+        Do::Unhealthy => &["node", "for", "service", "server"],
         Do::Look => &[],
     }
 }
 
-pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut Findings) -> Vec<Fault> {
+pub(super) fn faults(
+    root: &Table<'_, '_>,
+    services: &Names,
+    places: &mut Places,
+    findings: &mut Findings,
+) -> Vec<Fault> {
     let (tables, _) = root.tables("fault", &schema::FAULT, schema::ALL, findings);
     if let Some(first) = tables.get(FAULT_COUNT_MAX) {
         let message = format!("more than {FAULT_COUNT_MAX} faults");
@@ -98,11 +125,12 @@ pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut F
     for (i, table) in tables.iter().enumerate() {
         let action = table.choice("do", Need::Required, &ACTIONS, findings);
         let name = table.parsed("name", Need::Optional, value::name, findings);
-        let at = table.parsed("at", Need::Optional, value::drawn, findings);
+        let at = table.parsed("at", Need::Optional, value::at, findings);
         let after = table.parsed("after", Need::Optional, |n| names.find(n, "fault"), findings);
+        let optional = table.choice("optional", Need::Optional, &SWITCH, findings);
         let lasts = table.parsed("for", Need::Optional, value::drawn, findings);
         if table.span_of("at") == table.span && table.span_of("after") == table.span {
-            let help = "add `at = \"20s..30s\"`, a time in the run, or `after`, another fault's name";
+            let help = "add `at = \"20s..30s\"`, a time in the run, or `after`, another fault's name, or `at = \"on(takeover)\"`";
             findings.push(Finding::new(
                 Code::MissingKey,
                 table.span.clone(),
@@ -113,13 +141,13 @@ pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut F
         let Some(action) = action else { continue };
         let word = ACTIONS.iter().find(|a| a.1 == action.value).map_or("", |a| a.0);
         for key in schema::FAULT.keys.iter().map(|k| k.0) {
-            let general = matches!(key, "name" | "do" | "at" | "after");
+            let general = matches!(key, "name" | "do" | "at" | "after" | "optional");
             let span = table.span_of(key);
             if !general && span != table.span && !takes(action.value).contains(&key) {
                 let message = format!("`{key}` has no effect on \"{word}\"");
                 let known: Vec<_> = takes(action.value).iter().map(|k| format!("`{k}`")).collect();
                 let known = if known.is_empty() {
-                    "nothing but `at`, `after` and `name`".into()
+                    "nothing but `at`, `after`, `optional` and `name`".into()
                 } else {
                     known.join(", ")
                 };
@@ -128,7 +156,7 @@ pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut F
             }
         }
         let mut used = Vec::new();
-        let Some(read) = read_action(table, action.value, &mut used, findings) else {
+        let Some(read) = read_action(table, action.value, services, &mut used, findings) else {
             continue;
         };
         let name = match name {
@@ -142,6 +170,21 @@ pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut F
                 generated
             }
         };
+        let (when, at) = at.map_or((None, Duration::ZERO..=Duration::ZERO), |a| {
+            used_by(&a, &mut used);
+            a.value
+        });
+        if when.is_none()
+            && let Some(optional) = &optional
+        {
+            let help = "leave it out: what has its time in the run comes";
+            findings.push(Finding::new(
+                Code::NoEffect,
+                optional.span.clone(),
+                "`optional` of a fault that waits for nothing",
+                help,
+            ));
+        }
         places.faults.push((
             table.span.clone(),
             table.span_of("at"),
@@ -150,8 +193,10 @@ pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut F
         ));
         faults.push(Fault {
             name,
-            at: at.map_or(Duration::ZERO..=Duration::ZERO, |a| a.value),
+            at,
             after: after.map(|a| a.value),
+            when,
+            optional: optional.is_some_and(|o| o.value),
             lasts: lasts.map(|l| l.value),
             action: read,
         });
@@ -159,22 +204,31 @@ pub(super) fn faults(root: &Table<'_, '_>, places: &mut Places, findings: &mut F
     faults
 }
 
+/// The node for which a fault waits.
+fn used_by(at: &Field<(Option<Trigger>, Drawn<Duration>)>, used: &mut Vec<(NodeRef, Span)>) {
+    let node = at.value.0.and_then(|trigger| trigger.node);
+    used.extend(node.map(|node| (node, at.span.clone())));
+}
+
 fn read_action(
     table: &Table<'_, '_>,
     action: Do,
+    services: &Names,
     used: &mut Vec<(NodeRef, Span)>,
     findings: &mut Findings,
 ) -> Option<Action> {
     match action {
         Do::Look => return Some(Action::Look),
         Do::Suppress => return Some(message::suppress(table, used, findings)),
+        Do::Config => return config::config(table, services, used, findings),
+        Do::Unhealthy => return config::unhealthy(table, services, used, findings),
         _ => {}
     }
     // Without a node the rest is read all the same: for what else is wrong.
     let node = node_of(table, "node", Need::Required, used, findings).map(|n| n.value);
     match action {
-        Do::Crash => node.map(Action::Crash),
-        Do::Start => node.map(Action::Start),
+        Do::Crash => node::crash(table, node, findings),
+        Do::Start => node::start(table, node, findings),
         Do::Pause => node::pause(table, node, findings),
         Do::Resume => node.map(Action::Resume),
         Do::Drain => node.map(Action::Drain),
@@ -188,7 +242,12 @@ fn read_action(
             link::part(table, node, to, findings)
         }
         Do::Queues => node::queues(table, node, findings),
-        Do::Look | Do::Suppress => None,
+        Do::Rings => node::rings(table, node, findings),
+        Do::Slow => node::slow(table, node, findings),
+        Do::Fill => node::fill(table, node, findings),
+        Do::Drift => node::drift(table, node, findings),
+        Do::Step => node::step(table, node, findings),
+        Do::Look | Do::Suppress | Do::Config | Do::Unhealthy => None,
     }
 }
 
