@@ -53,6 +53,7 @@ impl Names {
             Trace::LbCrashed(lb) => format!("{}: crashes", node(lb)),
             Trace::LbPaused(lb) => format!("{}: stands still", node(lb)),
             Trace::LbResumed(lb) => format!("{}: goes on", node(lb)),
+            Trace::LbChanged(lb, what) => format!("{}: {what} changed", node(lb)),
             Trace::Node(lb, event) => format!("{}: {}", node(lb), says(event)),
             Trace::Member(router, group, hop, is_in) => {
                 let word = if is_in { "takes in" } else { "takes out" };
@@ -75,7 +76,8 @@ pub(crate) fn addresses(scenario: &Scenario) -> Vec<(IpAddr, String)> {
         .iter()
         .map(|s| (s.vip.ip(), format!("vip-{}", s.name)));
     let clients = (0..CLIENT_COUNT).flat_map(|n| both(net::client(n), format!("client{n}")));
-    let most = scenario.services.iter().map(|s| s.servers).max().unwrap_or(0);
+    let services = 0..scenario.services.len();
+    let most = services.map(|s| scenario.server_count_max(s)).max().unwrap_or(0);
     let servers = (0..most).flat_map(|n| both(net::server(n), format!("server{n}")));
     let nodes = scenario.cluster.nodes.iter().flat_map(|n| {
         let own = [net::node_clients(n.id), net::node_servers(n.id)];
