@@ -51,7 +51,7 @@ fn packets_that_are_larger_than_a_link_carries_are_lost_and_counted() {
     let report = large(1_500);
     assert!(report.pass, "{}", report.text("x"));
     assert_eq!(lost(&report, "link-mtu"), 0);
-    let report = large(1_000);
+    let report = large(1_200);
     assert!(lost(&report, "link-mtu") > 20, "{}", report.text("x"));
     assert_eq!(
         report.hanging,
@@ -186,6 +186,11 @@ fn sixteen_nodes_with_many_workers_are_a_cluster() {
     let text = TWO_NODES.replacen("nodes = 2\nworkers = 2\n", nodes, 1);
     let text = with(&text, "[[expect]]\nthat = \"ready == 16\"\n");
     let text = text.replacen("rate = 100", "rate = 20", 1);
+    let text = text.replacen(
+        "duration = \"6s\"\nquiet = \"2s\"",
+        "duration = \"4s\"\nquiet = \"1500ms\"",
+        1,
+    );
     let report = run_it(&text, 1);
     assert!(report.pass, "{}", report.text("x"));
     assert!(report.connections >= 40);
