@@ -179,19 +179,3 @@ fn faults_that_overlap_end_each_by_itself() {
     effects.end(&mut built, &cut, met(4)).expect("it ends");
     assert_eq!(both(&built), base);
 }
-
-#[test]
-fn sixteen_nodes_with_many_workers_are_a_cluster() {
-    let nodes = "nodes = 16\ntable = 1024\nlsn_ring = 16\n\n[[cluster.node]]\nid = 16\nworkers = 64\n";
-    let text = TWO_NODES.replacen("nodes = 2\nworkers = 2\n", nodes, 1);
-    let text = with(&text, "[[expect]]\nthat = \"ready == 16\"\n");
-    let text = text.replacen("rate = 100", "rate = 20", 1);
-    let text = text.replacen(
-        "duration = \"6s\"\nquiet = \"2s\"",
-        "duration = \"4s\"\nquiet = \"1500ms\"",
-        1,
-    );
-    let report = run_it(&text, 1);
-    assert!(report.pass, "{}", report.text("x"));
-    assert!(report.connections >= 40);
-}
