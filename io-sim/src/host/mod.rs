@@ -642,7 +642,7 @@ impl Host {
         let (proto, target) = (spec.proto, spec.target);
         let is_free = |host: &Self, local| {
             let is_taken = host.conns.by_key.contains_key(&Key::new(proto, local, target));
-            !is_taken && !(proto == L4Proto::Tcp && host.fly_has(local, target))
+            !(is_taken || proto == L4Proto::Tcp && host.fly_has(local, target))
         };
         if spec.source.port() != 0 {
             return Some(spec.source).filter(|&local| is_free(self, local));
