@@ -8,7 +8,8 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{
-    End, FlowSpec, HostSpec, Instant, LbPort, LbSpec, LinkSpec, ServerSpec, SwitchSpec, World, floor,
+    End, FlowSpec, HostSpec, Instant, LbPort, LbSpec, LinkSpec, QueueKind, ServerSpec, SwitchSpec, World,
+    floor,
 };
 
 const CONFIG: &str = include_str!("../tests/world/site.toml");
@@ -111,6 +112,10 @@ fn main() {
         println!("{line}");
     }
     let begun = std::time::Instant::now();
-    let mixed = floor(counters.events, counters.events_waiting_peak as u32);
+    let mixed = floor(
+        QueueKind::default(),
+        counters.events,
+        counters.events_waiting_peak as u32,
+    );
     println!("floor: {:?} ({mixed:016x})", begun.elapsed());
 }

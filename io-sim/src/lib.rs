@@ -17,8 +17,11 @@
 
 mod account;
 mod actor;
+mod bounds;
+mod chance;
 mod faults;
 mod flow;
+mod frames;
 mod host;
 mod ids;
 mod lb;
@@ -30,10 +33,12 @@ mod queue;
 mod random;
 mod router;
 mod switch;
+mod trail;
 mod world;
 
 pub use account::Account;
 pub use actor::{Actor, ActorCounters, Datagrams};
+pub use bounds::{Exceeded, WorldBounds};
 pub use evenkeel_core::time::Instant;
 pub use faults::{Burst, Faults};
 pub use flow::{BrokenWhy, FlowEnd, FlowRecord, FlowSpec, FlowState};
@@ -44,10 +49,11 @@ pub use lb::{
     SLOWNESS_MAX, WorkerCounters,
 };
 pub use link::{LinkCounters, LinkSpec, Ppm};
-pub use observe::{Direction, Filter, Tap, Trace, TraceTap};
+pub use observe::{Direction, Filter, Meter, Part, SharedMeter, Tap, Trace, TraceTap};
 pub use pcap::{FILE_COUNT_MAX, PcapTap};
-pub use queue::floor;
+pub use queue::{QueueKind, floor};
 pub use random::{Purpose, Streams};
 pub use router::{Detection, Ecmp, EcmpSpec, RouterCounters, RouterPortSpec, RouterSpec};
 pub use switch::{SwitchCounters, SwitchSpec, VLAN_RANGE, Vlan};
-pub use world::{ENTITY_COUNT_MAX, FLOW_COUNT_MAX, World, WorldCounters, WorldError};
+pub use trail::{RECORD_COUNT_MAX, Recorded, Trail, TrailSpec};
+pub use world::{ENTITY_COUNT_MAX, FLOW_COUNT_MAX, World, WorldCounters, WorldError, WorldSpec};

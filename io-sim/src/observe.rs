@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_core::cluster::NodeEvent;
 use evenkeel_core::time::Instant;
@@ -9,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::flow::BrokenWhy;
 use crate::ids::{FlowId, LbId, LinkId, Place, RouterId};
+use crate::trail::Notes;
 
 /// Which way a frame crosses a port, as its owner sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,50 @@ pub trait Tap {
     }
 }
 
+/// What a world spends its time on, for who measures it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Taking events out of the queue.
+    Queue,
+    /// Links and switches.
+    Network,
+    /// Clients and servers.
+    Hosts,
+    /// NICs and rings of load balancers.
+    Machines,
+    /// The engine's workers.
+    Workers,
+    /// The engine's control side.
+    Control,
+    /// Taps, and the digest.
+    Taps,
+    /// What is not the world's: who owns it works.
+    Outside,
+}
+
+impl Part {
+    /// All.
+    pub const ALL: [Part; 8] = [
+        Part::Queue,
+        Part::Network,
+        Part::Hosts,
+        Part::Machines,
+        Part::Workers,
+        Part::Control,
+        Part::Taps,
+        Part::Outside,
+    ];
+}
+
+/// Is told what a world begins to work on. Worlds read no clock; a meter may.
+pub trait Meter {
+    /// `part` begins, and what it was until now is over.
+    fn begins(&mut self, part: Part) -> Part;
+}
+
+/// A meter that is shared with who reads it.
+pub type SharedMeter = Arc<Mutex<dyn Meter + Send>>;
+
 /// Decides what arrives at the ports of load balancers: for faults that only packets of one kind suffer.
 pub trait Filter {
     /// Whether the frame arrives at `at`. It may be changed; taps see it as it arrives.
@@ -145,6 +191,9 @@ impl<W: Write> Tap for TraceTap<W> {
 pub(crate) struct Observer {
     taps: Vec<Box<dyn Tap>>,
     pub(crate) filter: Option<Box<dyn Filter>>,
+    /// For comparing runs.
+    pub(crate) notes: Option<Box<Notes>>,
+    pub(crate) meter: Option<SharedMeter>,
     digest: Xxh3,
 }
 
@@ -161,6 +210,8 @@ impl Observer {
         Observer {
             taps: Vec::new(),
             filter: None,
+            notes: None,
+            meter: None,
             digest,
         }
     }
@@ -169,12 +220,21 @@ impl Observer {
         self.taps.push(tap);
     }
 
+    /// Tells the meter, if there is one; gives what it was until now.
+    pub(crate) fn begins(&self, part: Part) -> Part {
+        let Some(meter) = &self.meter else {
+            return part;
+        };
+        meter.lock().unwrap_or_else(PoisonError::into_inner).begins(part)
+    }
+
     /// 128 bits over all that was seen so far.
     pub(crate) fn digest(&self) -> u128 {
         self.digest.digest128()
     }
 
     pub(crate) fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
+        let before = self.begins(Part::Taps);
         let owner = at.owner.code();
         let mut head = [0; 18];
         head[..8].copy_from_slice(&now.as_nanos().to_le_bytes());
@@ -184,9 +244,13 @@ impl Observer {
         head[14..].copy_from_slice(&(data.len() as u32).to_le_bytes());
         self.digest.update(&head);
         self.digest.update(data);
+        if let Some(notes) = &mut self.notes {
+            notes.frame(&head, now, at, direction, data);
+        }
         for tap in &mut self.taps {
             tap.frame(now, at, direction, data);
         }
+        self.begins(before);
     }
 
     pub(crate) fn trace(&mut self, now: Instant, what: Trace) {
@@ -232,6 +296,9 @@ impl Observer {
             to.copy_from_slice(&from.to_le_bytes());
         }
         self.digest.update(&head);
+        if let Some(notes) = &mut self.notes {
+            notes.trace(&head, &what);
+        }
         for tap in &mut self.taps {
             tap.trace(now, &what);
         }

@@ -193,7 +193,10 @@ impl Switch {
             }
             None => {
                 self.counters.flooded += 1;
-                for (port, &to) in (0..).zip(&self.ports) {
+                for port in crate::chance::flood_order(self.ports.len()) {
+                    let (port, Some(&to)) = (port as u16, self.ports.get(port)) else {
+                        continue;
+                    };
                     if port == at.port || !to.is_in(vid) {
                         continue;
                     }

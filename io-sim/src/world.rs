@@ -11,22 +11,30 @@ use evenkeel_core::time::Instant;
 
 use crate::account::Account;
 use crate::actor::{Actor, ActorCounters, ActorState, Machine};
+use crate::bounds::{Exceeded, WorldBounds};
 use crate::faults::{self, Faults};
 use crate::flow::{FlowRecord, FlowSpec};
+use crate::frames::Frames;
 use crate::host::{Host, HostSpec, ServerSpec};
 use crate::ids::{ActorId, End, FlowId, HostId, LbId, LbPort, LinkId, Owner, Place, RouterId, SwitchId};
 use crate::lb::{Lb, LbQueues, LbRef, LbRings, LbSpec};
 use crate::link::{Link, LinkCounters, LinkSpec, Ppm, Sent, Side};
-use crate::observe::{Direction, Filter, Observer, Tap, Trace};
-use crate::queue::{Event, Queue};
+use crate::observe::{Direction, Filter, Observer, Part, SharedMeter, Tap, Trace};
+use crate::queue::{Event, Queue, QueueKind};
 use crate::random::Streams;
 use crate::router::{Router, RouterCounters, RouterSpec};
 use crate::switch::{Switch, SwitchCounters, SwitchSpec, VLAN_RANGE, Vlan};
+use crate::trail::{Notes, Trail, TrailSpec};
 
 /// Switches, hosts, load balancers and links of a world, of each at most.
 pub const ENTITY_COUNT_MAX: usize = 1024;
 /// Flows of a world at most.
 pub const FLOW_COUNT_MAX: usize = 4_000_000;
+/// What a flow counts of a world's memory, in bytes: its record, both ends of a flyweight's, and what the world's owner
+/// notes of it. Connections of smoltcp's count for themselves.
+const FLOW_BYTES: u64 = 512;
+/// What an event that waits counts.
+const EVENT_BYTES: u64 = 48;
 
 /// What a caller asked for and cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +94,32 @@ pub enum WorldError {
     /// The load balancer is in another state.
     #[error("{0} is {1}")]
     State(String, &'static str),
+    /// The world would be larger than it may be.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+}
+
+/// What a world is made with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldSpec {
+    /// Where its randomness comes from.
+    pub seed: u64,
+    /// The order of events of equal time at different places; 0: that of their planning.
+    pub ties: u64,
+    /// How its queue is kept; nothing depends on it.
+    pub queue: QueueKind,
+    /// How much it may do and hold.
+    pub bounds: WorldBounds,
+}
+
+impl WorldSpec {
+    /// With this seed, and all else as it is by default.
+    pub fn new(seed: u64) -> Self {
+        WorldSpec {
+            seed,
+            ..WorldSpec::default()
+        }
+    }
 }
 
 /// What the world as a whole counted.
@@ -103,6 +137,8 @@ pub struct WorldCounters {
     pub frames_dropped: u64,
     /// Frames of which a link flipped a bit.
     pub frames_corrupted: u64,
+    /// The most bytes that it held at a time, as [`WorldBounds`] counts them.
+    pub memory_bytes_peak: u64,
 }
 
 /// Where a port's link is.
@@ -113,13 +149,79 @@ pub(crate) type Attached = (LinkId, Side);
 pub(crate) struct Net {
     pub(crate) now: u64,
     pub(crate) queue: Queue,
+    pub(crate) frames: Frames,
     pub(crate) links: Vec<Link>,
     pub(crate) streams: Streams,
     pub(crate) observer: Observer,
     pub(crate) counters: WorldCounters,
+    bounds: WorldBounds,
+    /// Bytes of flows, connections, tables and rings.
+    held: u64,
+    exceeded: Option<Exceeded>,
 }
 
 impl Net {
+    fn new(spec: WorldSpec) -> Self {
+        Net {
+            now: 0,
+            queue: Queue::new(spec.queue, spec.ties),
+            frames: Frames::default(),
+            links: Vec::new(),
+            streams: Streams::new(spec.seed),
+            observer: Observer::new(spec.seed),
+            counters: WorldCounters::default(),
+            bounds: spec.bounds,
+            held: 0,
+            exceeded: None,
+        }
+    }
+
+    /// Something holds so many bytes from now on.
+    pub(crate) fn hold(&mut self, bytes: u64) {
+        self.held = self.held.saturating_add(bytes);
+    }
+
+    /// It does no more.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.held, "what is released was held");
+        self.held = self.held.saturating_sub(bytes);
+    }
+
+    fn memory(&self) -> u64 {
+        let waiting = self.queue.len() as u64 * EVENT_BYTES;
+        self.held
+            .saturating_add(self.frames.bytes())
+            .saturating_add(waiting)
+    }
+
+    /// Whether there is room for so many bytes more.
+    ///
+    /// # Errors
+    ///
+    /// There is not.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), Exceeded> {
+        self.bounds
+            .check_memory(self.memory().saturating_add(bytes), self.now)
+    }
+
+    /// An event is about to happen.
+    fn count(&mut self) {
+        self.counters.events += 1;
+        let memory = self.memory();
+        self.counters.memory_bytes_peak = self.counters.memory_bytes_peak.max(memory);
+        let events = self.bounds.check_events(self.counters.events, self.now);
+        let checked = events.and_then(|()| self.bounds.check_memory(memory, self.now));
+        if let Err(exceeded) = checked {
+            self.exceeded.get_or_insert(exceeded);
+        }
+    }
+
+    /// Plans a frame's arrival.
+    fn arrive_at(&mut self, at: u64, link: LinkId, from: Side, frame: Vec<u8>) {
+        let frame = self.frames.put(link, from, frame);
+        self.queue.push(at, Event::Arrive { link, from, frame });
+    }
+
     /// Sends a frame into a link at `at`, which is not before now.
     pub(crate) fn send(&mut self, (id, from): Attached, at: u64, mut frame: Vec<u8>) {
         let Some(link) = self.links.get_mut(usize::from(id.0)) else {
@@ -145,24 +247,9 @@ impl Net {
                     faults::flip(&mut frame, draw);
                 }
                 for n in 1..=u64::from(copies) {
-                    let frame = frame.clone();
-                    self.queue.push(
-                        at + n * apart,
-                        Event::Arrive {
-                            link: id,
-                            from,
-                            frame,
-                        },
-                    );
+                    self.arrive_at(at + n * apart, id, from, frame.clone());
                 }
-                self.queue.push(
-                    at,
-                    Event::Arrive {
-                        link: id,
-                        from,
-                        frame,
-                    },
-                );
+                self.arrive_at(at, id, from, frame);
             }
         }
     }
@@ -198,15 +285,13 @@ fn unknown(what: impl std::fmt::Display) -> WorldError {
 impl World {
     /// An empty world at time zero, whose randomness comes from `seed`.
     pub fn new(seed: u64) -> Self {
+        World::with(WorldSpec::new(seed))
+    }
+
+    /// An empty world at time zero.
+    pub fn with(spec: WorldSpec) -> Self {
         World {
-            net: Net {
-                now: 0,
-                queue: Queue::default(),
-                links: Vec::new(),
-                streams: Streams::new(seed),
-                observer: Observer::new(seed),
-                counters: WorldCounters::default(),
-            },
+            net: Net::new(spec),
             switches: Vec::new(),
             routers: Vec::new(),
             hosts: Vec::new(),
@@ -497,6 +582,8 @@ impl World {
                 max: FLOW_COUNT_MAX,
             });
         }
+        self.net.check_room(FLOW_BYTES)?;
+        self.net.hold(FLOW_BYTES);
         let id = FlowId(self.flows.len() as u32);
         let start = spec.start.as_nanos().max(self.net.now);
         self.flows.push(FlowRecord::new(spec));
@@ -761,37 +848,77 @@ impl World {
         Some(LinkId(at as u16))
     }
 
-    /// Lets everything happen that is due up to `until`, which is included, and time be `until`.
+    /// Lets everything happen that is due up to `until`, which is included, and time be `until`. A world that is beyond
+    /// a bound of its own stops where it is: see [`World::exceeded`].
     pub fn run_until(&mut self, until: Instant) {
-        while self.net.queue.next_at().is_some_and(|at| at <= until.as_nanos()) {
-            self.step();
+        while self.step_until(until.as_nanos()) {}
+        if self.net.exceeded.is_none() {
+            self.net.now = self.net.now.max(until.as_nanos());
         }
-        self.net.now = self.net.now.max(until.as_nanos());
     }
 
     /// As [`World::run_until`], but asks after each event whether to go on; if not, time stays at that event. Gives
     /// whether it came to `until`.
     pub fn run_while(&mut self, until: Instant, go_on: &mut dyn FnMut() -> bool) -> bool {
-        while self.net.queue.next_at().is_some_and(|at| at <= until.as_nanos()) {
-            self.step();
+        while self.step_until(until.as_nanos()) {
             if !go_on() {
                 return false;
             }
         }
-        self.net.now = self.net.now.max(until.as_nanos());
+        if self.net.exceeded.is_none() {
+            self.net.now = self.net.now.max(until.as_nanos());
+        }
         true
     }
 
-    /// Lets the next event happen; `false`: there is none.
+    /// Lets the next event happen; `false`: there is none, or the world is beyond a bound of its own.
     pub fn step(&mut self) -> bool {
-        let Some((at, event)) = self.net.queue.pop() else {
+        self.step_until(u64::MAX)
+    }
+
+    fn step_until(&mut self, until: u64) -> bool {
+        if self.net.exceeded.is_some() {
+            return false;
+        }
+        self.net.observer.begins(Part::Queue);
+        let Some((at, event)) = self.net.queue.pop_until(until) else {
             return false;
         };
         debug_assert!(at >= self.net.now, "time does not go back");
         self.net.now = at;
-        self.net.counters.events += 1;
+        self.net.count();
+        if let Some(notes) = &mut self.net.observer.notes {
+            notes.event(at, event);
+        }
+        if self.net.observer.meter.is_some() {
+            self.net.observer.begins(self.part(event));
+        }
         self.happen(event);
         true
+    }
+
+    /// What an event is work for.
+    fn part(&self, event: Event) -> Part {
+        match event {
+            Event::Arrive { link, from, .. } => {
+                let link = self.net.links.get(usize::from(link.0));
+                match link.map(|l| l.ends[from.other() as usize].owner) {
+                    Some(Owner::Host(_) | Owner::Actor(_)) => Part::Hosts,
+                    Some(Owner::Lb(_)) => Part::Machines,
+                    _ => Part::Network,
+                }
+            }
+            Event::Flow(_) | Event::Conn { .. } | Event::Fly { .. } | Event::Neighbours(_) => Part::Hosts,
+            Event::Actor(_) => Part::Hosts,
+            Event::Router(_) => Part::Network,
+            Event::Worker { .. } => Part::Workers,
+            Event::Node { .. } => Part::Control,
+        }
+    }
+
+    /// The bound that the world is beyond, if it is: then nothing happens any more.
+    pub fn exceeded(&self) -> Option<Exceeded> {
+        self.net.exceeded
     }
 
     /// When the next event is.
@@ -801,7 +928,10 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrive { link, from, frame } => self.arrive(link, from, frame),
+            Event::Arrive { link, from, frame } => {
+                let frame = self.net.frames.take(link, from, frame);
+                self.arrive(link, from, frame);
+            }
             Event::Flow(flow) => {
                 let Some(record) = self.flows.get(flow.0 as usize) else {
                     return;
@@ -972,6 +1102,27 @@ impl World {
         hosts.chain(routers).chain(actors).chain(lbs).collect()
     }
 
+    /// Lets a meter know what the world works on, from now on.
+    pub fn set_meter(&mut self, meter: SharedMeter) {
+        self.net.observer.meter = Some(meter);
+    }
+
+    /// Tells the meter that the world's owner works, until the world does again.
+    pub fn begins_outside(&self) {
+        self.net.observer.begins(Part::Outside);
+    }
+
+    /// Lets the world note what two runs are compared by, from now on.
+    pub fn set_trail(&mut self, spec: TrailSpec) {
+        self.net.observer.notes = Some(Box::new(Notes::new(spec)));
+    }
+
+    /// What it noted; empty if it was not asked to.
+    pub fn trail(&self) -> Trail {
+        let notes = self.net.observer.notes.as_ref();
+        notes.map(|n| n.trail()).unwrap_or_default()
+    }
+
     /// Lets a tap look on from now on.
     pub fn add_tap(&mut self, tap: Box<dyn Tap>) {
         self.net.observer.add(tap);
@@ -999,16 +1150,9 @@ impl World {
     /// What became of every frame that was given to a link, in each direction, of every frame that a switch, a host or a
     /// load balancer received, and of every frame that an engine let go.
     pub fn accounts(&self) -> Vec<Account> {
-        let mut on_their_way = vec![[0u64; 2]; self.net.links.len()];
-        for event in self.net.queue.iter() {
-            if let Event::Arrive { link, from, .. } = event
-                && let Some(ways) = on_their_way.get_mut(usize::from(link.0))
-            {
-                ways[*from as usize] += 1;
-            }
-        }
         let mut accounts = Vec::new();
-        for ((link, on_their_way), id) in self.net.links.iter().zip(on_their_way).zip(0..) {
+        for (link, id) in self.net.links.iter().zip(0..) {
+            let on_their_way = self.net.frames.under_way(LinkId(id));
             for ((way, waiting), direction) in link.ways.iter().zip(on_their_way).zip(["forth", "back"]) {
                 let c = &way.counters;
                 accounts.push(Account {

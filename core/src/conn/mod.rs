@@ -42,13 +42,13 @@ impl ConnId {
 
     /// Whether it lies in the slab of 128-byte conns.
     #[inline]
-    pub(crate) const fn is_v6(self) -> bool {
+    pub const fn is_v6(self) -> bool {
         self.0 & 1 != 0
     }
 
     /// Place in its slab.
     #[inline]
-    pub(crate) const fn place(self) -> u32 {
+    pub const fn place(self) -> u32 {
         self.0 >> 1
     }
 

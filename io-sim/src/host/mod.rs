@@ -89,6 +89,9 @@ struct Conns {
     by_key: BTreeMap<Key, u32>,
 }
 
+/// What a connection counts of a world's memory beside its buffers, in bytes.
+const CONN_BYTES: u64 = 4_096;
+
 impl Conns {
     fn insert(&mut self, conn: Conn) -> u32 {
         let place = self.free.pop().unwrap_or_else(|| {
@@ -173,6 +176,11 @@ impl Host {
 
     pub(crate) fn has(&self, addr: IpAddr) -> bool {
         self.spec.addresses.iter().any(|(own, _)| *own == addr)
+    }
+
+    /// What each of its connections counts of the world's memory: one buffer to send, two to receive.
+    fn conn_bytes(&self) -> u64 {
+        CONN_BYTES + 3 * self.spec.tcp_buffer as u64
     }
 
     /// The link-layer address that it knows for a neighbour.
@@ -467,6 +475,7 @@ impl Host {
             if is_syn && is_over {
                 // The client uses its port again.
                 self.conns.forget(place, key);
+                net.release(self.conn_bytes());
             } else {
                 match &mut conn.role {
                     Role::Client(_, client) if client.gone => {
@@ -548,6 +557,7 @@ impl Host {
         remote: SocketAddr,
         role: Role,
     ) {
+        net.hold(self.conn_bytes());
         let place = self.conns.insert(Conn {
             key,
             local,
@@ -722,6 +732,7 @@ impl Host {
         let (key, to) = (conn.key, conn.remote.ip());
         if over {
             self.conns.forget(place, key);
+            net.release(self.conn_bytes());
         } else {
             conn.due = due;
             if let Some(at) = due

@@ -68,6 +68,8 @@ struct Life {
     buffers: StepBuffers<HeapFrame>,
     control: Option<ControlSide>,
     paused: bool,
+    /// Bytes of its tables.
+    table_bytes: u64,
 }
 
 /// See the module.
@@ -194,6 +196,9 @@ impl Lb {
     pub(crate) fn start(&mut self, net: &mut Net) -> Result<(), WorldError> {
         self.is_in(LbState::Down)?;
         let number = self.lives + 1;
+        // Before any memory is asked for.
+        let table_bytes = self.spec.sizes.bytes() as u64 * u64::from(self.spec.workers);
+        net.check_room(table_bytes)?;
         let draw = || {
             net.streams
                 .draw(2 << 32 | u64::from(self.id.0), Purpose::LbSeed, number)
@@ -252,6 +257,7 @@ impl Lb {
             }
             None => None,
         };
+        net.hold(table_bytes);
         self.lives = number;
         self.done_before = self.counters.done;
         self.life = Some(Life {
@@ -259,6 +265,7 @@ impl Lb {
             buffers: StepBuffers::default(),
             control,
             paused: false,
+            table_bytes,
         });
         net.trace(Trace::LbStarted(self.id, number));
         self.plan_node(net, net.now);
@@ -269,7 +276,9 @@ impl Lb {
         let Some(life) = self.life.take() else { return };
         self.clock.go_on(net.now);
         self.extra_macs.clear();
+        net.release(life.table_bytes);
         for slot in &life.workers {
+            net.release(slot.port.bytes());
             self.counters.lost_in_crash += slot.port.waiting() as u64;
             let frames = slot.port.rx.iter().chain(&slot.port.handoffs);
             for frame in frames {
@@ -372,7 +381,7 @@ impl Lb {
             0 => RxChecksum::Unknown,
             _ => nic::checksum(data),
         };
-        slot.port.rx.push_back(frame);
+        net.hold(slot.port.receive(frame));
         self.counters.rx_ring_peak = self.counters.rx_ring_peak.max(slot.port.rx.len());
         let wake = self.slowness.of(worker.into(), self.spec.cost.wake);
         self.plan(net, worker.into(), net.now + wake);
@@ -418,7 +427,9 @@ impl Lb {
         }
         // The table's idea of time follows even while nothing is due, as with a node that polls all the time.
         slot.worker.handle_timeout(now);
+        let held = slot.port.bytes();
         let stepped = step(&mut slot.worker, &mut slot.port, now, buffers);
+        net.release(held - slot.port.bytes());
         let mut sync = Vec::new();
         if let Some(control) = control {
             let mut frame = Vec::new();
@@ -522,7 +533,7 @@ impl Lb {
             let place = self.place(LbPort::Data(frame.ingress()));
             return net.dropped(place, "handoff-ring-full", frame.len());
         }
-        slot.port.handoffs.push_back(frame);
+        net.hold(slot.port.take_over(frame));
         self.counters.handoff_ring_peak = self.counters.handoff_ring_peak.max(slot.port.handoffs.len());
         let wake = self.slowness.of(to.0.into(), self.spec.cost.wake);
         self.plan(net, to.0.into(), net.now + wake);

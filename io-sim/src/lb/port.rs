@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use evenkeel_core::port::{BURST, HandoffTag, HeapFrame, Port, PortId, WorkerId};
+use evenkeel_core::port::{BURST, Frame, HandoffTag, HeapFrame, Port, PortId, WorkerId};
 use evenkeel_core::worker::Verdict;
 
 /// Cookie of a frame that the engine originated.
@@ -20,6 +20,13 @@ pub(super) struct SimPort {
     pub(super) handed_off: Vec<(WorkerId, HeapFrame)>,
     /// Dropped, held or answered by the engine.
     pub(super) done: u64,
+    /// Of the frames in both rings, as they are counted.
+    bytes: u64,
+}
+
+/// What a frame in a ring takes, as it is counted: its place and headroom, and its bytes.
+fn bytes(frame: &HeapFrame) -> u64 {
+    256 + frame.len() as u64
 }
 
 impl SimPort {
@@ -31,7 +38,29 @@ impl SimPort {
             punted: Vec::new(),
             handed_off: Vec::new(),
             done: 0,
+            bytes: 0,
         }
+    }
+
+    /// A frame comes from the NIC; says what it takes.
+    pub(super) fn receive(&mut self, frame: HeapFrame) -> u64 {
+        let taken = bytes(&frame);
+        self.bytes += taken;
+        self.rx.push_back(frame);
+        taken
+    }
+
+    /// A frame comes from another worker; says what it takes.
+    pub(super) fn take_over(&mut self, frame: HeapFrame) -> u64 {
+        let taken = bytes(&frame);
+        self.bytes += taken;
+        self.handoffs.push_back(frame);
+        taken
+    }
+
+    /// What the frames of both rings take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Frames that wait for the worker.
@@ -54,6 +83,7 @@ impl Port for SimPort {
         into.extend(self.handoffs.drain(..n));
         let n = (room - n).min(self.rx.len());
         into.extend(self.rx.drain(..n));
+        self.bytes -= into.iter().skip(before).map(bytes).sum::<u64>();
         into.len() - before
     }
 
