@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use evenkeel_core::sync::codec::FORMAT_VERSION;
+use evenkeel_io_sim::WorldBounds;
 
 use crate::language::value::{
     show_at, show_bandwidth, show_drawn, show_drawn_ppm, show_signed_span, show_span,
@@ -213,6 +214,11 @@ pub fn explain(scenario: &Scenario) -> String {
         show_span(scenario.duration),
         show_span(scenario.quiet)
     );
+    let bounds = scenario.bounds;
+    if bounds != WorldBounds::default() {
+        let mib = bounds.memory_bytes >> 20;
+        let _ = writeln!(out, "bounds: {} events, {mib} MiB", bounds.events);
+    }
     for node in &cluster.nodes {
         let absent = if node.absent { ", absent at first" } else { "" };
         let clock = if node.drift_ppm == (0..=0) {

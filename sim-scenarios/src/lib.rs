@@ -11,6 +11,7 @@
 //! ```
 
 mod catalogue;
+mod diff;
 pub mod expect;
 mod explain;
 mod language;
@@ -21,8 +22,11 @@ mod report;
 mod run;
 pub mod scenario;
 mod template;
+mod trail;
 
 pub use catalogue::{EMBEDDED, embedded};
+pub use diff::{Difference, Shown, Side, With, diff};
+pub use evenkeel_io_sim::{Meter, Part, QueueKind, Trail, TrailSpec};
 pub use expect::{Failure, METRICS};
 pub use explain::explain;
 pub use language::{LIMITS, Limit, TEXT_LEN_MAX, limit_words, parse};
@@ -35,3 +39,4 @@ pub use report::{
 pub use run::{Options, Recording, RunError, SYNC_COUNTERS, node_counters, run};
 pub use scenario::Scenario;
 pub use template::{TEMPLATES, Template};
+pub use trail::{TRAIL_EVERY, TRAIL_LEN_MAX, TrailFile};

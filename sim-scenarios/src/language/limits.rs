@@ -28,6 +28,8 @@ macro_rules! limits {
 
 limits! {
     NUMBER = "Top level", "number", 1, 999;
+    EVENTS_MAX = "Top level", "events_max", 1_000, 4_000_000_000;
+    MEMORY_MIB = "Top level", "memory_mib", 1, 65_536;
     NODES = "[cluster]", "nodes", 1, NODE_COUNT_MAX;
     WORKERS = "[cluster]", "workers", 1, 64;
     TABLE = "[cluster]", "table", 64, 16_777_216;

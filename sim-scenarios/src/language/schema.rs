@@ -12,6 +12,8 @@ pub(crate) static ROOT: Schema = Schema {
         Key("duration", "\"60s\""),
         Key("quiet", "\"5s\""),
         Key("may_hang", "\"on\""),
+        Key("events_max", "100000000"),
+        Key("memory_mib", "1024"),
         Key("base", "\"active-backup-crash.toml\""),
         Key("cluster", "[cluster]"),
         Key("router", "[router]"),

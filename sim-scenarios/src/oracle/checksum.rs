@@ -53,11 +53,14 @@ fn be16(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*data.get(at..)?.first_chunk()?))
 }
 
-/// The ones' complement sum (RFC 1071) of 16-bit words, an odd byte padded.
+/// The ones' complement sum (RFC 1071) of 16-bit words, an odd byte padded: two words at a time, as its section 2 (C) says,
+/// which is the same modulo 65,535.
 fn sum(data: &[u8]) -> u64 {
-    let words = data.chunks_exact(2);
-    let odd = words.remainder().first().map_or(0, |b| u64::from(*b) << 8);
-    odd + words.map(|w| u64::from(w[0]) << 8 | u64::from(w[1])).sum::<u64>()
+    let (doubles, rest) = data.as_chunks::<4>();
+    let sum: u64 = doubles.iter().map(|d| u64::from(u32::from_be_bytes(*d))).sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    sum + u64::from(u32::from_be_bytes(last))
 }
 
 fn folds_to_ones(mut sum: u64) -> bool {

@@ -25,7 +25,9 @@ pub(crate) use checksum::Checksums;
 pub(crate) use conserved::Conserved;
 pub(crate) use reuse::Reuse;
 pub(crate) use streams::ByteStreams;
-pub(crate) use tables::{Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, differences, key};
+pub(crate) use tables::{
+    Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, key, outbound, unequal,
+};
 
 macro_rules! oracles {
     ($($name:ident = $text:literal, $says:literal;)*) => {

@@ -17,7 +17,7 @@ pub(crate) fn key(tuple: &Tuple) -> Key {
     (tuple.proto == L4Proto::Udp, tuple.src, tuple.dst)
 }
 
-fn outbound(row: &Row) -> Key {
+pub(crate) fn outbound(row: &Row) -> Key {
     (row.inbound.proto == L4Proto::Udp, row.server, row.local)
 }
 
@@ -202,7 +202,23 @@ fn is_half_open(row: &Row) -> bool {
 
 /// Sessions by tuple that not all nodes have, or that differ in what forwarding needs. A session that one node
 /// closed and another one has not yet expired counts only while it is not closing.
-pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
+fn differences(nodes: &[&NodeSample]) -> Vec<String> {
+    let mut differences = Vec::new();
+    compare(nodes, |_, what| differences.push(what()));
+    differences
+}
+
+/// Clients' tuples of the sessions that differ so.
+pub(crate) fn unequal(nodes: &[&NodeSample]) -> BTreeSet<Key> {
+    let mut unequal = BTreeSet::new();
+    compare(nodes, |key, _| {
+        unequal.insert(key);
+    });
+    unequal
+}
+
+/// Tells each difference; what it is in words costs more than to find it.
+fn compare(nodes: &[&NodeSample], mut found: impl FnMut(Key, &dyn Fn() -> String)) {
     type Forwarding = (SocketAddr, SocketAddr);
     type Version = Option<(GroupId, Epoch, u64)>;
     let mut all: BTreeMap<Key, Vec<(u16, Forwarding, ConnState, Version)>> = BTreeMap::new();
@@ -218,8 +234,8 @@ pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
             of.push((node.node, (row.local, row.server), row.state, version));
         }
     }
-    let mut differences = Vec::new();
-    for ((_, client, vip), of) in &all {
+    for (key, of) in &all {
+        let (_, client, vip) = key;
         if of.iter().all(|(_, _, state, _)| is_closing(*state)) {
             continue;
         }
@@ -227,32 +243,39 @@ pub(crate) fn differences(nodes: &[&NodeSample]) -> Vec<String> {
             continue;
         };
         if of.len() != nodes.len() {
-            let has: Vec<_> = of
-                .iter()
-                .map(|(node, _, state, _)| format!("node {node} ({})", state.name()))
-                .collect();
-            differences.push(format!("{client} > {vip} is only on {}", has.join(", ")));
+            found(*key, &|| {
+                let has: Vec<_> = of
+                    .iter()
+                    .map(|(node, _, state, _)| format!("node {node} ({})", state.name()))
+                    .collect();
+                format!("{client} > {vip} is only on {}", has.join(", "))
+            });
         } else if let Some(other) = rest.iter().find(|o| o.1 != first.1) {
-            differences.push(format!(
-                "{client} > {vip} is {} > {} on node {} and {} > {} on node {}",
-                first.1.0, first.1.1, first.0, other.1.0, other.1.1, other.0
-            ));
+            found(*key, &|| {
+                format!(
+                    "{client} > {vip} is {} > {} on node {} and {} > {} on node {}",
+                    first.1.0, first.1.1, first.0, other.1.0, other.1.1, other.0
+                )
+            });
         } else if let Some(other) = rest.iter().find(|o| o.2 != first.2) {
-            differences.push(format!(
-                "{client} > {vip} is {} on node {} and {} on node {}",
-                first.2.name(),
-                first.0,
-                other.2.name(),
-                other.0
-            ));
+            found(*key, &|| {
+                format!(
+                    "{client} > {vip} is {} on node {} and {} on node {}",
+                    first.2.name(),
+                    first.0,
+                    other.2.name(),
+                    other.0
+                )
+            });
         } else if let Some((one, other)) = told_otherwise(of.iter().map(|o| (o.0, o.3))) {
-            differences.push(format!(
-                "{client} > {vip} is of version {:?} on node {} and {:?} on node {}",
-                one.1, one.0, other.1, other.0
-            ));
+            found(*key, &|| {
+                format!(
+                    "{client} > {vip} is of version {:?} on node {} and {:?} on node {}",
+                    one.1, one.0, other.1, other.0
+                )
+            });
         }
     }
-    differences
 }
 
 /// Two nodes that have been told of one session, and of different versions of it.

@@ -195,6 +195,10 @@ pub struct Report {
     pub kept_back: u64,
     /// Events that happened.
     pub events: u64,
+    /// Frames that arrived at the end of a link.
+    pub hops: u64,
+    /// The most bytes that the run held at a time, as its bound counts them.
+    pub memory_bytes: u64,
     /// Simulated time.
     #[serde(skip)]
     pub duration_ns: u64,
@@ -255,6 +259,8 @@ impl Report {
             counts: BTreeMap::new(),
             kept_back: 0,
             events: 0,
+            hops: 0,
+            memory_bytes: 0,
             duration_ns: measures.end_ns,
             timeline: Vec::new(),
             failures: Vec::new(),

@@ -19,7 +19,7 @@ use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{
     Burst, Detection, Ecmp, EcmpSpec, End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Keepalive, LbId,
     LbPort, LbSpec, LinkId, LinkSpec, Ppm, RouterPortSpec, RouterSpec, ServerSpec, SwitchId, SwitchSpec,
-    Tier, Vlan, World, WorldError,
+    Tier, Vlan, World, WorldError, WorldSpec,
 };
 
 use super::RunError;
@@ -390,7 +390,7 @@ fn steering(scenario: &Scenario, node: &Node) -> Result<Arc<Steering>, RunError>
 }
 
 fn refused(error: WorldError) -> RunError {
-    RunError::World(error.to_string())
+    error.into()
 }
 
 fn tier(tcp: Tcp, sampled: Option<u32>) -> Tier {
@@ -402,8 +402,8 @@ fn tier(tcp: Tcp, sampled: Option<u32>) -> Tier {
 }
 
 /// Builds the world of a scenario; no node runs yet, no flow is open.
-pub(crate) fn world(scenario: &Scenario, seed: u64) -> Result<Built, RunError> {
-    let mut world = World::new(seed);
+pub(crate) fn world(scenario: &Scenario, spec: WorldSpec) -> Result<Built, RunError> {
+    let mut world = World::with(spec);
     let streams = world.streams();
     let mut longest = [Duration::ZERO; 3];
     let mut dealt = [0u64; 3];

@@ -12,6 +12,8 @@ use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, S
 use super::build::Built;
 use super::counts::{NodeCounts, node_counters};
 use super::fault::Verdict;
+use super::guard::Panics;
+use super::ledger::Ledger;
 use super::record::{Judged, Recorder};
 use super::timeline::Timeline;
 use super::watch::Watch;
@@ -53,6 +55,13 @@ pub(crate) struct Judge<'s> {
     at_fault: BTreeMap<u32, (Option<SocketAddr>, bool)>,
     /// Since when tables have been equal.
     equal_since: Option<Duration>,
+    ledger: Ledger,
+    /// Flows that are established and not over, and whether each flow is one.
+    live: BTreeMap<oracle::Key, LiveFlow>,
+    is_live: Vec<bool>,
+    /// Sessions that differ among the nodes that are ready.
+    unequal: BTreeSet<oracle::Key>,
+    pub(super) panics: Panics,
     degraded: BTreeSet<u16>,
     /// When each node started and when it was ready, in its present life.
     lives: BTreeMap<(u16, u64), (Duration, Option<Duration>)>,
@@ -104,6 +113,7 @@ fn tuple(flow: &FlowRecord) -> Tuple {
     }
 }
 
+#[cfg(test)]
 pub(crate) fn live(world: &World) -> BTreeMap<oracle::Key, LiveFlow> {
     let live = |(number, flow): (u32, &FlowRecord)| {
         let live = flow.established.is_some() && flow.ended.is_none() && flow.state == FlowState::Open;
@@ -137,6 +147,11 @@ impl<'s> Judge<'s> {
             streams: ByteStreams::default(),
             at_fault: BTreeMap::new(),
             equal_since: None,
+            ledger: Ledger::default(),
+            live: BTreeMap::new(),
+            is_live: Vec::new(),
+            unequal: BTreeSet::new(),
+            panics: Panics::default(),
             degraded: BTreeSet::new(),
             lives: BTreeMap::new(),
             last: Sample::default(),
@@ -173,14 +188,11 @@ impl<'s> Judge<'s> {
     /// After a crash, while nobody has taken over: what was on its way to the survivors when their peer died has
     /// arrived, and counts as known. What a survivor learns later it learns from the flow itself.
     pub(crate) fn before_takeover(&mut self, world: &World) {
-        let survivors = world.lbs().filter(|lb| lb.state() == LbState::Running);
-        let known: BTreeSet<oracle::Key> = survivors
-            .flat_map(|lb| rows(lb))
-            .map(|row| oracle::key(&row.inbound))
-            .collect();
-        for (number, flow) in (0..).zip(world.flows()) {
-            if let Some((_, replicated)) = self.at_fault.get_mut(&number) {
-                *replicated = known.contains(&oracle::key(&tuple(flow)));
+        let survivors: BTreeSet<u16> = super::running(world).collect();
+        self.ledger.look(world);
+        for (number, (_, replicated)) in &mut self.at_fault {
+            if let Some(flow) = world.flows().get(*number as usize) {
+                *replicated = self.ledger.is_held(&oracle::key(&tuple(flow)), &survivors);
             }
         }
     }
@@ -206,23 +218,45 @@ impl<'s> Judge<'s> {
 
     /// Looks at all that has a bound; also before a fault changes bounds.
     pub(crate) fn levels(&mut self, world: &World, now: Duration) {
-        for lb in world.lbs() {
-            self.bounds.sample(now, &cluster::levels(lb));
-        }
-        self.bounds.sample(now, &cluster::link_levels(world));
+        self.panics.ask(Oracle::Bounds.says().0, now, || {
+            for lb in world.lbs() {
+                self.bounds.sample(now, &cluster::levels(lb));
+            }
+            self.bounds.sample(now, &cluster::link_levels(world));
+        });
     }
 
     /// Looks at all tables.
     pub(crate) fn sample(&mut self, world: &World, now: Duration) {
-        let sample = sample(world, now);
-        let mut live = live(world);
-        live.retain(|_, flow| !self.is_forgotten(flow, now));
-        self.server_stays.sample(&sample, &live);
-        self.outbound_unique.sample(&sample);
-        self.versions_grow.sample(&sample);
+        self.ledger.look(world);
+        self.follow_flows(world, now);
+        let (sample, touched) = self.ledger.sample(world, now);
+        let live = &self.live;
+        let name = |oracle: Oracle| oracle.says().0;
+        self.panics.ask(name(Oracle::ServerStays), now, || {
+            self.server_stays.sample(&sample, live);
+        });
+        self.panics.ask(name(Oracle::OutboundUnique), now, || {
+            self.outbound_unique.sample(&sample);
+        });
+        self.panics.ask(name(Oracle::VersionsGrow), now, || {
+            self.versions_grow.sample(&sample);
+        });
         let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
+        self.panics.ask(name(Oracle::TablesEqual), now, || {
+            let unequal = oracle::unequal(&ready);
+            match &touched {
+                Some(touched) => {
+                    touched.iter().for_each(|key| {
+                        self.unequal.remove(key);
+                    });
+                    self.unequal.extend(unequal.intersection(touched));
+                }
+                None => self.unequal = unequal,
+            }
+        });
         if now >= self.last_fault && ready.len() > 1 {
-            if oracle::differences(&ready).is_empty() {
+            if self.unequal.is_empty() {
                 self.equal_since.get_or_insert(now);
             } else {
                 self.equal_since = None;
@@ -246,8 +280,37 @@ impl<'s> Judge<'s> {
             lb.worker_counters().iter().for_each(|w| counters.add(&w.engine));
             self.ended.insert(life, counters);
         }
-        self.conserved.sample(now, &world.accounts());
-        self.last = sample;
+        self.panics.ask(name(Oracle::Conserved), now, || {
+            self.conserved.sample(now, &world.accounts());
+        });
+    }
+
+    /// Which flows are established now and not over. Whose session died with its node is none of them.
+    fn follow_flows(&mut self, world: &World, now: Duration) {
+        self.is_live.resize(world.flows().len(), false);
+        for (number, flow) in (0..).zip(world.flows()) {
+            let Some(was_live) = self.is_live.get(number as usize).copied() else {
+                continue;
+            };
+            let is_open = flow.state == FlowState::Open && flow.established.is_some() && flow.ended.is_none();
+            if !is_open && !was_live {
+                continue;
+            }
+            let tuple = tuple(flow);
+            let live = LiveFlow { number, tuple };
+            let is_live = is_open && !self.is_forgotten(&live, now);
+            if is_live == was_live {
+                continue;
+            }
+            let key = oracle::key(&tuple);
+            if is_live {
+                self.live.insert(key, live);
+                self.ledger.touch(key);
+            } else if self.live.get(&key).is_some_and(|other| other.number == number) {
+                self.live.remove(&key);
+            }
+            self.is_live[number as usize] = is_live;
+        }
     }
 
     /// The result.
@@ -260,10 +323,15 @@ impl<'s> Judge<'s> {
         recorder: Option<Recorder>,
     ) -> Report {
         let world = &built.world;
-        if self.scenario.cluster.clustered {
-            self.tables_equal.end(&self.last);
-        }
+        self.last = sample(world, self.scenario.duration);
+        let end = self.scenario.duration;
+        self.panics.ask(Oracle::TablesEqual.says().0, end, || {
+            if self.scenario.cluster.clustered {
+                self.tables_equal.end(&self.last);
+            }
+        });
         self.outbound_unique.found.join(&watch.reuse.found);
+        self.panics.join(&watch.panics);
         let mut engine = Counters::default();
         self.ended.values().for_each(|c| engine.add(c));
         for (number, flow) in (0..).zip(world.flows()) {
@@ -271,12 +339,13 @@ impl<'s> Judge<'s> {
                 number,
                 tuple: tuple(flow),
             };
-            let end = self.scenario.duration;
             let forgotten = self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
-            self.streams.flow(end, number, flow, forgotten);
+            self.panics.ask(Oracle::ByteStreams.says().0, end, || {
+                self.streams.flow(end, number, flow, forgotten);
+            });
         }
         let measures = self.measures(built, watch, timeline, &engine);
-        let mut failures = Vec::new();
+        let mut failures = std::mem::take(&mut self.panics.failures);
         let mut judged = Vec::new();
         for expectation in &self.scenario.expects {
             let result = expect::judge(expectation, &measures).result;
@@ -346,6 +415,8 @@ impl<'s> Judge<'s> {
             outcome: Outcome::of(self.scenario, &failures),
             failures,
             events: world.counters().events,
+            hops: world.counters().frames_delivered,
+            memory_bytes: world.counters().memory_bytes_peak,
             digest: world.digest(),
             timeline: happened,
             record: record.map(Box::new),

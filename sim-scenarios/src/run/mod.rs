@@ -4,7 +4,9 @@ mod build;
 mod cluster;
 mod counts;
 mod fault;
+mod guard;
 mod judge;
+mod ledger;
 mod occasion;
 pub(crate) mod record;
 mod sync_frame;
@@ -18,9 +20,13 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_io_sim::{LbPort, LbState, PcapTap, World};
+use evenkeel_io_sim::{
+    Exceeded, LbPort, LbState, PcapTap, QueueKind, SharedMeter, Trail, TrailSpec, World,
+    WorldError, WorldSpec,
+};
 
 pub(crate) use build::refusals;
 pub use counts::node_counters;
@@ -51,7 +57,7 @@ const SURVIVORS_FOR: Duration = Duration::from_secs(2);
 const CONVERGENCE_FOR: Duration = Duration::from_secs(5);
 
 /// How to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// Writes the frames of each port to a file in this folder, which is made if need be.
     pub pcap: Option<PathBuf>,
@@ -59,6 +65,12 @@ pub struct Options {
     pub trace: Option<fn() -> Box<dyn Write>>,
     /// Records what [`Report::html`] draws. The run is made twice then.
     pub record: Option<Recording>,
+    /// How the world keeps its queue of events; the result does not depend on it.
+    pub queue: QueueKind,
+    /// What two runs are compared by: it is noted, and put there when the run is over, however it ended.
+    pub trail: Option<(TrailSpec, Arc<Mutex<Trail>>)>,
+    /// Is told what the run works on.
+    pub meter: Option<SharedMeter>,
 }
 
 /// What is recorded beside what always is.
@@ -94,6 +106,49 @@ pub enum RunError {
     /// It was asked to stop.
     #[error("stopped")]
     Stopped,
+    /// Its world is beyond a bound of the scenario's.
+    #[error("{0}; the bound is the scenario's `{key}`", key = bound_key(.0))]
+    Exceeded(Exceeded),
+    /// Something in it panicked: engine, simulator or judge.
+    #[error("panicked at {place}: {message}")]
+    Panicked {
+        /// File and line.
+        place: String,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl RunError {
+    /// How a run that gave no result ended, in one word; `None`: it is no outcome of the run but a refusal.
+    pub fn outcome(&self) -> Option<&'static str> {
+        match self {
+            RunError::Missing(_)
+            | RunError::World(_)
+            | RunError::Write(_)
+            | RunError::NoSuchFlow { .. }
+            | RunError::Differs(..) => None,
+            RunError::Stopped => Some("interrupted"),
+            RunError::Exceeded(_) => Some("exceeded"),
+            RunError::Panicked { .. } => Some("panicked"),
+        }
+    }
+}
+
+fn bound_key(exceeded: &Exceeded) -> &'static str {
+    match exceeded {
+        Exceeded::Events { .. } => "events_max",
+        Exceeded::Memory { .. } => "memory_mib",
+    }
+}
+
+impl From<WorldError> for RunError {
+    fn from(error: WorldError) -> Self {
+        match error {
+            WorldError::Exceeded(exceeded) => RunError::Exceeded(exceeded),
+            other => RunError::World(other.to_string()),
+        }
+    }
 }
 
 /// Runs `scenario` with `seed`. `go_on` is asked now and then; if it says no the run ends with
@@ -111,6 +166,17 @@ pub fn run(
     if scenario.waits_for.is_some() {
         return Err(RunError::Missing("it waits for later work"));
     }
+    let ended = guard::catch(|| as_asked(scenario, seed, options, go_on));
+    ended.unwrap_or_else(|guard::Panicked { place, message }| Err(RunError::Panicked { place, message }))
+}
+
+/// Once, or twice if it is recorded.
+fn as_asked(
+    scenario: &Scenario,
+    seed: u64,
+    options: &Options,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Report, RunError> {
     let Some(Recording { flow }) = options.record else {
         return once(scenario, seed, options, None, go_on, |_, _, _| ()).map(|r| r.0);
     };
@@ -133,9 +199,42 @@ fn once<T>(
     go_on: &mut dyn FnMut() -> bool,
     then: impl FnOnce(&World, &Watch, &Report) -> T,
 ) -> Result<(Report, T), RunError> {
-    let mut built = build::world(scenario, seed)?;
+    let mut built = build::world(scenario, spec(scenario, seed, options))?;
+    if let Some((trail, _)) = &options.trail {
+        built.world.set_trail(trail.clone());
+    }
+    if let Some(meter) = &options.meter {
+        built.world.set_meter(Arc::clone(meter));
+        built.world.begins_outside();
+    }
+    let ended = play(scenario, seed, options, focus, &mut built, go_on, then);
+    if let Some((_, out)) = &options.trail {
+        *out.lock().unwrap_or_else(PoisonError::into_inner) = built.world.trail();
+    }
+    ended
+}
+
+/// What the world of a run is made with.
+fn spec(scenario: &Scenario, seed: u64, options: &Options) -> WorldSpec {
+    WorldSpec {
+        queue: options.queue,
+        bounds: scenario.bounds,
+        ..WorldSpec::new(seed)
+    }
+}
+
+/// Runs a world that is built and empty.
+fn play<T>(
+    scenario: &Scenario,
+    seed: u64,
+    options: &Options,
+    focus: Option<Focus>,
+    built: &mut Built,
+    go_on: &mut dyn FnMut() -> bool,
+    then: impl FnOnce(&World, &Watch, &Report) -> T,
+) -> Result<(Report, T), RunError> {
     let plan = Plan::new(scenario, built.world.streams());
-    let watch = Rc::new(RefCell::new(watch(scenario, &built)));
+    let watch = Rc::new(RefCell::new(watch(scenario, built)));
     built.world.add_tap(Box::new(WatchTap(watch.clone())));
     if let Some(folder) = &options.pcap {
         fs::create_dir_all(folder).map_err(|e| RunError::Write(format!("{}: {e}", folder.display())))?;
@@ -153,7 +252,7 @@ fn once<T>(
     }
     let mut recorder = focus.map(|focus| {
         let names = names(&built, &plan);
-        Recorder::new(scenario, &mut built, names, focus)
+        Recorder::new(scenario, built, names, focus)
     });
     let rules = Rc::new(RefCell::new(Rules {
         renumber: plan::switch(scenario) == Some(Switch::Renumber),
@@ -176,10 +275,7 @@ fn once<T>(
     }
     built.world.set_filter(Box::new(Suppressor(rules.clone())));
     for node in scenario.cluster.nodes.iter().filter(|n| !n.absent) {
-        built
-            .world
-            .start(build::lb(node.id))
-            .map_err(|e| RunError::World(e.to_string()))?;
+        built.world.start(build::lb(node.id))?;
     }
     build::flows(&mut built.world, scenario, &plan)?;
 
@@ -211,6 +307,10 @@ fn once<T>(
         } else {
             built.world.run_until(build::at(now));
         }
+        built.world.begins_outside();
+        if let Some(exceeded) = built.world.exceeded() {
+            return Err(RunError::Exceeded(exceeded));
+        }
         let step = timeline.next_at().unwrap_or(end);
         if !go_on() {
             return Err(RunError::Stopped);
@@ -238,7 +338,7 @@ fn once<T>(
                 off(kinds, None);
             }
             judge.levels(&built.world, now);
-            timeline.happen(&mut built, now)?;
+            timeline.happen(built, now)?;
             if marks.first_fault
                 && let Some(Switch::Deafen(kinds)) = plan::switch(scenario)
             {
@@ -274,7 +374,7 @@ fn once<T>(
     timeline.finish(end);
     built.world.finish_taps().map_err(RunError::Write)?;
     let watch = watch.borrow();
-    let report = judge.finish(&built, &watch, &timeline, seed, recorder);
+    let report = judge.finish(built, &watch, &timeline, seed, recorder);
     let made = then(&built.world, &watch, &report);
     Ok((report, made))
 }
@@ -335,6 +435,7 @@ mod node_tests;
 pub(crate) mod tests {
     use super::*;
     use crate::oracle::Oracle;
+    use evenkeel_io_sim::WorldBounds;
 
     pub(crate) use super::judge::{live, sample};
 
@@ -429,7 +530,7 @@ that = "broken == 0"
 "#;
 
     fn started(scenario: &Scenario, seed: u64) -> (Built, Plan) {
-        let mut built = build::world(scenario, seed).expect("a world");
+        let mut built = build::world(scenario, WorldSpec::new(seed)).expect("a world");
         let plan = Plan::new(scenario, built.world.streams());
         for node in &scenario.cluster.nodes {
             built.world.start(build::lb(node.id)).expect("it starts");
@@ -476,6 +577,11 @@ that = "broken == 0"
 
     /// A scenario without faults, judged; some oracles find what is not there, and say their own names.
     pub(crate) fn judged(text: &str, seed: u64, doctored: &[Oracle]) -> Report {
+        judged_by(text, seed, doctored, None)
+    }
+
+    /// The same, with an oracle that panics whenever it is asked.
+    fn judged_by(text: &str, seed: u64, doctored: &[Oracle], panics: Option<Oracle>) -> Report {
         let scenario = scenario(text);
         let (mut built, plan) = started(&scenario, seed);
         let watch = Rc::new(RefCell::new(watch(&scenario, &built)));
@@ -483,6 +589,9 @@ that = "broken == 0"
         let rules = Rc::new(RefCell::new(Rules::default()));
         let timeline = Timeline::new(&scenario, &plan, watch.clone(), rules);
         let mut judge = Judge::new(&scenario, &plan);
+        let panics = panics.map(|oracle| oracle.says().0);
+        judge.panics.doctored = panics;
+        watch.borrow_mut().panics.doctored = panics;
         for n in 1.. {
             let now = (SAMPLE_EVERY * n).min(scenario.duration);
             built.world.run_until(build::at(now));
@@ -753,6 +862,90 @@ that = "unsynced > 0"
                 "crash ends on node 2",
             ]
         );
+    }
+
+    #[test]
+    fn an_oracle_that_panics_fails_its_run_by_its_name() {
+        assert!(judged(TWO_NODES, 4, &[]).pass);
+        for &oracle in Oracle::ALL {
+            let report = judged_by(TWO_NODES, 4, &[], Some(oracle));
+            assert!(
+                !report.pass && report.outcome == crate::Outcome::Fail,
+                "{oracle:?}"
+            );
+            let name = format!("{} panicked", oracle.says().0);
+            let failure = report.failures.iter().find(|f| f.name == name);
+            let failure = failure.unwrap_or_else(|| panic!("{oracle:?}: {}", report.text("x")));
+            assert!(
+                failure.seen.contains("doctored") && failure.seen.contains("guard.rs:"),
+                "{failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_anywhere_else_is_an_error_of_its_run_and_of_no_other() {
+        let options = Options {
+            trace: Some(|| panic!("nowhere to write to")),
+            ..Options::default()
+        };
+        let scenario = scenario(ONE_NODE);
+        let ended = run(&scenario, 1, &options, &mut || true);
+        let Err(error @ RunError::Panicked { .. }) = &ended else {
+            panic!("{ended:?}");
+        };
+        assert!(error.to_string().ends_with(": nowhere to write to"), "{error}");
+        assert_eq!(error.outcome(), Some("panicked"));
+        assert!(run(&scenario, 1, &Options::default(), &mut || true).is_ok_and(|r| r.pass));
+    }
+
+    #[test]
+    fn a_run_beyond_a_bound_stops_there_with_its_name() {
+        let whole = run_it(ONE_NODE, 1);
+        let bounded = |events, memory_bytes, queue| {
+            let mut scenario = scenario(ONE_NODE);
+            scenario.bounds = WorldBounds { events, memory_bytes };
+            let options = Options {
+                queue,
+                ..Options::default()
+            };
+            run(&scenario, 1, &options, &mut || true)
+        };
+        let (all, most) = (whole.events, whole.memory_bytes);
+        let mut seen = Vec::new();
+        for queue in QueueKind::ALL {
+            assert_eq!(
+                bounded(all, most, queue),
+                Ok(whole.clone()),
+                "what it needs is enough"
+            );
+            let exceeded = [(all - 1, most), (all, most - 1), (all, most / 2)].map(|(events, memory)| {
+                match bounded(events, memory, queue) {
+                    Err(RunError::Exceeded(exceeded)) => exceeded,
+                    other => panic!("{other:?}"),
+                }
+            });
+            let [events, conns, tables] = exceeded;
+            assert!(
+                matches!(events, Exceeded::Events { at_ns, .. } if at_ns > 0),
+                "{events}"
+            );
+            assert!(
+                matches!(conns, Exceeded::Memory { needed, at_ns, .. } if needed == most && at_ns > 0),
+                "{conns}"
+            );
+            // The tables of a node are refused before they are made.
+            assert!(matches!(tables, Exceeded::Memory { at_ns: 0, .. }), "{tables}");
+            let error = RunError::Exceeded(conns);
+            assert!(
+                error
+                    .to_string()
+                    .ends_with("the bound is the scenario's `memory_mib`")
+            );
+            assert_eq!(error.outcome(), Some("exceeded"));
+            seen.push(exceeded);
+        }
+        assert_eq!(seen[0], seen[1], "the same event");
     }
 
     #[test]

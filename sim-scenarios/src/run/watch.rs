@@ -12,9 +12,10 @@ use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap, Trace};
 
 use super::build::{self, SERVERS};
+use super::guard::Panics;
 use super::occasion::Occasions;
 use super::sync_frame;
-use crate::oracle::{Checksums, Reuse};
+use crate::oracle::{Checksums, Oracle, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -26,6 +27,8 @@ pub(crate) struct Watch {
     pub(crate) reuse: Reuse,
     /// Links may flip bits.
     pub(crate) corrupts: bool,
+    /// Judges of frames that panicked.
+    pub(crate) panics: Panics,
     /// Names of places, for messages.
     pub(crate) names: BTreeMap<Place, String>,
     /// Sync ports.
@@ -171,19 +174,25 @@ impl Watch {
 
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
         let name = self.names.get(&at).map_or("?", String::as_str);
-        self.checksums
-            .frame(Duration::from_nanos(now), at.owner, name, data);
+        let time = Duration::from_nanos(now);
+        let checksums = &mut self.checksums;
+        let name_of = |oracle: Oracle| oracle.says().0;
+        self.panics.ask(name_of(Oracle::Checksums), time, || {
+            checksums.frame(time, at.owner, name, data);
+        });
         if matches!(at.owner, Owner::Host(_)) && is_transport(data) {
             self.host_sent_at = Some(now);
         }
-        match at.owner {
-            Owner::Host(host) if host.0 >= self.client_count => {
-                self.reuse.frame(Duration::from_nanos(now), name, data, true);
-            }
-            Owner::Lb(_) if at.port == SERVERS.0 => {
-                self.reuse.frame(Duration::from_nanos(now), name, data, false);
-            }
-            _ => {}
+        let by_server = match at.owner {
+            Owner::Host(host) if host.0 >= self.client_count => Some(true),
+            Owner::Lb(_) if at.port == SERVERS.0 => Some(false),
+            _ => None,
+        };
+        if let Some(by_server) = by_server {
+            let reuse = &mut self.reuse;
+            self.panics.ask(name_of(Oracle::OutboundUnique), time, || {
+                reuse.frame(time, name, data, by_server);
+            });
         }
         match at.owner {
             Owner::Host(host) if self.all_taken_at.is_some_and(|t| now >= t + self.settle) => {

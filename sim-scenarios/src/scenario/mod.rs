@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use evenkeel_core::tuple::L4Proto;
+use evenkeel_io_sim::WorldBounds;
 
 use crate::expect::Expectation;
 use crate::mechanism::Mechanism;
@@ -42,6 +43,8 @@ pub struct Scenario {
     pub duration: Duration,
     /// Share of the simulated time at its end in which no load sends anything: what has to come to rest can.
     pub quiet: Duration,
+    /// How much a run may do and hold.
+    pub bounds: WorldBounds,
     /// The nodes.
     pub cluster: Cluster,
     /// The router before the nodes: then all that are ready answer for the VIPs. `None`: one of them does, by VRRP.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use evenkeel_control::reading::{Field, Finding, Findings, Need, Schema, Span, Table, nearest, shown};
 use evenkeel_control::{Bad, Code};
+use evenkeel_io_sim::WorldBounds;
 use toml::de::DeTable;
 
 use super::limits::{self, Limit};
@@ -135,6 +136,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
             waits_for: Some(waits_for.value.to_owned()),
             duration: Duration::ZERO,
             quiet: Duration::ZERO,
+            bounds: WorldBounds::default(),
             cluster: cluster::cluster(None, &mut Places::default(), findings),
             router: None,
             links: Links::default(),
@@ -172,6 +174,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         findings,
     );
     let quiet = span(&root, "quiet", Need::Optional, findings).map_or(Duration::from_secs(2), |f| f.value);
+    let bounds = bounds(&root, findings);
     let table = sub("cluster", &schema::CLUSTER, findings);
     let cluster = cluster::cluster(table.as_ref(), &mut places, findings);
     let links = cluster::links(sub("links", &schema::LINKS, findings), &mut places, findings);
@@ -189,6 +192,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         waits_for: waits_for.map(|w| w.value.to_owned()),
         duration: duration?.value,
         quiet,
+        bounds,
         cluster,
         router,
         links,
@@ -208,6 +212,17 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         scenario.expects.extend(triggers);
     }
     Some(scenario)
+}
+
+/// How much a run may do and hold.
+fn bounds(root: &Table<'_, '_>, findings: &mut Findings) -> WorldBounds {
+    let default = WorldBounds::default();
+    let events = count(root, limits::EVENTS_MAX, findings);
+    let memory = count(root, limits::MEMORY_MIB, findings);
+    WorldBounds {
+        events: events.map_or(default.events, u64::from),
+        memory_bytes: memory.map_or(default.memory_bytes, |mib| u64::from(mib) << 20),
+    }
 }
 
 /// A list that is written, but holds nothing; what is left out is another thing.

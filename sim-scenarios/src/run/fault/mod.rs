@@ -79,7 +79,7 @@ pub(crate) struct Met {
 }
 
 fn refused(error: WorldError) -> RunError {
-    RunError::World(error.to_string())
+    error.into()
 }
 
 impl<'s> Effects<'s> {

@@ -125,7 +125,7 @@ fn both(built: &Built) -> [Faults; 2] {
 #[test]
 fn faults_that_overlap_end_each_by_itself() {
     let scenario = scenario(ONE_NODE);
-    let mut built = build::world(&scenario, 1).expect("a world");
+    let mut built = build::world(&scenario, evenkeel_io_sim::WorldSpec::new(1)).expect("a world");
     let base = both(&built);
     let mut effects = Effects::new(&scenario, Rc::new(RefCell::new(Rules::default())));
     let met = |fault| Met {
