@@ -60,6 +60,8 @@ enum Exit {
     CutShort,
     /// A scenario failed.
     Failed,
+    /// No scenario failed, and a run went beyond a bound.
+    Exceeded,
     /// By this signal.
     Interrupted(u8),
 }
@@ -71,6 +73,7 @@ impl From<Exit> for ExitCode {
             Exit::Refused => 1,
             Exit::CutShort => 2,
             Exit::Failed => 3,
+            Exit::Exceeded => 4,
             // As shells say it.
             Exit::Interrupted(signal) => signal.saturating_add(128),
         })

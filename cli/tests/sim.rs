@@ -65,6 +65,81 @@ fn sim_run_passes_and_says_what_it_saw() {
 }
 
 #[test]
+fn sim_run_beyond_a_bound_has_an_outcome_and_an_exit_code_of_its_own() {
+    let bounded = |t: String| t.replacen("duration", "events_max = 1000\nduration", 1);
+    let path = example("sim_run_bound", bounded);
+    let run = evenkeel(&["sim", "run", text(&path), "--seeds", "0..2"]);
+    assert_eq!(run.status.code(), Some(4), "{}", stderr(&run));
+    let out = stdout(&run);
+    for seed in 0..2 {
+        assert!(
+            out.contains(&format!("first: seed {seed}: EXCEEDED\n  more than 1000 events")),
+            "{out}"
+        );
+    }
+    let run = evenkeel(&["sim", "run", text(&path), "--json"]);
+    assert_eq!(run.status.code(), Some(4));
+    let line: serde_json::Value = serde_json::from_str(&stdout(&run)).expect("JSON");
+    assert_eq!(
+        (line["outcome"].as_str(), line["pass"].as_bool()),
+        (Some("exceeded"), Some(false))
+    );
+    assert!(
+        line["error"].as_str().is_some_and(|e| e.contains("`events_max`")),
+        "{line}"
+    );
+}
+
+#[test]
+fn sim_diff_finds_the_first_event_and_compares_with_a_trail() {
+    let path = example("sim_diff", |t| t);
+    let trail = path.with_extension("trail");
+    let run = evenkeel(&[
+        "sim",
+        "run",
+        text(&path),
+        "--seed",
+        "3",
+        "--queue",
+        "heap",
+        "--trail",
+        text(&trail),
+    ]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let diff = |args: &[&str]| evenkeel(&[&["sim", "diff", text(&path), "--seed", "3"], args].concat());
+    for same in [&["--other-queue", "heap"][..], &["--trail", text(&trail)], &[]] {
+        let run = diff(same);
+        assert_eq!(
+            run.status.code(),
+            Some(0),
+            "{same:?}: {}{}",
+            stdout(&run),
+            stderr(&run)
+        );
+        assert!(stdout(&run).starts_with("the same: "), "{same:?}");
+    }
+    let run = diff(&["--other-seed", "4", "--before", "2"]);
+    assert_eq!(run.status.code(), Some(3), "{}", stderr(&run));
+    let out = stdout(&run);
+    assert!(out.starts_with("the first event that differs; "), "{out}");
+    assert!(out.contains("\n- event ") && out.contains("\n+ event "), "{out}");
+    let json = diff(&["--other-seed", "4", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&stdout(&json)).expect("JSON");
+    assert_eq!(line["outcome"].as_str(), Some("event"));
+    // A trail of another run, and what is none.
+    let run = evenkeel(&["sim", "diff", text(&path), "--seed", "4", "--trail", text(&trail)]);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(
+        stderr(&run).contains("the trail is of first, seed 3"),
+        "{}",
+        stderr(&run)
+    );
+    let run = diff(&["--trail", text(&path)]);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(stderr(&run).contains("is no trail: line 1"), "{}", stderr(&run));
+}
+
+#[test]
 fn sim_run_that_fails_names_the_command_that_replays_it() {
     let path = example("sim_run_fails", |t| t.replace("broken == 0", "broken == 1"));
     let run = evenkeel(&["sim", "run", text(&path)]);

@@ -891,14 +891,14 @@ impl World {
             notes.event(at, event);
         }
         if self.net.observer.meter.is_some() {
-            self.net.observer.begins(self.part(event));
+            self.net.observer.begins(self.work(event));
         }
         self.happen(event);
         true
     }
 
     /// What an event is work for.
-    fn part(&self, event: Event) -> Part {
+    fn work(&self, event: Event) -> Part {
         match event {
             Event::Arrive { link, from, .. } => {
                 let link = self.net.links.get(usize::from(link.0));

@@ -1,6 +1,7 @@
 //! `evenkeel sim`.
 
 mod bench;
+mod diff;
 mod files;
 mod list;
 mod new;
@@ -24,7 +25,7 @@ use crate::{Exit, print};
   evenkeel sim new first
   evenkeel sim list
 
-Exit codes: 0 all passed; 1 refused; 3 a scenario failed; 130, 143 stopped by SIGINT, SIGTERM.")]
+Exit codes: 0 all passed; 1 refused; 3 a scenario failed; 4 a run went beyond a bound; 130, 143 stopped by SIGINT, SIGTERM.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +38,7 @@ enum Command {
     List(list::Args),
     Explain(ExplainArgs),
     Bench(bench::Args),
+    Diff(diff::Args),
 }
 
 /// Say in words what a scenario does and expects
@@ -62,5 +64,6 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
             Ok(Exit::Fine)
         }
         Command::Bench(args) => bench::run(args),
+        Command::Diff(args) => diff::run(args),
     }
 }

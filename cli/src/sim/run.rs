@@ -6,13 +6,14 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel_control::Problem;
 use evenkeel_sim_scenarios::{
-    COMMIT_LEN_MIN, Options, Recording, Report, RunError, Scenario, run as run_scenario, seeds_from,
+    COMMIT_LEN_MIN, Options, QueueKind, Recording, Report, RunError, Scenario, TRAIL_EVERY, Trail, TrailFile,
+    TrailSpec, run as run_scenario, seeds_from,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -42,7 +43,7 @@ const SEED_COUNT_MAX: u64 = 1_000_000;
     evenkeel sim run sim-scenarios/scenarios/*.toml --seeds 0..100 --shard 0/4 --junit results.xml
 
 Exit codes: 0 all passed (a counter-proof: failed as declared), or were skipped; 1 refused: arguments, a scenario, a file;
-3 a scenario failed; 130, 143 stopped by SIGINT, SIGTERM: what was done so far is printed.")]
+3 a scenario failed, or something panicked; 4 nothing failed, and a run went beyond a bound of its scenario; 130, 143 stopped by SIGINT, SIGTERM: what was done so far is printed.")]
 pub(super) struct Args {
     /// Scenario files, or names of committed ones; - is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -76,6 +77,12 @@ pub(super) struct Args {
     /// Print what happens to standard error; for a single run
     #[arg(long)]
     trace: bool,
+    /// How the queue of events is kept: heap or wheel; results do not depend on it
+    #[arg(long, value_name = "KIND", default_value = "wheel")]
+    queue: QueueKind,
+    /// Write digests of the run as it went into this file, for `sim diff` elsewhere; for a single run
+    #[arg(long, value_name = "FILE")]
+    trail: Option<PathBuf>,
     /// Runs at the same time; results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
@@ -171,6 +178,17 @@ struct Interrupted<'s> {
     outcome: &'static str,
 }
 
+/// A run that gave no result, in JSON.
+#[derive(Serialize)]
+struct Unfinished<'s> {
+    scenario: &'s str,
+    seed: u64,
+    pass: bool,
+    outcome: &'static str,
+    error: String,
+    replay: String,
+}
+
 /// How a task ended; `None`: it never began.
 type Ended = Option<Result<Report, RunError>>;
 
@@ -189,14 +207,25 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         _ => vec![args.seed.unwrap_or(0)],
     };
     let single = scenarios.len() == 1 && seeds.len() == 1;
-    if args.trace && !single {
-        return Err(Complaint::new("--trace is for a single run").help("give one scenario and one --seed"));
+    for (option, given) in [("--trace", args.trace), ("--trail", args.trail.is_some())] {
+        if given && !single {
+            let complaint = Complaint::new(format!("{option} is for a single run"));
+            return Err(complaint.help("give one scenario and one --seed"));
+        }
     }
     let mut for_ci = ForCi::new(&args.told)?;
     if let Some(folder) = &args.report {
         let failed = |e| Complaint::io(format!("cannot make {}", folder.display()), e);
         fs::create_dir_all(folder).map_err(failed)?;
     }
+    let noted = Arc::new(Mutex::new(Trail::default()));
+    let trail = args.trail.as_ref().map(|_| {
+        let spec = TrailSpec {
+            every: TRAIL_EVERY,
+            record: 0..0,
+        };
+        (spec, Arc::clone(&noted))
+    });
     let mut tasks = Vec::new();
     let mut dealt = 0;
     for (file, scenario) in &scenarios {
@@ -226,6 +255,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
                     pcap,
                     trace,
                     record: args.report.is_some().then_some(Recording { flow: args.flow }),
+                    queue: args.queue,
+                    trail: trail.clone(),
+                    meter: None,
                 },
                 report: args.report.as_deref(),
             });
@@ -239,6 +271,16 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     let told = shown.for_ci.finish(args.json);
     result?;
     told?;
+    if let (Some(path), Some((_, scenario)), false) = (&args.trail, scenarios.first(), tasks.is_empty()) {
+        let file = TrailFile {
+            scenario: scenario.name.clone(),
+            seed: seeds.first().copied().unwrap_or(0),
+            every: TRAIL_EVERY,
+            trail: std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner)),
+        };
+        fs::write(path, file.text())
+            .map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))?;
+    }
     shown.summary(&scenarios)?;
     if let Some(shard) = args.shard.filter(|_| tasks.is_empty() && !args.json) {
         print(&format!("no run is in shard {shard}: there are {dealt}\n"))?;
@@ -246,6 +288,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     Ok(match signals.received() {
         Some(signal) if shown.stopped => Exit::Interrupted(signal),
         _ if shown.failed > 0 => Exit::Failed,
+        _ if shown.exceeded > 0 => Exit::Exceeded,
         _ => Exit::Fine,
     })
 }
@@ -394,6 +437,8 @@ struct Shown<'a> {
     bar: ProgressBar,
     for_ci: ForCi,
     failed: u64,
+    /// Runs that went beyond a bound.
+    exceeded: u64,
     stopped: bool,
     totals: BTreeMap<String, Totals>,
 }
@@ -418,6 +463,7 @@ impl<'a> Shown<'a> {
             bar,
             for_ci,
             failed: 0,
+            exceeded: 0,
             stopped: false,
             totals: BTreeMap::new(),
         }
@@ -436,6 +482,7 @@ impl<'a> Shown<'a> {
                 self.stopped = true;
                 return Ok(());
             }
+            Some(Err(error)) if error.outcome().is_some() => return self.unfinished(task, &error),
             Some(Err(error)) => {
                 let seed = task.seed;
                 self.for_ci
@@ -473,6 +520,38 @@ impl<'a> Shown<'a> {
         } else {
             self.bar.suspend(|| print(&report.text(task.file).to_string()))
         }
+    }
+
+    /// A run that went beyond a bound, or panicked: the others go on.
+    fn unfinished(&mut self, task: &Task<'_>, error: &RunError) -> Result<(), Complaint> {
+        match error {
+            RunError::Exceeded(_) => self.exceeded += 1,
+            _ => self.failed += 1,
+        }
+        self.for_ci
+            .error(task.file, task.scenario, task.seed, &error.to_string());
+        let scenario = task.scenario.name.as_str();
+        let totals = self.totals.entry(scenario.to_owned()).or_default();
+        totals.runs += 1;
+        self.bar.inc(1);
+        let (seed, outcome) = (task.seed, error.outcome().unwrap_or_default());
+        let replay = format!("evenkeel sim run {} --seed {seed}", task.file);
+        self.bar.suspend(|| {
+            if self.args.json {
+                return print_json(&Unfinished {
+                    scenario,
+                    seed,
+                    pass: false,
+                    outcome,
+                    error: error.to_string(),
+                    replay,
+                });
+            }
+            let word = outcome.to_uppercase();
+            print(&format!(
+                "{scenario}: seed {seed}: {word}\n  {error}\n  replay: {replay}\n"
+            ))
+        })
     }
 
     /// What is left of a run that a signal ended.

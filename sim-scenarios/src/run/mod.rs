@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel_io_sim::{
-    Exceeded, LbPort, LbState, PcapTap, QueueKind, SharedMeter, Trail, TrailSpec, World,
-    WorldError, WorldSpec,
+    Exceeded, LbPort, LbState, PcapTap, QueueKind, SharedMeter, Trail, TrailSpec, World, WorldError,
+    WorldSpec,
 };
 
 pub(crate) use build::refusals;
