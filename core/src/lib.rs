@@ -23,6 +23,7 @@ pub mod memory;
 pub mod neighbours;
 mod parse;
 mod plain;
+pub mod planted;
 pub mod port;
 mod prefetch;
 #[doc(hidden)]

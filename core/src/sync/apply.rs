@@ -8,6 +8,7 @@ use super::state::{Ctx, Sync};
 use super::{CloseReason, InstallError, LiveRecord, Lsn, SessionRecord, Version};
 use crate::cluster::{GroupId, Role};
 use crate::conn::{ConnId, ConnInit, flag};
+use crate::planted::{self, Bug};
 use crate::proto::{ConnState, TIMEOUT_MAX};
 use crate::stats::SyncCount;
 use crate::tuple::{Direction, Tuple};
@@ -182,7 +183,7 @@ impl Sync {
         };
         let theirs = self.epochs.group(meta.version);
         if theirs == Some(group) {
-            return if self.epochs.version(meta.version) < new {
+            return if self.epochs.version(meta.version) < new || planted::has(Bug::VersionCheck) {
                 InTheWay::Yields
             } else {
                 InTheWay::Newer
@@ -279,6 +280,7 @@ impl Sync {
         let slot = ctx.table.slot_of(tuple);
         let pulled = self.flights.iter().any(|f| f.group == group && f.slot == slot);
         let keep = !in_order || pulled || self.group(group).is_some_and(|g| !g.is_merged());
+        let keep = keep && !planted::has(Bug::Tombstone);
         if let Some(tomb) = self.tomb(ctx, group, tuple) {
             if self.tomb_version(ctx, tomb) >= new {
                 return Applied::Older(None);

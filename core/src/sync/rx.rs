@@ -10,6 +10,7 @@ use super::state::{Ctx, Destination, Sync, SyncOutcome};
 use super::{Lsn, LsnRange, RANGE_COUNT_MAX, SyncBody, SyncEvent, SyncMessage};
 use crate::cluster::PeerId;
 use crate::conn::{ConnId, LIST_END, flag};
+use crate::planted::{self, Bug};
 use crate::stats::SyncCount;
 use crate::time::Instant;
 
@@ -266,6 +267,7 @@ impl Sync {
         let known = self.group(section.group).map(|g| (g.epoch, g.index));
         let index = match known {
             Some((epoch, index)) if epoch == section.epoch && epoch.holder == from => index,
+            Some((epoch, index)) if epoch >= section.epoch && planted::has(Bug::Epoch) => index,
             Some((epoch, _)) if epoch >= section.epoch => {
                 ctx.counters.sync[SyncCount::StaleEpoch as usize] += count;
                 self.tell(SyncEvent::Stale {

@@ -6,6 +6,7 @@ use super::{Removal, Turn, Unsent, Worker, is_pure_syn};
 use crate::conn::{ConnId, ConnInit, TableFull};
 use crate::hash::SplitMix;
 use crate::parse::{Kind, Parsed};
+use crate::planted::{self, Bug};
 use crate::port::{Frame, HandoffTag};
 use crate::proto::ConnState;
 use crate::sched;
@@ -182,7 +183,7 @@ impl Worker {
                     continue;
                 }
                 let dst = SocketAddr::new(*addr, port);
-                if self.table.lookup(&Tuple { proto, src, dst }).is_none() {
+                if planted::has(Bug::PortProbe) || self.table.lookup(&Tuple { proto, src, dst }).is_none() {
                     // The next conn begins at the LIP behind this one.
                     *cursor = at.wrapping_add(further as u32 + 1);
                     return Ok(dst);

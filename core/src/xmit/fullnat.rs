@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use super::{Egress, SeqShift};
 use crate::conn::narrow;
 use crate::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Kind, L2_LEN_MAX, Parsed, split};
+use crate::planted::{self, Bug};
 use crate::port::Frame;
 use crate::stats::DropReason;
 use crate::tuple::Family;
@@ -183,7 +184,10 @@ fn transport(
     delta: Delta,
 ) -> Result<(), DropReason> {
     let segment = data.get_mut(l4..).ok_or(DropReason::Truncated)?;
-    let mut delta = delta.replace_bytes4(parsed.key.ports, ports);
+    let mut delta = match planted::has(Bug::Checksum) {
+        true => delta,
+        false => delta.replace_bytes4(parsed.key.ports, ports),
+    };
     match parsed.kind {
         Kind::Tcp => {
             if let Some(shift) = shift {
