@@ -396,3 +396,80 @@ fn sim_run_draws_a_page_for_each_run() {
     let refused = evenkeel(&["sim", "run", text(&path), "--flow", "5"]);
     assert_eq!(refused.status.code(), Some(1), "--flow without --report");
 }
+
+#[test]
+fn sim_plan_prints_a_file_that_runs_as_its_seed_did() {
+    let path = example("sim_plan", |t| t);
+    let plan = evenkeel(&["sim", "plan", text(&path), "--seed", "5"]);
+    assert_eq!(plan.status.code(), Some(0), "{}", stderr(&plan));
+    let file = folder("sim_plan_file").join("plan.toml");
+    fs::write(&file, stdout(&plan)).expect("written");
+    let digest = |args: &[&str]| {
+        let run = evenkeel(args);
+        assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+        let run: serde_json::Value = serde_json::from_str(&stdout(&run)).expect("JSON");
+        (run["seed"].as_u64(), run["digest"].clone())
+    };
+    let of_seed = digest(&["sim", "run", text(&path), "--seed", "5", "--json"]);
+    assert_eq!(digest(&["sim", "run", text(&file), "--json"]), of_seed);
+    assert_eq!(of_seed.0, Some(5));
+    // Printed again it is the same.
+    let again = evenkeel(&["sim", "plan", text(&file)]);
+    assert_eq!(stdout(&again), stdout(&plan));
+}
+
+#[test]
+fn sim_shrink_leaves_what_fails_and_refuses_what_passes() {
+    let path = example("sim_shrink", |t| t.replace("slowest >= 200ms", "slowest >= 200s"));
+    let small = evenkeel(&["sim", "shrink", text(&path), "--seed", "1", "--runs", "60"]);
+    assert_eq!(small.status.code(), Some(0), "{}", stderr(&small));
+    let out = stdout(&small);
+    // Without its fault and with one flow it is as slow as that.
+    assert!(!out.contains("[[fault]]"), "{out}");
+    let file = folder("sim_shrink_file").join("small.toml");
+    fs::write(&file, &out).expect("written");
+    let run = evenkeel(&["sim", "run", text(&file), "--json"]);
+    assert_eq!(run.status.code(), Some(3), "{}", stderr(&run));
+    let run: serde_json::Value = serde_json::from_str(&stdout(&run)).expect("JSON");
+    assert_eq!(run["connections"], 1);
+    assert_eq!(run["failures"][0]["name"], "loss-is-seen");
+    assert_eq!(run["failures"].as_array().map(Vec::len), Some(1), "{run}");
+    let well = example("sim_shrink_well", |t| t);
+    let refused = evenkeel(&["sim", "shrink", text(&well), "--seed", "1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("passes with seed 1"),
+        "{}",
+        stderr(&refused)
+    );
+}
+
+#[test]
+fn sim_swarm_sums_up_what_its_seeds_did() {
+    // The last seeds of all, with two jobs and with one: the same.
+    let seeds = format!("{}..{}", u64::MAX - 2, u64::MAX);
+    let told = |jobs: &str| {
+        let run = evenkeel(&[
+            "sim", "swarm", "--seeds", &seeds, "--jobs", jobs, "--json", "--shrink", "0",
+        ]);
+        let out = stdout(&run);
+        let whole = out.lines().last().expect("a line").to_owned();
+        let whole: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+        assert_eq!(whole["runs"], 2);
+        let failed = whole["failed"].as_u64() != Some(0);
+        assert_eq!(
+            run.status.code(),
+            Some(if failed { 3 } else { 0 }),
+            "{}",
+            stderr(&run)
+        );
+        out
+    };
+    assert_eq!(told("1"), told("2"));
+    let drawn = evenkeel(&["sim", "swarm", "--seeds", "7..8", "--print"]);
+    assert!(
+        stdout(&drawn).starts_with("name = \"swarm-7\"\n"),
+        "{}",
+        stdout(&drawn)
+    );
+}

@@ -27,6 +27,9 @@ pub enum FlowEnd {
 /// of the flow and their position, and are verified at both ends.
 #[derive(Clone, Debug)]
 pub struct FlowSpec {
+    /// What its gaps, its port and its TCP are drawn under: with a key of its own a flow draws the same whatever other
+    /// flows there are. `None`: its number, and the client's next free port.
+    pub key: Option<u64>,
     /// Who opens it.
     pub client: HostId,
     /// From where; an address of the client's. Port 0: the client's next free one.
@@ -61,6 +64,7 @@ impl FlowSpec {
     /// A TCP connection with one request and one reply of 100 bytes, that starts at once and is closed then.
     pub fn tcp(client: HostId, source: IpAddr, target: SocketAddr) -> Self {
         FlowSpec {
+            key: None,
             client,
             source: SocketAddr::new(source, 0),
             target,

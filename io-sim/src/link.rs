@@ -143,13 +143,13 @@ pub(crate) enum Sent {
 }
 
 impl Link {
-    pub(crate) fn new(spec: LinkSpec, ends: [Place; 2], number: u16) -> Self {
+    /// `name` tells it from all others: its draws are keyed by it.
+    pub(crate) fn new(spec: LinkSpec, ends: [Place; 2], name: &str) -> Self {
         Link {
             spec,
             ends,
             ways: Default::default(),
-            // Links, hosts, load balancers and flows draw under numbers of their own.
-            entity: 1 << 32 | u64::from(number) << 1,
+            entity: Streams::entity(name) & !1,
         }
     }
 
@@ -246,7 +246,7 @@ mod tests {
             owner: Owner::Host(HostId(0)),
             port: 0,
         };
-        Link::new(spec, [place, place], 0)
+        Link::new(spec, [place, place], "link")
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub enum Purpose {
     Corruption = 14,
     Flips = 15,
     RouterSeed = 16,
+    Port = 17,
     /// Crash times, starts of flows: for callers of the world.
     Scenario = 100,
 }
@@ -46,6 +47,11 @@ impl Streams {
     /// The seed.
     pub const fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// The entity of this name: what draws under a name of its own draws the same whoever else is there.
+    pub fn entity(name: &str) -> u64 {
+        xxh3_64_with_seed(name.as_bytes(), 0)
     }
 
     /// The `n`th number that `entity` draws for `purpose`.

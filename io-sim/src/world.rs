@@ -442,8 +442,25 @@ impl World {
         self.check_free(a)?;
         self.check_free(b)?;
         let ends = [self.attach(a, (id, Side::A))?, self.attach(b, (id, Side::B))?];
-        self.net.links.push(Link::new(spec, ends, id.0));
+        let name = ends.map(|end| self.end_name(end)).join(" ");
+        self.net.links.push(Link::new(spec, ends, &name));
         Ok(id)
+    }
+
+    /// What an end of a link is called, whatever else there is: a host has one port, a switch does not tell its ports apart.
+    fn end_name(&self, place: Place) -> String {
+        match place.owner {
+            Owner::Switch(id) => id.to_string(),
+            Owner::Router(_) | Owner::Actor(_) => place.to_string(),
+            Owner::Host(id) => self
+                .hosts
+                .get(usize::from(id.0))
+                .map_or_else(String::new, |h| h.spec.name.clone()),
+            Owner::Lb(id) => {
+                let lb = self.lbs.get(usize::from(id.0));
+                lb.map_or_else(String::new, |lb| format!("{} {}", LbRef(lb).name(), place.port))
+            }
+        }
     }
 
     fn check_free(&self, end: End) -> Result<(), WorldError> {

@@ -6,20 +6,10 @@ use evenkeel_core::sync::codec::FORMAT_VERSION;
 use evenkeel_io_sim::WorldBounds;
 
 use crate::language::value::{
-    show_at, show_bandwidth, show_drawn, show_drawn_ppm, show_signed_span, show_span,
+    show_at, show_bandwidth, show_drawn, show_drawn_ppm, show_share as ppm, show_signed_span, show_span,
 };
 use crate::plan::node_name;
 use crate::scenario::{Action, Arrival, Change, Fault, Link, Network, NodeRef, Scenario, Tcp, Way};
-
-fn ppm(ppm: u32) -> String {
-    let part = format!("{:04}", ppm % 10_000);
-    let part = part.trim_end_matches('0');
-    if part.is_empty() {
-        format!("{}%", ppm / 10_000)
-    } else {
-        format!("{}.{part}%", ppm / 10_000)
-    }
-}
 
 fn link(link: &Link) -> String {
     let mut text = show_drawn(&link.delay);
@@ -207,6 +197,9 @@ pub fn explain(scenario: &Scenario) -> String {
     if scenario.services.is_empty() {
         return out;
     }
+    if let Some(seed) = scenario.seed {
+        let _ = writeln!(out, "\nplan of seed {seed}");
+    }
     let cluster = &scenario.cluster;
     let _ = writeln!(
         out,
@@ -305,6 +298,7 @@ pub fn explain(scenario: &Scenario) -> String {
         let arrival = match &load.arrival {
             Arrival::Flows(n, start) => format!("{n} flows, from {}", show_drawn(start)),
             Arrival::Rate(n, start) => format!("{n} flows a second, from {}", show_span(*start)),
+            Arrival::Planned(flows) => format!("{} planned flows", flows.len()),
         };
         let requests = load
             .requests

@@ -21,22 +21,27 @@ mod plan;
 mod report;
 mod run;
 pub mod scenario;
+pub mod swarm;
 mod template;
 mod trail;
+
+#[cfg(feature = "planted-bugs")]
+pub use evenkeel_core::planted;
 
 pub use catalogue::{EMBEDDED, embedded};
 pub use diff::{Difference, Shown, Side, With, diff};
 pub use evenkeel_io_sim::{Meter, Part, QueueKind, Trail, TrailSpec};
 pub use expect::{Failure, METRICS};
 pub use explain::explain;
-pub use language::{LIMITS, Limit, TEXT_LEN_MAX, limit_words, parse};
+pub use language::{LIMITS, Limit, TEXT_LEN_MAX, limit_words, parse, write};
 pub use mechanism::{Kind, Mechanism};
 pub use oracle::{NAMES as ORACLES, Violation};
+pub use plan::plan;
 pub use report::{
     ANNOTATION_COUNT_MAX, Annotations, BROKEN_FLOWS_MAX, BrokenFlow, COMMIT_LEN_MIN, FAILURES_TOLD_MAX,
     JUnit, Outcome, PAGE_LEN_MAX, Report, Stall, seeds_from,
 };
-pub use run::{Options, Recording, RunError, SYNC_COUNTERS, node_counters, run};
+pub use run::{Options, Recording, RunError, SYNC_COUNTERS, node_counters, run, run_plan};
 pub use scenario::Scenario;
 pub use template::{TEMPLATES, Template};
 pub use trail::{TRAIL_EVERY, TRAIL_LEN_MAX, TrailFile};

@@ -7,26 +7,91 @@ use evenkeel_core::wire::MacAddr;
 use evenkeel_io_sim::{Purpose, Streams};
 
 use crate::mechanism::{Mechanism, Switch};
-use crate::scenario::{Action, Arrival, Drawn, Link, Load, Node, NodeRef, Scenario};
+use crate::scenario::{Action, Arrival, Drawn, Fault, Load, Node, NodeRef, PlannedFlow, Scenario};
 
 /// Hosts among which the flows of a scenario are dealt.
 pub(crate) const CLIENT_COUNT: u32 = 4;
 
-/// Flows that start between two fault-free instants are told apart by these entities of the random streams.
-mod entity {
-    pub(super) const FAULTS: u64 = 100 << 32;
-    pub(super) const LINKS: u64 = 101 << 32;
-    pub(super) const LOADS: u64 = 102 << 32;
-    pub(super) const CLOCKS: u64 = 103 << 32;
+/// The plan of a seed: the scenario with everything drawn that is drawn ahead. Each draw is keyed by the name of what it
+/// is for (the fault's, the link's, the node's, the load's with the flow's number in it): taking one of them out leaves all
+/// others as they were. What a plan says already stays as it is, and what waits for something that is known only once it
+/// happens goes on waiting, with its delay drawn.
+pub fn plan(scenario: &Scenario, seed: u64) -> Scenario {
+    let streams = Streams::new(seed);
+    let mut plan = scenario.clone();
+    plan.seed = Some(seed);
+    // `None`: it waits for something, or for a fault that does.
+    let mut begins: Vec<Option<Duration>> = Vec::new();
+    for fault in &mut plan.faults {
+        let entity = Streams::entity(&format!("fault {}", fault.name));
+        let delay = draw(&streams, entity, 0, &fault.at);
+        let at = begin(fault, &begins).map(|before| before + delay);
+        begins.push(at);
+        if at.is_some() {
+            fault.after = None;
+        }
+        let from = at.unwrap_or(delay);
+        fault.at = from..=from;
+        if let Some(lasts) = &mut fault.lasts {
+            let drawn = draw(&streams, entity, 1, lasts);
+            *lasts = drawn..=drawn;
+        }
+    }
+    for node in &mut plan.cluster.nodes {
+        let drift = drift_ppm(&streams, node);
+        node.drift_ppm = drift..=drift;
+    }
+    for (name, network) in links(scenario) {
+        let link = [
+            &scenario.links.clients,
+            &scenario.links.servers,
+            &scenario.links.sync,
+        ][network];
+        let entity = Streams::entity(&format!("link {name}"));
+        let delays = &mut plan.links.delays;
+        delays
+            .entry(name)
+            .or_insert_with(|| draw(&streams, entity, 0, &link.delay));
+    }
+    for load in &mut plan.loads {
+        load.arrival = Arrival::Planned(flows(scenario, load, &streams));
+    }
+    plan
 }
 
-/// A scenario with everything drawn that is drawn ahead.
+/// From when the delay of a fault counts, if that is known before the run. `begins`: when earlier faults begin, as far as
+/// that is known.
+fn begin(fault: &Fault, begins: &[Option<Duration>]) -> Option<Duration> {
+    match fault.after {
+        _ if fault.when.is_some() => None,
+        Some(after) => begins.get(after).copied().flatten(),
+        None => Some(Duration::ZERO),
+    }
+}
+
+/// The links of a scenario by name, with their networks: 0 is that of clients, 1 of servers, 2 among nodes.
+pub(crate) fn links(scenario: &Scenario) -> Vec<(String, usize)> {
+    let clients = (0..CLIENT_COUNT).map(|n| (format!("client{n}"), 0));
+    let services = 0..scenario.services.len();
+    let servers = services.map(|s| scenario.server_count_max(s)).max().unwrap_or(0);
+    let servers = (0..servers).map(|n| (format!("server{n}"), 1));
+    let nodes = scenario.cluster.nodes.iter().flat_map(|node| {
+        let names = ["clients", "servers", "sync"].into_iter().enumerate();
+        names.map(|(network, name)| (format!("node{}-{name}", node.id), network))
+    });
+    clients.chain(servers).chain(nodes).collect()
+}
+
+/// What the draws of a flow are keyed by in the world.
+pub(crate) fn flow_key(load: &str, number: u32) -> u64 {
+    Streams::entity(&format!("flow {load} {number}"))
+}
+
+/// What happens when in a plan.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Steps by time; of equal times in the order of the text.
     pub(crate) steps: Vec<Step>,
-    /// Flows by load.
-    pub(crate) flows: Vec<PlannedFlow>,
     /// By fault: what is drawn of it.
     pub(crate) spans: Vec<Spans>,
     /// When the first of the faults begins whose times are known.
@@ -58,20 +123,9 @@ pub(crate) struct Step {
     pub(crate) undo: bool,
 }
 
-/// A flow to be opened.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PlannedFlow {
-    /// Index of the load.
-    pub(crate) load: usize,
-    /// Index of the service.
-    pub(crate) service: usize,
-    /// Number of the client.
-    pub(crate) client: u32,
-    pub(crate) start: Duration,
-}
-
 impl Plan {
-    pub(crate) fn new(scenario: &Scenario, streams: Streams) -> Plan {
+    /// Of a scenario in which nothing is to be drawn any more.
+    pub(crate) fn new(scenario: &Scenario) -> Plan {
         let mut steps = Vec::new();
         let mut spans = Vec::new();
         // `None`: it waits for something, or for a fault that does.
@@ -81,19 +135,10 @@ impl Plan {
             Some(Switch::NoFaults)
         );
         for (i, fault) in scenario.faults.iter().enumerate() {
-            let n = 2 * i as u64;
-            let delay = draw(&streams, entity::FAULTS, n, &fault.at);
-            let lasts = fault
-                .lasts
-                .as_ref()
-                .map(|lasts| draw(&streams, entity::FAULTS, n + 1, lasts));
+            let delay = *fault.at.start();
+            let lasts = fault.lasts.as_ref().map(|lasts| *lasts.start());
             let left_out = none && fault.action.disturbs();
-            let before = match fault.after {
-                _ if fault.when.is_some() => None,
-                Some(after) => begins.get(after).copied().flatten(),
-                None => Some(Duration::ZERO),
-            };
-            let at = before.map(|before| before + delay);
+            let at = begin(fault, &begins).map(|before| before + delay);
             begins.push(at);
             spans.push(Spans {
                 delay,
@@ -112,7 +157,6 @@ impl Plan {
             spans,
             last_fault: steps.iter().map(|s| s.at).max().unwrap_or_default(),
             steps,
-            flows: flows(scenario, &streams),
         }
     }
 }
@@ -139,22 +183,18 @@ pub(crate) fn is_crash(scenario: &Scenario, fault: usize) -> bool {
     })
 }
 
+/// Draws a span.
 fn draw(streams: &Streams, entity: u64, n: u64, range: &Drawn<Duration>) -> Duration {
     let width = range.end().saturating_sub(*range.start()) + Duration::from_nanos(1);
     *range.start() + streams.span(entity, Purpose::Scenario, n, width)
 }
 
 /// By how many millionths the clock of a node is faster than the world's.
-pub(crate) fn drift_ppm(streams: &Streams, node: &Node) -> i32 {
+fn drift_ppm(streams: &Streams, node: &Node) -> i32 {
     let (low, high) = (*node.drift_ppm.start(), *node.drift_ppm.end());
     let width = u64::from(high.abs_diff(low)) + 1;
-    let entity = entity::CLOCKS + u64::from(node.id);
+    let entity = Streams::entity(&format!("clock {}", node.id));
     low + streams.below(entity, Purpose::Scenario, 0, width) as i32
-}
-
-/// The delay of the `n`th link of a network.
-pub(crate) fn link_delay(streams: &Streams, network: u64, n: u64, link: &Link) -> Duration {
-    draw(streams, entity::LINKS + network, n, &link.delay)
 }
 
 /// Until when a load sends.
@@ -163,50 +203,44 @@ pub(crate) fn until(scenario: &Scenario, load: &Load) -> Duration {
         .unwrap_or(scenario.duration.saturating_sub(scenario.quiet))
 }
 
-fn flows(scenario: &Scenario, streams: &Streams) -> Vec<PlannedFlow> {
-    let mut flows = Vec::new();
-    for (load_index, load) in scenario.loads.iter().enumerate() {
-        let entity = entity::LOADS + load_index as u64;
-        let mut add = |n: u64, start: Duration| {
-            let services = &load.services;
-            let service = services
-                .get(n as usize % services.len().max(1))
-                .copied()
-                .unwrap_or(0);
-            let client = streams.below(entity, Purpose::Scenario, 2 * n + 1, CLIENT_COUNT.into()) as u32;
-            flows.push(PlannedFlow {
-                load: load_index,
-                service,
-                client,
-                start,
-            });
-        };
-        match &load.arrival {
-            Arrival::Flows(count, start) => {
-                for n in 0..u64::from(*count) {
-                    add(n, draw(streams, entity, 2 * n, start));
-                }
-            }
-            Arrival::Rate(rate, start) => {
-                let every = Duration::from_secs(1) / *rate;
-                let until = until(scenario, load);
-                let mut n = 0u64;
-                loop {
-                    let at =
-                        *start + Duration::from_nanos(n.saturating_mul(1_000_000_000) / u64::from(*rate));
-                    if at >= until {
-                        break;
-                    }
-                    add(
-                        n,
-                        (at + streams.span(entity, Purpose::Scenario, 2 * n, every)).min(until),
-                    );
-                    n += 1;
-                }
-            }
+/// The flows of a load.
+fn flows(scenario: &Scenario, load: &Load, streams: &Streams) -> Vec<PlannedFlow> {
+    let entity = Streams::entity(&format!("load {}", load.name));
+    let flow = |number: u32, start: Duration| PlannedFlow {
+        number,
+        service: load
+            .services
+            .get(number as usize % load.services.len().max(1))
+            .copied()
+            .unwrap_or(0),
+        client: streams.below(
+            entity,
+            Purpose::Scenario,
+            2 * u64::from(number) + 1,
+            CLIENT_COUNT.into(),
+        ) as u8,
+        start,
+    };
+    match &load.arrival {
+        Arrival::Planned(flows) => flows.clone(),
+        Arrival::Flows(count, start) => (0..*count)
+            .map(|n| flow(n, draw(streams, entity, 2 * u64::from(n), start)))
+            .collect(),
+        Arrival::Rate(rate, start) => {
+            let every = Duration::from_secs(1) / *rate;
+            let until = until(scenario, load);
+            let at = |n: u32| {
+                *start + Duration::from_nanos(u64::from(n).saturating_mul(1_000_000_000) / u64::from(*rate))
+            };
+            let within = (0u32..).map(|n| (n, at(n))).take_while(|(_, at)| *at < until);
+            within
+                .map(|(n, at)| {
+                    let shift = streams.span(entity, Purpose::Scenario, 2 * u64::from(n), every);
+                    flow(n, (at + shift).min(until))
+                })
+                .collect()
         }
     }
-    flows
 }
 
 /// Addresses of a scenario's network. Clients and VIPs share a link, nodes answer there, unless a router is between them;
@@ -338,7 +372,6 @@ pub(crate) fn switch(scenario: &Scenario) -> Option<Switch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_io_sim::Streams;
     use std::collections::BTreeSet;
 
     #[test]
@@ -379,7 +412,7 @@ mod tests {
             let text =
                 crate::run::tests::TWO_NODES.replacen("[[expect]]", &format!("{faults}\n[[expect]]"), 1);
             let scenario = crate::language::parse("x", &text, &|_| Err(String::new())).expect("good");
-            let plan = Plan::new(&scenario, Streams::new(1));
+            let plan = Plan::new(&plan(&scenario, 1));
             let crash = plan
                 .steps
                 .iter()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use evenkeel_sim_scenarios::scenario::{Happening, Phase};
 use evenkeel_sim_scenarios::{
     EMBEDDED, Kind, LIMITS, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, TEXT_LEN_MAX, embedded,
-    explain, limit_words, node_counters, parse,
+    explain, limit_words, node_counters, parse, plan, write,
 };
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
@@ -81,7 +81,7 @@ fn bad_scenarios_are_no_panic_wherever_they_are_cut() {
             let _ = parse(&name, &text[..end], &base);
         }
     }
-    assert!(parse("long", &"#".repeat(2 << 20), &base).is_err());
+    assert!(parse("long", &"#".repeat(TEXT_LEN_MAX + 1), &base).is_err());
 }
 
 /// `GOOD` with so many nodes, LIPs of each, and services at VIPs of their own.
@@ -303,4 +303,210 @@ fn docs_name_every_word_of_the_language() {
         .chain(node_counters());
     let missing: Vec<_> = words.filter(|w| !DOCS.contains(&format!("`{w}`"))).collect();
     assert!(missing.is_empty(), "not in docs/scenarios.md: {missing:?}");
+}
+
+/// What was written is read again, by itself.
+fn reread(scenario: &Scenario) -> Scenario {
+    let text = write(scenario);
+    parse("written.toml", &text, &base).unwrap_or_else(|e| panic!("{}\n{text}", report(&e)))
+}
+
+#[test]
+fn what_is_written_is_read_as_an_equal_scenario() {
+    let mut plans = 0;
+    for (name, scenario) in committed() {
+        assert_eq!(reread(&scenario), scenario, "{name}");
+        if scenario.waits_for.is_some() {
+            continue;
+        }
+        for seed in [0, u64::MAX] {
+            let planned = plan(&scenario, seed);
+            assert_eq!(planned.seed, Some(seed));
+            assert_eq!(reread(&planned), planned, "{name}, seed {seed}");
+            assert_eq!(
+                plan(&planned, seed),
+                planned,
+                "{name}: nothing is left to be drawn"
+            );
+            plans += 1;
+        }
+    }
+    assert!(plans > 40, "{plans}");
+    // What names and texts may hold.
+    let odd = GOOD.replace("nothing happens", r#"a \"b\" \\ c\u007F, two\nlines"#);
+    let odd = odd + r#"name = "x \"y\" \\ z""# + "\n";
+    let odd = parse("odd.toml", &odd, &base).expect("good");
+    assert_eq!(reread(&odd), odd);
+}
+
+/// What nodes may be and what may be done to them, and when, as committed scenarios do not all say it.
+const OF_NODES: &str = r#"
+name = "nodes"
+description = "clocks, paces, tables, configs, occasions"
+duration = "30s"
+[cluster]
+nodes = 3
+drift = "-20ppm..30ppm"
+frame_cost = "250ns"
+[[cluster.node]]
+id = 2
+drift = "-7ppm"
+frame_cost = "1us"
+format = 1
+[[service]]
+name = "web"
+vip = "192.0.2.10:80"
+servers = 2
+[[service]]
+name = "later"
+vip = "192.0.2.11:80"
+served = "off"
+[[load]]
+name = "long"
+services = ["web"]
+flows = 10
+[[fault]]
+name = "timed"
+do = "drift"
+node = "1"
+drift = "-100ppm"
+at = "3s..4s"
+for = "1s..2s"
+[[fault]]
+name = "taken"
+do = "crash"
+state = "off"
+node = "backup"
+at = "on(takeover, master) + 5ms..50ms"
+after = "timed"
+optional = "on"
+for = "2s"
+[[fault]]
+name = "behind"
+do = "slow"
+node = "2"
+worker = 0
+factor = 30
+at = "1ms..9ms"
+after = "taken"
+for = "1s"
+[[fault]]
+do = "slow"
+node = "2"
+factor = 3
+at = "during(bulk)"
+optional = "on"
+[[fault]]
+do = "rings"
+node = "1"
+entries = 4
+at = "5s"
+[[fault]]
+do = "fill"
+node = "1"
+share = "12.5%"
+at = "5s"
+[[fault]]
+do = "step"
+node = "2"
+by = "3s"
+at = "5s"
+[[fault]]
+do = "step"
+node = "2"
+by = "-3s"
+wall = "on"
+at = "5s"
+[[fault]]
+do = "config"
+service = "web"
+servers = 4
+at = "6s"
+for = "1s"
+[[fault]]
+do = "config"
+node = "2"
+service = "web"
+server = 1
+weight = 7
+at = "6s"
+[[fault]]
+do = "config"
+service = "later"
+served = "on"
+at = "6s"
+[[fault]]
+do = "unhealthy"
+service = "web"
+server = 2
+at = "7s"
+for = "1s"
+[[fault]]
+do = "unhealthy"
+node = "3"
+service = "web"
+server = 2
+at = "7s"
+[[fault]]
+do = "crash"
+node = "3"
+at = "8s"
+[[fault]]
+do = "start"
+node = "3"
+state = "off"
+at = "1s"
+after = "crash-14"
+[[expect]]
+that = "broken == unsynced"
+"#;
+
+#[test]
+fn what_nodes_are_and_what_faults_wait_for_is_written_and_planned() {
+    let scenario = parse("nodes.toml", OF_NODES, &base).unwrap_or_else(|e| panic!("{}", report(&e)));
+    assert_eq!(reread(&scenario), scenario);
+    let planned = plan(&scenario, 3);
+    assert_eq!(reread(&planned), planned);
+    assert_eq!(plan(&planned, 3), planned, "nothing is left to be drawn");
+    let of = |name: &str| planned.faults.iter().find(|f| f.name == name).expect(name);
+    assert!(planned.faults.iter().all(|f| f.at.start() == f.at.end()));
+    let drifts = planned.cluster.nodes.iter().map(|n| &n.drift_ppm);
+    assert!(drifts.clone().all(|d| d.start() == d.end()));
+    assert_eq!(*planned.cluster.nodes[1].drift_ppm.start(), -7);
+    // What waits goes on waiting, and what is after it; what has a time has one of its own.
+    let ms = std::time::Duration::from_millis;
+    assert!((ms(5)..=ms(50)).contains(of("taken").at.start()));
+    assert!((of("taken").when.is_some(), of("taken").after) == (true, Some(0)));
+    assert!((ms(1)..=ms(9)).contains(of("behind").at.start()));
+    assert_eq!(of("behind").after, Some(1));
+    assert_eq!(
+        (of("start-15").after, *of("start-15").at.start()),
+        (None, ms(9_000))
+    );
+}
+
+#[test]
+fn a_fault_or_a_flow_less_leaves_all_other_draws() {
+    for (name, scenario) in committed() {
+        let planned = plan(&scenario, 7);
+        let free = |i: usize| planned.faults.iter().all(|f| f.after != Some(i));
+        for i in (0..scenario.faults.len()).filter(|i| {
+            free(*i)
+                && scenario
+                    .faults
+                    .iter()
+                    .all(|f| f.after.is_none() || f.after < Some(*i))
+        }) {
+            let (mut fewer, mut expected) = (scenario.clone(), planned.clone());
+            fewer.faults.remove(i);
+            expected.faults.remove(i);
+            assert_eq!(plan(&fewer, 7), expected, "{name} without fault {i}");
+        }
+        for i in 0..scenario.loads.len() {
+            let (mut fewer, mut expected) = (scenario.clone(), planned.clone());
+            fewer.loads.remove(i);
+            expected.loads.remove(i);
+            assert_eq!(plan(&fewer, 7), expected, "{name} without load {i}");
+        }
+    }
 }

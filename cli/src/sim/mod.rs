@@ -5,8 +5,10 @@ mod diff;
 mod files;
 mod list;
 mod new;
+mod plan;
 mod run;
 mod shard;
+mod swarm;
 mod told;
 
 use std::path::PathBuf;
@@ -29,6 +31,10 @@ Exit codes: 0 all passed; 1 refused; 3 a scenario failed; 4 a run went beyond a 
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
+    /// Put this bug into the engine: version-check, tombstone, epoch, port-probe, checksum or readiness-gate
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, global = true, value_name = "BUG", value_parser = bug)]
+    plant: Option<evenkeel_sim_scenarios::planted::Bug>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -37,6 +43,9 @@ enum Command {
     New(new::Args),
     List(list::Args),
     Explain(ExplainArgs),
+    Plan(plan::PlanArgs),
+    Swarm(swarm::Args),
+    Shrink(plan::ShrinkArgs),
     Bench(bench::Args),
     Diff(diff::Args),
 }
@@ -53,11 +62,23 @@ struct ExplainArgs {
     file: PathBuf,
 }
 
+#[cfg(feature = "planted-bugs")]
+fn bug(text: &str) -> Result<evenkeel_sim_scenarios::planted::Bug, String> {
+    let bugs = evenkeel_sim_scenarios::planted::Bug::ALL;
+    let found = bugs.iter().find(|b| b.0 == text).map(|b| b.1);
+    found.ok_or_else(|| format!("one of {}", bugs.map(|b| b.0).join(", ")))
+}
+
 pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
+    #[cfg(feature = "planted-bugs")]
+    evenkeel_sim_scenarios::planted::plant(args.plant);
     match &args.command {
         Command::Run(args) => run::run(args),
         Command::New(args) => new::run(args),
         Command::List(args) => list::run(args),
+        Command::Plan(args) => plan::plan_of(args),
+        Command::Swarm(args) => swarm::run(args),
+        Command::Shrink(args) => plan::shrink(args),
         Command::Explain(args) => {
             let scenario = files::load(&args.file)?;
             print(&evenkeel_sim_scenarios::explain(&scenario))?;

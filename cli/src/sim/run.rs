@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// Scenario files, or names of committed ones; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Seed; default 0
+    /// Seed; default that of a plan, or 0
     #[arg(long, value_name = "N", group = "which")]
     seed: Option<u64>,
     /// Seeds from A to B, B excluded
@@ -90,7 +90,7 @@ pub(super) struct Args {
 
 /// `A..B`.
 #[derive(Clone, Debug)]
-struct Range(std::ops::Range<u64>);
+pub(super) struct Range(pub(super) std::ops::Range<u64>);
 
 impl FromStr for Range {
     type Err = String;
@@ -201,10 +201,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     for path in &args.files {
         scenarios.push((path.display().to_string(), files::load(path)?));
     }
-    let seeds: Vec<u64> = match (&args.seeds, &args.seeds_from) {
-        (Some(range), _) => range.0.clone().collect(),
-        (_, Some(FromCommit(commit, n))) => seeds_from(commit, *n),
-        _ => vec![args.seed.unwrap_or(0)],
+    let seeds: Vec<Option<u64>> = match (&args.seeds, &args.seeds_from) {
+        (Some(range), _) => range.0.clone().map(Some).collect(),
+        (_, Some(FromCommit(commit, n))) => seeds_from(commit, *n).into_iter().map(Some).collect(),
+        _ => vec![args.seed],
     };
     let single = scenarios.len() == 1 && seeds.len() == 1;
     for (option, given) in [("--trace", args.trace), ("--trail", args.trail.is_some())] {
@@ -237,11 +237,13 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             }
             continue;
         }
-        for &seed in &seeds {
+        for seed in &seeds {
             dealt += 1;
             if args.shard.is_some_and(|shard| !shard.has(dealt - 1)) {
                 continue;
             }
+            // A plan has the seed that it was drawn from.
+            let seed = seed.or(scenario.seed).unwrap_or(0);
             let pcap = args.pcap.as_ref().map(|folder| match single {
                 true => folder.clone(),
                 false => folder.join(format!("{}-{seed}", scenario.name)),
@@ -274,7 +276,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     if let (Some(path), Some((_, scenario)), false) = (&args.trail, scenarios.first(), tasks.is_empty()) {
         let file = TrailFile {
             scenario: scenario.name.clone(),
-            seed: seeds.first().copied().unwrap_or(0),
+            seed: seeds.first().copied().flatten().or(scenario.seed).unwrap_or(0),
             every: TRAIL_EVERY,
             trail: std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner)),
         };
@@ -304,7 +306,7 @@ fn skip(args: &Args, scenario: &Scenario, waits_for: &str) -> Result<(), Complai
     })
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
     let text = serde_json::to_string(value).map_err(|e| Complaint::new(format!("cannot write JSON: {e}")))?;
     print(&(text + "\n"))
 }
@@ -373,7 +375,7 @@ impl Drop for Job<'_> {
 /// Calls `run` with 0 to `count - 1` on so many threads, and `show` with the results, in their order, until one cannot be
 /// shown. Nothing is begun that is further ahead of what was shown than [`WAITING_PER_JOB`] for each job: a slow one
 /// holds the others up, and not their results.
-fn in_order<R: Send, E>(
+pub(super) fn in_order<R: Send, E>(
     count: usize,
     jobs: usize,
     run: impl Fn(usize) -> R + Sync,

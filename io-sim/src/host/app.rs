@@ -97,7 +97,7 @@ pub(super) fn answered(now: u64, record: &mut FlowRecord) {
 pub(super) fn gap_end(net: &Net, record: &FlowRecord, flow: FlowId) -> u64 {
     let spec = &record.spec;
     let extra = net.streams.below(
-        3 << 32 | u64::from(flow.0),
+        spec.key.unwrap_or(3 << 32 | u64::from(flow.0)),
         Purpose::FlowGap,
         record.requested.into(),
         nanos(spec.gap_jitter),

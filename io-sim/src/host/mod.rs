@@ -32,7 +32,7 @@ use crate::flow::{BrokenWhy, FlowRecord, FlowState};
 use crate::ids::{FlowId, HostId, Owner, Place};
 use crate::observe::Trace;
 use crate::queue::Event;
-use crate::random::{Purpose, nanos};
+use crate::random::{Purpose, Streams, nanos};
 use crate::world::{Attached, Net, WorldError};
 
 /// Ports of clients: from this one up.
@@ -142,8 +142,6 @@ pub(crate) struct Host {
     conns: Conns,
     fly: Fly,
     next_port: u16,
-    /// Connections so far: the count of their draws.
-    conn_count: u64,
 }
 
 impl Host {
@@ -162,7 +160,6 @@ impl Host {
             conns: Conns::default(),
             fly: Fly::default(),
             next_port: CLIENT_PORT_MIN,
-            conn_count: 0,
             spec,
         }
     }
@@ -512,7 +509,7 @@ impl Host {
             self.counters.conns_peak = self.counters.conns_peak.max(self.conn_len());
             return Ok(());
         }
-        let seed = self.conn_seed(net);
+        let seed = accepted_seed(net, local, remote);
         let stack = Stack::listen(net.now, local, self.spec.mtu, seed, self.spec.tcp_buffer);
         let mut stack = stack.ok_or("host-malformed")?;
         stack.receive(net.now, frame, len);
@@ -539,12 +536,6 @@ impl Host {
     /// Connections that it has.
     pub(crate) fn conn_len(&self) -> usize {
         self.conns.len() + self.fly.len()
-    }
-
-    fn conn_seed(&mut self, net: &Net) -> u64 {
-        self.conn_count += 1;
-        net.streams
-            .draw(4 << 32 | u64::from(self.id.0), Purpose::TcpSeed, self.conn_count)
     }
 
     /// A new connection takes its first turn.
@@ -619,11 +610,12 @@ impl Host {
         net.trace(Trace::FlowOpened(flow));
         let (proto, target) = (record.spec.proto, record.spec.target);
         let room = self.conn_len() < self.spec.conn_count_max;
-        let Some(local) = self.free_end(record).filter(|_| room) else {
+        let Some(local) = self.free_end(&net.streams, record).filter(|_| room) else {
             return app::end(net, record, flow, Some(BrokenWhy::NotOpened));
         };
         record.spec.source = local;
-        if proto == L4Proto::Tcp && self.is_fly(net, self.spec.client_tier, u64::from(flow.0) << 17) {
+        let opener = record.spec.key.unwrap_or(u64::from(flow.0) << 17);
+        if proto == L4Proto::Tcp && self.is_fly(net, self.spec.client_tier, opener) {
             if self.fly_connect(net, flows, flow, local, target) {
                 self.counters.conns_peak = self.counters.conns_peak.max(self.conn_len());
             } else if let Some(record) = flows.get_mut(flow.0 as usize) {
@@ -632,7 +624,7 @@ impl Host {
             return;
         }
         let key = Key::new(proto, local, target);
-        let seed = self.conn_seed(net);
+        let seed = opened_seed(net, record.spec.key, flow);
         let role = match proto {
             L4Proto::Udp => Role::Udp(UdpClient::new(net.now, flow)),
             L4Proto::Tcp => {
@@ -647,7 +639,7 @@ impl Host {
     }
 
     /// The end that a flow asks for, or a free one.
-    fn free_end(&mut self, record: &FlowRecord) -> Option<SocketAddr> {
+    fn free_end(&mut self, streams: &Streams, record: &FlowRecord) -> Option<SocketAddr> {
         let spec = &record.spec;
         let (proto, target) = (spec.proto, spec.target);
         let is_free = |host: &Self, local| {
@@ -658,9 +650,16 @@ impl Host {
             return Some(spec.source).filter(|&local| is_free(self, local));
         }
         let ports = u32::from(u16::MAX - CLIENT_PORT_MIN) + 1;
+        // A flow with a key looks from a place of its own on, so that no other one moves it.
+        let mut next = spec.key.map_or(self.next_port, |key| {
+            CLIENT_PORT_MIN + streams.below(key, Purpose::Port, 0, ports.into()) as u16
+        });
         for _ in 0..ports {
-            let local = SocketAddr::new(spec.source.ip(), self.next_port);
-            self.next_port = self.next_port.checked_add(1).unwrap_or(CLIENT_PORT_MIN);
+            let local = SocketAddr::new(spec.source.ip(), next);
+            next = next.checked_add(1).unwrap_or(CLIENT_PORT_MIN);
+            if spec.key.is_none() {
+                self.next_port = next;
+            }
             if is_free(self, local) {
                 return Some(local);
             }
@@ -765,6 +764,18 @@ fn finish_turn(net: &Net, stack: &mut Stack, next_at: Option<u64>) -> (Vec<Vec<u
     let over = stack.state() == State::Closed;
     let due = [stack.next_at(net.now), next_at].into_iter().flatten().min();
     (frames, due, over)
+}
+
+/// What the TCP of a client's connection is drawn from.
+fn opened_seed(net: &Net, key: Option<u64>, flow: FlowId) -> u64 {
+    let entity = key.unwrap_or(4 << 32 | u64::from(flow.0));
+    net.streams.draw(entity, Purpose::TcpSeed, 0)
+}
+
+/// What the TCP of an accepted connection is drawn from: its ends and its time, whatever was accepted before.
+fn accepted_seed(net: &Net, local: SocketAddr, remote: SocketAddr) -> u64 {
+    let ends = Streams::entity(&format!("{local} {remote}"));
+    net.streams.draw(ends, Purpose::TcpSeed, net.now)
 }
 
 /// The server saw what its flow did not say.

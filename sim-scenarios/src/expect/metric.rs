@@ -112,6 +112,12 @@ metrics! {
     OpenAlarms = "open_alarms", Count, false;
     /// nodes that are ready at the end
     Ready = "ready", Count, false;
+    /// nodes that run at the end, were not asked to leave, and are not ready
+    NotReady = "not_ready", Count, false;
+    /// nodes that answer for the VIPs of one family at the end: the most of both families
+    Masters = "masters", Count, false;
+    /// flows that broke, failed or hang, and nothing that happened to them excuses it
+    Unexcused = "unexcused", Count, false;
     /// nodes that ever said they serve without having asked anybody
     Degraded = "degraded", Count, false;
     /// sessions in all tables at the end, copies included

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::Code;
-use evenkeel_control::reading::{Finding, Findings, Span};
+use evenkeel_control::reading::{Finding, Findings, Span, nearest, shown};
 use evenkeel_core::service::{LOCAL_ADDR_COUNT_MAX, SERVER_COUNT_MAX, SERVICE_COUNT_MAX};
 
 use super::limits::{FILLED_TABLE_MAX, VIP_COUNT_MAX};
@@ -21,6 +21,7 @@ pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Find
     flows(scenario, places, findings);
     services(scenario, places, findings);
     priorities(scenario, places, findings);
+    delays(scenario, places, findings);
     without_effect(scenario, places, findings);
     unseen::scenario(scenario, places, findings);
     parts(scenario, places, findings);
@@ -54,6 +55,27 @@ pub(crate) fn without_mechanism(scenario: &Scenario, place: &Span, findings: &mu
         let message = format!("without the mechanism: {why}");
         let help = "the engine runs the base, but not this: make the base smaller";
         findings.push(Finding::new(Code::BadValue, place.clone(), message, help));
+    }
+}
+
+/// Delays are those of links that are there.
+fn delays(scenario: &Scenario, places: &Places, findings: &mut Findings) {
+    if places.delays.is_empty() {
+        return;
+    }
+    let links = crate::plan::links(scenario);
+    for (name, place) in &places.delays {
+        if !links.iter().any(|l| l.0 == *name) {
+            let message = format!("there is no link {}", shown(name));
+            let help = match nearest(name, links.iter().map(|l| l.0.as_str())) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => {
+                    "links are client0 to client3, server0 .., node1-clients, node1-servers, node1-sync .."
+                        .to_owned()
+                }
+            };
+            findings.push(Finding::new(Code::BadValue, place.clone(), message, help));
+        }
     }
 }
 
@@ -288,9 +310,12 @@ fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
         let start = match &load.arrival {
             Arrival::Flows(_, start) => *start.end(),
             Arrival::Rate(_, start) => *start,
+            Arrival::Planned(flows) => flows.iter().map(|f| f.start).max().unwrap_or_default(),
         };
         let until = load.until.unwrap_or(end.saturating_sub(scenario.quiet));
-        if start >= until {
+        // Of a rate the last one may be drawn to start when the others end.
+        let planned = matches!(load.arrival, Arrival::Planned(_));
+        if start > until || start == until && !planned {
             let message = format!(
                 "\"{}\" may start at {} and ends at {}",
                 load.name,
@@ -377,6 +402,7 @@ fn flows(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     for (load, place) in scenario.loads.iter().zip(&places.loads) {
         all += match &load.arrival {
             Arrival::Flows(n, _) => u64::from(*n),
+            Arrival::Planned(flows) => flows.len() as u64,
             Arrival::Rate(rate, start) => {
                 let until = load.until.unwrap_or(scenario.duration).saturating_sub(*start);
                 (until.as_nanos() as u64 / 1_000_000).saturating_mul(u64::from(*rate)) / 1_000

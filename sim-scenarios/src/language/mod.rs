@@ -6,16 +6,18 @@ mod schema;
 mod sections;
 mod unseen;
 pub(crate) mod value;
+mod write;
 
 use evenkeel_control::reading::{Finding, Findings, tree};
 use evenkeel_control::{Code, ConfigErrors};
 
 pub use limits::{LIMITS, Limit, limit_words};
+pub use write::write;
 
 use crate::scenario::Scenario;
 
-/// Longest text of a scenario, in bytes.
-pub const TEXT_LEN_MAX: usize = 1 << 20;
+/// Longest text of a scenario, in bytes: a plan has a line for each of its flows.
+pub const TEXT_LEN_MAX: usize = 32 << 20;
 
 /// Reads the scenario `text`; `name` is what errors call it. `base` gives the text of another scenario by the
 /// name that this one writes, relative to its own; an error is why it cannot.

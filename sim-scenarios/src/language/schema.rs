@@ -9,6 +9,8 @@ pub(crate) static ROOT: Schema = Schema {
         Key("number", "1"),
         Key("description", "\"what happens, and what must come out\""),
         Key("waits_for", "\"digests\""),
+        Key("seed", "\"7\""),
+        Key("ties", "\"7\""),
         Key("duration", "\"60s\""),
         Key("quiet", "\"5s\""),
         Key("may_hang", "\"on\""),
@@ -91,6 +93,7 @@ pub(crate) static LINKS: Schema = Schema {
         Key("clients", "[links.clients]"),
         Key("servers", "[links.servers]"),
         Key("sync", "[links.sync]"),
+        Key("delays", "[\"client0 50us\"]"),
     ],
 };
 
@@ -142,6 +145,7 @@ pub(crate) static LOAD: Schema = Schema {
         Key("flows", "1000"),
         Key("start", "\"1s..5s\""),
         Key("rate", "200"),
+        Key("plan", "\"0 web 1 2500ms\""),
         Key("requests", "10"),
         Key("request_bytes", "200"),
         Key("reply_bytes", "2000"),
@@ -210,6 +214,7 @@ pub(crate) static OFF: Schema = Schema {
         Key("mechanism", "\"replication\""),
         Key("fails", "[\"broken == 0\"]"),
         Key("follows", "[\"server-stays\"]"),
+        Key("base", "\"active-backup-crash.toml\""),
     ],
 };
 

@@ -206,11 +206,22 @@ pub(crate) fn bandwidth(text: &str) -> Result<u64, Bad> {
         .ok_or_else(bad)
 }
 
-/// Writes what [`bandwidth`] reads.
+/// Writes what [`share`] reads.
+pub(crate) fn show_share(ppm: u32) -> String {
+    let part = format!("{:04}", ppm % 10_000);
+    let part = part.trim_end_matches('0');
+    if part.is_empty() {
+        format!("{}%", ppm / 10_000)
+    } else {
+        format!("{}.{part}%", ppm / 10_000)
+    }
+}
+
+/// Writes what [`bandwidth`] reads, with the largest unit that divides it.
 pub(crate) fn show_bandwidth(bits: u64) -> String {
-    let units = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000)];
-    let unit = units.into_iter().find(|(_, unit)| bits.is_multiple_of(*unit));
-    let (name, unit) = unit.unwrap_or(("kbit", 1_000));
+    let units = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("kbit", 1_000)];
+    let unit = units.iter().find(|(_, unit)| bits.is_multiple_of(*unit));
+    let (name, unit) = unit.unwrap_or(&("kbit", 1_000));
     format!("{}{name}", bits / unit)
 }
 
@@ -253,13 +264,18 @@ pub(crate) fn drawn_ppm(text: &str) -> Result<Drawn<i32>, Bad> {
     Ok(low..=high)
 }
 
+/// Writes what [`ppm`] reads.
+pub(crate) fn show_ppm(ppm: i32) -> String {
+    format!("{ppm}ppm")
+}
+
 /// Writes what [`drawn_ppm`] reads.
 pub(crate) fn show_drawn_ppm(range: &Drawn<i32>) -> String {
     let (low, high) = (range.start(), range.end());
     if low == high {
-        format!("{low}ppm")
+        show_ppm(*low)
     } else {
-        format!("{low}ppm..{high}ppm")
+        format!("{}..{}", show_ppm(*low), show_ppm(*high))
     }
 }
 
@@ -360,6 +376,19 @@ pub(crate) fn show_at(when: Option<&Trigger>, at: &Drawn<Duration>) -> String {
         Some(trigger) if *at.end() == Duration::ZERO => show_trigger(trigger),
         Some(trigger) => format!("{} + {}", show_trigger(trigger), show_drawn(at)),
     }
+}
+
+/// `"7"`: a seed is any number of 64 bits, more than an integer of TOML is.
+pub(crate) fn seed(text: &str) -> Result<u64, Bad> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or_else(|| {
+        let help = format!("write a whole number from \"0\" to \"{}\"", u64::MAX);
+        Bad::new(
+            Code::OutOfRange,
+            format!("\"{}\" is not a seed", shown(text)),
+            help,
+        )
+    })
 }
 
 /// `"1"`, `"master"`, `"backup"`.
@@ -507,6 +536,16 @@ mod tests {
         for text in ["0s", "50us", "1500ms", "2h", "90s", "1ns"] {
             let read = span(text).expect(text);
             assert_eq!(span(&show_span(read)), Ok(read), "{text}");
+        }
+        for text in ["1%", "0.25%", "100%", "0%", "0.0001%"] {
+            assert_eq!(show_share(share(text).expect(text)), text);
+        }
+        for text in ["10Gbit", "1500Mbit", "1kbit"] {
+            assert_eq!(show_bandwidth(bandwidth(text).expect(text)), text);
+        }
+        assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        for text in ["", "-1", "+1", "1.5", "18446744073709551616"] {
+            seed(text).expect_err(text);
         }
         assert_eq!(show_drawn(&drawn("50us..2ms").expect("range")), "50us..2ms");
     }

@@ -6,6 +6,7 @@
 mod bounds;
 mod checksum;
 mod conserved;
+mod ready;
 mod reuse;
 mod streams;
 mod tables;
@@ -23,6 +24,7 @@ use serde::Serialize;
 pub(crate) use bounds::{Bounds, Level};
 pub(crate) use checksum::Checksums;
 pub(crate) use conserved::Conserved;
+pub(crate) use ready::ReadyKnows;
 pub(crate) use reuse::Reuse;
 pub(crate) use streams::ByteStreams;
 pub(crate) use tables::{
@@ -60,6 +62,8 @@ oracles! {
     Conserved = "conserved",
         "every packet that was sent was received, dropped with a reason, or is on its way";
     VersionsGrow = "versions-grow", "versions of sessions and epochs of groups never go back";
+    ReadyKnows = "ready-knows",
+        "a node that says it is ready has the sessions that all other ready nodes have";
     Bounds = "bounds", "no queue, ring or table is longer than its bound";
     TablesEqual = "tables-equal",
         "after the quiet at the end all nodes that are ready have the same sessions";

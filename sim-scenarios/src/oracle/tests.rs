@@ -113,6 +113,25 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
             versions.find(|v| v.2 > 1).expect("a version").2 -= 1;
             (look(&seen), look(&doctored))
         }
+        Oracle::ReadyKnows => {
+            // Node 2 has begun another life, long after node 1.
+            let look = |kept: usize| {
+                let mut oracle = ReadyKnows::default();
+                let mut seen = sample(busy, MIDST);
+                oracle.sample(&seen);
+                for at in [1, 2] {
+                    seen.at = MIDST + Duration::from_secs(at);
+                    oracle.sample(&seen);
+                }
+                let joined = &mut seen.nodes[1];
+                (joined.life, joined.ready) = (joined.life + 1, true);
+                joined.rows.truncate(kept);
+                seen.at = MIDST + Duration::from_secs(3);
+                oracle.sample(&seen);
+                oracle.found
+            };
+            (look(usize::MAX), look(1))
+        }
         Oracle::Bounds => {
             let levels = levels(world);
             let look = |levels: &[Level]| {

@@ -191,6 +191,9 @@ pub struct Report {
     pub sync: BTreeMap<&'static str, u64>,
     /// What nodes counted of replication.
     pub counts: BTreeMap<&'static str, u64>,
+    /// Situations in which nodes were, by name.
+    #[serde(skip)]
+    pub situations: BTreeMap<&'static str, u64>,
     /// Frames between nodes of which something was kept back.
     pub kept_back: u64,
     /// Events that happened.
@@ -257,6 +260,7 @@ impl Report {
             probes: count(Metric::Probes),
             sync: BTreeMap::new(),
             counts: BTreeMap::new(),
+            situations: BTreeMap::new(),
             kept_back: 0,
             events: 0,
             hops: 0,

@@ -18,15 +18,16 @@ use evenkeel_core::service::{
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{
     Burst, Detection, Ecmp, EcmpSpec, End, Faults, FlowEnd, FlowSpec, HostId, HostSpec, Keepalive, LbId,
-    LbPort, LbSpec, LinkId, LinkSpec, Ppm, RouterPortSpec, RouterSpec, ServerSpec, SwitchId, SwitchSpec,
-    Tier, Vlan, World, WorldError, WorldSpec,
+    LbPort, LbSpec, LinkId, LinkSpec, Ppm, QueueKind, RouterPortSpec, RouterSpec, ServerSpec, SwitchId,
+    SwitchSpec, Tier, Vlan, World, WorldError, WorldSpec,
 };
 
 use super::RunError;
 use crate::mechanism::Switch;
-use crate::plan::{self, CLIENT_COUNT, Plan, PlannedFlow, net};
+use crate::plan::{self, CLIENT_COUNT, net};
 use crate::scenario::{
-    Action, Change, Link, LoadEnd, Network, Node, Replicate as Mode, Scenario, ServerRef, Service, Tcp,
+    Action, Arrival, Change, Link, Load, LoadEnd, Network, Node, PlannedFlow, Replicate as Mode, Scenario,
+    ServerRef, Service, Tcp,
 };
 
 /// The ports of every node.
@@ -401,15 +402,18 @@ fn tier(tcp: Tcp, sampled: Option<u32>) -> Tier {
     }
 }
 
-/// Builds the world of a scenario; no node runs yet, no flow is open.
-pub(crate) fn world(scenario: &Scenario, spec: WorldSpec) -> Result<Built, RunError> {
-    let mut world = World::with(spec);
-    let streams = world.streams();
+/// Builds the world of a plan; no node runs yet, no flow is open.
+pub(crate) fn world(scenario: &Scenario, queue: QueueKind) -> Result<Built, RunError> {
+    let mut world = World::with(WorldSpec {
+        seed: scenario.seed.unwrap_or(0),
+        ties: scenario.ties.unwrap_or(0),
+        queue,
+        bounds: scenario.bounds,
+    });
     let mut longest = [Duration::ZERO; 3];
-    let mut dealt = [0u64; 3];
-    let mut spec = |network: usize, link: &Link| {
-        let delay = plan::link_delay(&streams, network as u64, dealt[network], link);
-        dealt[network] += 1;
+    let mut spec = |network: usize, link: &Link, name: &str| {
+        let delay = scenario.links.delays.get(name).copied();
+        let delay = delay.unwrap_or(*link.delay.start());
         longest[network] = longest[network].max(delay);
         link_spec(link, delay)
     };
@@ -434,7 +438,7 @@ pub(crate) fn world(scenario: &Scenario, spec: WorldSpec) -> Result<Built, RunEr
             host.gateways = own.map(|(addr, _)| addr).to_vec();
         }
         let host = world.add_host(host).map_err(refused)?;
-        let link = spec(0, links[0]);
+        let link = spec(0, links[0], &format!("client{n}"));
         world
             .connect(End::Host(host), clients.host(), link)
             .map_err(refused)?;
@@ -449,7 +453,7 @@ pub(crate) fn world(scenario: &Scenario, spec: WorldSpec) -> Result<Built, RunEr
             probes: k.probes,
         });
         let host = world.add_host(host).map_err(refused)?;
-        let link = spec(1, links[1]);
+        let link = spec(1, links[1], &format!("server{n}"));
         world
             .connect(End::Host(host), servers.host(), link)
             .map_err(refused)?;
@@ -482,12 +486,13 @@ pub(crate) fn world(scenario: &Scenario, spec: WorldSpec) -> Result<Built, RunEr
         lb.local_port_min = scenario.cluster.local_port_min;
         lb.handoff_ring = scenario.cluster.ring as usize;
         lb.cost.frame = node.frame_cost;
-        lb.drift_ppm = plan::drift_ppm(&streams, node);
+        lb.drift_ppm = *node.drift_ppm.start();
         drifts.push(lb.drift_ppm);
         super::cluster::configure(&mut lb, scenario, node)?;
         let lb = world.add_lb(lb).map_err(refused)?;
         let mut connect = |network: usize| {
-            let link = spec(network, links[network]);
+            let name = ["clients", "servers", "sync"][network];
+            let link = spec(network, links[network], &format!("node{}-{name}", node.id));
             let at = match behind {
                 Some(switch) if network == 0 => End::Switch(switch),
                 _ => segments[network].node(),
@@ -506,16 +511,29 @@ pub(crate) fn world(scenario: &Scenario, spec: WorldSpec) -> Result<Built, RunEr
     })
 }
 
-/// Opens all flows of a plan: their numbers are their places in it.
-pub(crate) fn flows(world: &mut World, scenario: &Scenario, plan: &Plan) -> Result<(), RunError> {
-    let flow = |flow: &PlannedFlow| {
-        let load = &scenario.loads[flow.load];
-        let service = &scenario.services[flow.service];
-        let [(v4, _), (v6, _)] = client(scenario, flow.client);
+/// The flows of a plan, load by load, with the index of each one's load. Their numbers in the world are their places here.
+pub(crate) fn planned(scenario: &Scenario) -> impl Iterator<Item = (usize, &Load, &PlannedFlow)> {
+    let loads = scenario.loads.iter().enumerate();
+    loads.flat_map(|(i, load)| {
+        let flows = match &load.arrival {
+            Arrival::Planned(flows) => flows.as_slice(),
+            Arrival::Flows(..) | Arrival::Rate(..) => &[],
+        };
+        flows.iter().map(move |flow| (i, load, flow))
+    })
+}
+
+/// Opens all flows of a plan.
+pub(crate) fn flows(world: &mut World, scenario: &Scenario) -> Result<(), RunError> {
+    for (_, load, flow) in planned(scenario) {
+        let Some(service) = scenario.services.get(flow.service) else {
+            continue;
+        };
+        let [(v4, _), (v6, _)] = client(scenario, flow.client.into());
         let source = if service.vip.is_ipv4() { v4 } else { v6 };
-        let until = plan::until(scenario, load);
-        FlowSpec {
-            client: HostId(flow.client as u16),
+        let spec = FlowSpec {
+            key: Some(plan::flow_key(&load.name, flow.number)),
+            client: HostId(flow.client.into()),
             source: SocketAddr::new(source, 0),
             target: service.vip,
             proto: service.proto,
@@ -525,7 +543,7 @@ pub(crate) fn flows(world: &mut World, scenario: &Scenario, plan: &Plan) -> Resu
             reply_len: load.reply_bytes,
             gap: *load.every.start(),
             gap_jitter: load.every.end().saturating_sub(*load.every.start()),
-            until: Some(at(until)),
+            until: Some(at(plan::until(scenario, load))),
             end: match load.end {
                 LoadEnd::Close => FlowEnd::Close,
                 LoadEnd::Reset => FlowEnd::Reset,
@@ -534,10 +552,8 @@ pub(crate) fn flows(world: &mut World, scenario: &Scenario, plan: &Plan) -> Resu
             },
             give_up: load.give_up,
             udp_retry: Duration::from_secs(1),
-        }
-    };
-    for planned in &plan.flows {
-        world.open(flow(planned)).map_err(refused)?;
+        };
+        world.open(spec).map_err(refused)?;
     }
     Ok(())
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
-use evenkeel_core::tuple::{L4Proto, Tuple};
-use evenkeel_io_sim::{FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, SwitchId, World};
+use evenkeel_core::tuple::{Family, L4Proto, Tuple};
+use evenkeel_io_sim::{FlowRecord, FlowState, LbId, LbRef, LbState, LinkId, RouterId, SwitchId, World};
 
-use super::build::Built;
+use super::build::{self, Built};
 use super::counts::{NodeCounts, node_counters};
+use super::excuse::Excuses;
 use super::fault::Verdict;
 use super::guard::Panics;
 use super::ledger::Ledger;
@@ -21,15 +22,15 @@ use super::{cluster, nanos, sync_frame};
 use crate::expect::{self, Failure, FlowFacts, Measures, Metric};
 use crate::mechanism::Switch;
 use crate::oracle::{
-    self, Bounds, ByteStreams, Conserved, Found, LiveFlow, NodeSample, Oracle, OutboundUnique, Row, Sample,
-    ServerStays, TablesEqual, VersionsGrow,
+    self, Bounds, ByteStreams, Conserved, Found, LiveFlow, NodeSample, Oracle, OutboundUnique, ReadyKnows,
+    Row, Sample, ServerStays, TablesEqual, VersionsGrow,
 };
 use crate::plan::{self, Plan};
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
 use crate::scenario::{Replicate, Scenario};
 
 /// What a client's last segment changed has reached all that hear the holder after so long.
-const TOLD_WITHIN: Duration = Duration::from_millis(20);
+pub(crate) const TOLD_WITHIN: Duration = Duration::from_millis(20);
 
 /// What a health check found has reached all workers after so long.
 const VERDICT_WITHIN: Duration = Duration::from_millis(50);
@@ -47,6 +48,8 @@ pub(crate) struct Judge<'s> {
     server_stays: ServerStays,
     outbound_unique: OutboundUnique,
     versions_grow: VersionsGrow,
+    ready_knows: ReadyKnows,
+    pub(crate) excuses: Excuses,
     tables_equal: TablesEqual,
     bounds: Bounds,
     conserved: Conserved,
@@ -89,7 +92,7 @@ pub(crate) fn sample(world: &World, now: Duration) -> Sample {
     }
 }
 
-fn rows(lb: LbRef<'_>) -> Vec<Row> {
+pub(crate) fn rows(lb: LbRef<'_>) -> Vec<Row> {
     let mut rows = Vec::new();
     for worker in lb.workers() {
         for conn in worker.table().iter() {
@@ -105,7 +108,7 @@ fn rows(lb: LbRef<'_>) -> Vec<Row> {
     rows
 }
 
-fn tuple(flow: &FlowRecord) -> Tuple {
+pub(crate) fn tuple(flow: &FlowRecord) -> Tuple {
     Tuple {
         proto: flow.spec.proto,
         src: flow.client(),
@@ -129,7 +132,7 @@ impl<'s> Judge<'s> {
     pub(crate) fn new(scenario: &'s Scenario, plan: &Plan) -> Self {
         Judge {
             scenario,
-            loads: plan.flows.iter().map(|f| f.load).collect(),
+            loads: build::planned(scenario).map(|(load, ..)| load).collect(),
             last_fault: plan.last_fault,
             server_stays: ServerStays::new(
                 scenario
@@ -141,6 +144,8 @@ impl<'s> Judge<'s> {
             crash_at: None,
             outbound_unique: OutboundUnique::default(),
             versions_grow: VersionsGrow::default(),
+            ready_knows: ReadyKnows::default(),
+            excuses: Excuses::default(),
             tables_equal: TablesEqual::default(),
             bounds: Bounds::default(),
             conserved: Conserved::default(),
@@ -205,6 +210,18 @@ impl<'s> Judge<'s> {
             && self.at_fault.get(&flow.number).is_some_and(|a| !a.1)
     }
 
+    /// Whether it is a UDP flow that something excuses: a datagram of it may have opened another session. A TCP connection
+    /// breaks instead.
+    fn may_reopen(&self, world: &World, flow: &LiveFlow, now: Duration, masters: &[(u64, LbId)]) -> bool {
+        let record = world.flows().get(flow.number as usize);
+        let masters = masters.iter().skip(1).map(|m| m.0);
+        flow.tuple.proto == L4Proto::Udp
+            && record.is_some_and(|record| {
+                self.excuses
+                    .excuses(self.scenario, (flow.number, record), now, masters)
+            })
+    }
+
     /// When the last fault has ended, as far as is known now.
     pub(crate) fn faults_over(&mut self, at: Duration) {
         self.last_fault = at;
@@ -227,9 +244,9 @@ impl<'s> Judge<'s> {
     }
 
     /// Looks at all tables.
-    pub(crate) fn sample(&mut self, world: &World, now: Duration) {
+    pub(crate) fn sample(&mut self, world: &World, now: Duration, masters: &[(u64, LbId)]) {
         self.ledger.look(world);
-        self.follow_flows(world, now);
+        self.follow_flows(world, now, masters);
         let (sample, touched) = self.ledger.sample(world, now);
         let live = &self.live;
         let name = |oracle: Oracle| oracle.says().0;
@@ -241,6 +258,12 @@ impl<'s> Judge<'s> {
         });
         self.panics.ask(name(Oracle::VersionsGrow), now, || {
             self.versions_grow.sample(&sample);
+        });
+        self.panics.ask(name(Oracle::ReadyKnows), now, || {
+            // It weighs all sessions, not those alone that have changed.
+            if self.ready_knows.is_due(&sample) {
+                self.ready_knows.sample(&self::sample(world, now));
+            }
         });
         let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
         self.panics.ask(name(Oracle::TablesEqual), now, || {
@@ -285,8 +308,9 @@ impl<'s> Judge<'s> {
         });
     }
 
-    /// Which flows are established now and not over. Whose session died with its node is none of them.
-    fn follow_flows(&mut self, world: &World, now: Duration) {
+    /// Which flows are established now and not over. Whose session died with its node is none of them, nor is a UDP flow that
+    /// something else excuses.
+    fn follow_flows(&mut self, world: &World, now: Duration, masters: &[(u64, LbId)]) {
         self.is_live.resize(world.flows().len(), false);
         for (number, flow) in (0..).zip(world.flows()) {
             let Some(was_live) = self.is_live.get(number as usize).copied() else {
@@ -298,7 +322,8 @@ impl<'s> Judge<'s> {
             }
             let tuple = tuple(flow);
             let live = LiveFlow { number, tuple };
-            let is_live = is_open && !self.is_forgotten(&live, now);
+            let is_live =
+                is_open && !self.is_forgotten(&live, now) && !self.may_reopen(world, &live, now, masters);
             if is_live == was_live {
                 continue;
             }
@@ -339,7 +364,9 @@ impl<'s> Judge<'s> {
                 number,
                 tuple: tuple(flow),
             };
-            let forgotten = self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
+            let masters = watch.masters.iter().skip(1).map(|m| m.0);
+            let excused = self.excuses.excuses(self.scenario, (number, flow), end, masters);
+            let forgotten = excused || self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
             self.panics.ask(Oracle::ByteStreams.says().0, end, || {
                 self.streams.flow(end, number, flow, forgotten);
             });
@@ -426,6 +453,7 @@ impl<'s> Judge<'s> {
             lost: lost(world),
             sync,
             counts,
+            situations: watch.said.situations.clone(),
             ..Report::new(self.scenario, seed, &measures)
         }
         .judged()
@@ -449,6 +477,8 @@ impl<'s> Judge<'s> {
             Oracle::VersionsGrow => replicates,
             // Who runs alone at the end is compared with nobody.
             Oracle::TablesEqual => replicates && self.last.nodes.len() > 1,
+            // Not every run has a node that joins others.
+            Oracle::ReadyKnows => false,
             _ => true,
         }
     }
@@ -461,13 +491,15 @@ impl<'s> Judge<'s> {
             Oracle::ByteStreams => &self.streams.found,
             Oracle::Conserved => &self.conserved.found,
             Oracle::VersionsGrow => &self.versions_grow.found,
+            Oracle::ReadyKnows => &self.ready_knows.found,
             Oracle::Bounds => &self.bounds.found,
             Oracle::TablesEqual => &self.tables_equal.found,
         }
     }
 
     fn measures(&self, built: &Built, watch: &Watch, timeline: &Timeline<'_>, engine: &Counters) -> Measures {
-        let end_ns = nanos(self.scenario.duration);
+        let end = self.scenario.duration;
+        let end_ns = nanos(end);
         let taken_at = watch.vip_taken_at;
         let flows = (0..).zip(built.world.flows()).zip(&self.loads);
         let flows = flows.map(|((number, flow), &load)| {
@@ -577,6 +609,21 @@ impl<'s> Judge<'s> {
         if let Some(fault_at) = watch.fault_at {
             set(Metric::Resurrected, self.resurrected(&built.world, fault_at));
         }
+        let running = || built.world.lbs().filter(|lb| lb.state() == LbState::Running);
+        if self.scenario.cluster.clustered {
+            let left = |lb: &LbRef<'_>| lb.node().is_some_and(|node| node.is_draining());
+            let not_ready = running().filter(|lb| !cluster::is_ready(*lb) && !left(lb));
+            set(Metric::NotReady, not_ready.count() as u64);
+            let masters = [Family::V4, Family::V6].map(|family| {
+                let is_master = |lb: &LbRef<'_>| lb.node().is_some_and(|node| node.is_master(family));
+                running().filter(is_master).count() as u64
+            });
+            set(Metric::Masters, masters.into_iter().max().unwrap_or(0));
+        }
+        set(
+            Metric::Unexcused,
+            self.unexcused(&built.world, watch, end).count() as u64,
+        );
         set(Metric::MasterDown, self.master_down());
         if let Some(detection) = watch.detection() {
             set(Metric::Detection, detection);
@@ -598,6 +645,17 @@ impl<'s> Judge<'s> {
             entry.1 = at;
         }
         measures
+    }
+
+    /// Flows that broke, failed or hang at the end though nothing excuses it; see [`Excuses`].
+    fn unexcused(&self, world: &World, watch: &Watch, end: Duration) -> impl Iterator<Item = u32> {
+        let flows = (0u32..).zip(world.flows());
+        flows.filter_map(move |(number, flow)| {
+            let wrong = flow.broken.is_some() || self.hangs(flow);
+            let masters = watch.masters.iter().skip(1).map(|m| m.0);
+            let excused = || self.excuses.excuses(self.scenario, (number, flow), end, masters);
+            (wrong && !excused()).then_some(number)
+        })
     }
 
     /// Whether at the end a flow waits for what it asked for before the quiet began: a connection, a reply, its close.
@@ -741,6 +799,7 @@ impl Judge<'_> {
             Oracle::ByteStreams => &mut self.streams.found,
             Oracle::Conserved => &mut self.conserved.found,
             Oracle::VersionsGrow => &mut self.versions_grow.found,
+            Oracle::ReadyKnows => &mut self.ready_knows.found,
             Oracle::Bounds => &mut self.bounds.found,
             Oracle::TablesEqual => &mut self.tables_equal.found,
         };

@@ -3,6 +3,7 @@
 mod build;
 mod cluster;
 mod counts;
+mod excuse;
 mod fault;
 mod guard;
 mod judge;
@@ -25,12 +26,13 @@ use std::time::Duration;
 
 use evenkeel_io_sim::{
     Exceeded, LbPort, LbState, PcapTap, QueueKind, SharedMeter, Trail, TrailSpec, World, WorldError,
-    WorldSpec,
 };
 
 pub(crate) use build::refusals;
 pub use counts::node_counters;
 pub use sync_frame::SYNC_COUNTERS;
+#[cfg(test)]
+pub(crate) use watch::SITUATIONS;
 
 use self::build::Built;
 use self::judge::Judge;
@@ -53,6 +55,10 @@ const CONVERGENCE_EVERY: Duration = Duration::from_millis(10);
 const SURVIVORS_EVERY: Duration = Duration::from_millis(10);
 /// For so long.
 const SURVIVORS_FOR: Duration = Duration::from_secs(2);
+/// Between two looks after a node has started: what it says of itself may be true a moment later.
+const CLOSE_EVERY: Duration = Duration::from_millis(25);
+/// For so long.
+const CLOSE_FOR: Duration = Duration::from_millis(1_500);
 /// For so long.
 const CONVERGENCE_FOR: Duration = Duration::from_secs(5);
 
@@ -151,12 +157,11 @@ impl From<WorldError> for RunError {
     }
 }
 
-/// Runs `scenario` with `seed`. `go_on` is asked now and then; if it says no the run ends with
-/// [`RunError::Stopped`]. A scenario with `waits_for` is not run: [`RunError::Missing`].
+/// Runs the plan of `scenario` and `seed`: [`crate::plan()`], then [`run_plan`].
 ///
 /// # Errors
 ///
-/// See [`RunError`]; a scenario that fails is no error but a [`Report`].
+/// See [`run_plan`].
 pub fn run(
     scenario: &Scenario,
     seed: u64,
@@ -166,24 +171,40 @@ pub fn run(
     if scenario.waits_for.is_some() {
         return Err(RunError::Missing("it waits for later work"));
     }
-    let ended = guard::catch(|| as_asked(scenario, seed, options, go_on));
+    run_plan(&plan::plan(scenario, seed), options, go_on)
+}
+
+/// Runs a plan: a scenario of which nothing is to be drawn any more but what happens frame by frame. `go_on` is asked now and
+/// then; if it says no the run ends with [`RunError::Stopped`]. A scenario with `waits_for` is not run: [`RunError::Missing`].
+///
+/// # Errors
+///
+/// See [`RunError`]; a scenario that fails is no error but a [`Report`].
+pub fn run_plan(
+    scenario: &Scenario,
+    options: &Options,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Report, RunError> {
+    if scenario.waits_for.is_some() {
+        return Err(RunError::Missing("it waits for later work"));
+    }
+    let ended = guard::catch(|| as_asked(scenario, options, go_on));
     ended.unwrap_or_else(|guard::Panicked { place, message }| Err(RunError::Panicked { place, message }))
 }
 
 /// Once, or twice if it is recorded.
 fn as_asked(
     scenario: &Scenario,
-    seed: u64,
     options: &Options,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Report, RunError> {
     let Some(Recording { flow }) = options.record else {
-        return once(scenario, seed, options, None, go_on, |_, _, _| ()).map(|r| r.0);
+        return once(scenario, options, None, go_on, |_, _, _| ()).map(|r| r.0);
     };
     // The first time shows where to look.
     let look = |world: &World, watch: &Watch, report: &Report| Focus::of(world, watch, report, flow);
-    let (first, focus) = once(scenario, seed, &Options::default(), None, go_on, look)?;
-    let (second, ()) = once(scenario, seed, options, Some(focus?), go_on, |_, _, _| ())?;
+    let (first, focus) = once(scenario, &Options::default(), None, go_on, look)?;
+    let (second, ()) = once(scenario, options, Some(focus?), go_on, |_, _, _| ())?;
     if first.digest != second.digest {
         return Err(RunError::Differs(first.digest, second.digest));
     }
@@ -193,13 +214,12 @@ fn as_asked(
 /// A run, with what `then` makes of it when it is over. With a focus it is recorded.
 fn once<T>(
     scenario: &Scenario,
-    seed: u64,
     options: &Options,
     focus: Option<Focus>,
     go_on: &mut dyn FnMut() -> bool,
     then: impl FnOnce(&World, &Watch, &Report) -> T,
 ) -> Result<(Report, T), RunError> {
-    let mut built = build::world(scenario, spec(scenario, seed, options))?;
+    let mut built = build::world(scenario, options.queue)?;
     if let Some((trail, _)) = &options.trail {
         built.world.set_trail(trail.clone());
     }
@@ -207,33 +227,24 @@ fn once<T>(
         built.world.set_meter(Arc::clone(meter));
         built.world.begins_outside();
     }
-    let ended = play(scenario, seed, options, focus, &mut built, go_on, then);
+    let ended = play(scenario, options, focus, &mut built, go_on, then);
     if let Some((_, out)) = &options.trail {
         *out.lock().unwrap_or_else(PoisonError::into_inner) = built.world.trail();
     }
     ended
 }
 
-/// What the world of a run is made with.
-fn spec(scenario: &Scenario, seed: u64, options: &Options) -> WorldSpec {
-    WorldSpec {
-        queue: options.queue,
-        bounds: scenario.bounds,
-        ..WorldSpec::new(seed)
-    }
-}
-
 /// Runs a world that is built and empty.
 fn play<T>(
     scenario: &Scenario,
-    seed: u64,
     options: &Options,
     focus: Option<Focus>,
     built: &mut Built,
     go_on: &mut dyn FnMut() -> bool,
     then: impl FnOnce(&World, &Watch, &Report) -> T,
 ) -> Result<(Report, T), RunError> {
-    let plan = Plan::new(scenario, built.world.streams());
+    let seed = scenario.seed.unwrap_or(0);
+    let plan = Plan::new(scenario);
     let watch = Rc::new(RefCell::new(watch(scenario, built)));
     built.world.add_tap(Box::new(WatchTap(watch.clone())));
     if let Some(folder) = &options.pcap {
@@ -243,15 +254,14 @@ fn play<T>(
             PcapTap::new(folder, names).with_addresses(words::addresses(scenario)),
         ));
     }
-    let names = |built: &Built, plan: &Plan| Names::new(&built.world, scenario, plan);
+    let names = |built: &Built| Names::new(&built.world, scenario);
     if let Some(open) = options.trace {
-        built.world.add_tap(Box::new(TraceTap::new(
-            BufWriter::new(open()),
-            names(&built, &plan),
-        )));
+        built
+            .world
+            .add_tap(Box::new(TraceTap::new(BufWriter::new(open()), names(built))));
     }
     let mut recorder = focus.map(|focus| {
-        let names = names(&built, &plan);
+        let names = names(built);
         Recorder::new(scenario, built, names, focus)
     });
     let rules = Rc::new(RefCell::new(Rules {
@@ -277,7 +287,7 @@ fn play<T>(
     for node in scenario.cluster.nodes.iter().filter(|n| !n.absent) {
         built.world.start(build::lb(node.id))?;
     }
-    build::flows(&mut built.world, scenario, &plan)?;
+    build::flows(&mut built.world, scenario)?;
 
     let mut judge = Judge::new(scenario, &plan);
     let mut timeline = Timeline::new(scenario, &plan, watch.clone(), rules.clone());
@@ -286,6 +296,7 @@ fn play<T>(
     let mut crash_at = None;
     let mut next_look = None;
     let bell = watch.borrow().occasions.bell();
+    let mut close_until = Duration::ZERO;
     let settles = scenario.expects.iter().any(|e| {
         let sides = [&e.comparison.left, &e.comparison.right];
         sides
@@ -338,6 +349,16 @@ fn play<T>(
                 off(kinds, None);
             }
             judge.levels(&built.world, now);
+            if let Some((fault, undo, met)) = timeline.coming(&built.world)
+                && let Some(of) = scenario.faults.get(fault)
+            {
+                judge
+                    .excuses
+                    .step(&built.world, now, (fault, &of.action, undo), met);
+                if starts(&of.action, undo) {
+                    close_until = now + CLOSE_FOR;
+                }
+            }
             timeline.happen(built, now)?;
             if marks.first_fault
                 && let Some(Switch::Deafen(kinds)) = plan::switch(scenario)
@@ -363,13 +384,20 @@ fn play<T>(
         }
         let last_fault = timeline.last_fault();
         judge.faults_over(last_fault);
-        judge.sample(&built.world, now);
+        judge.sample(&built.world, now, &watch.borrow().masters);
         if now >= end {
             break;
         }
         let fresh = now >= last_fault && now < last_fault + CONVERGENCE_FOR;
         let settling = settles && (timeline.may_end() || fresh && !judge.has_converged());
-        next_sample = now + if settling { CONVERGENCE_EVERY } else { SAMPLE_EVERY };
+        next_sample = now
+            + if settling {
+                CONVERGENCE_EVERY
+            } else if now < close_until {
+                CLOSE_EVERY
+            } else {
+                SAMPLE_EVERY
+            };
     }
     timeline.finish(end);
     built.world.finish_taps().map_err(RunError::Write)?;
@@ -424,6 +452,14 @@ fn running(world: &World) -> impl Iterator<Item = u16> + '_ {
         .map(|lb| lb.id().0)
 }
 
+/// Whether a step starts a node.
+fn starts(action: &Action, undo: bool) -> bool {
+    matches!(
+        (action, undo),
+        (Action::Crash(..), true) | (Action::Start(..), false)
+    )
+}
+
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -433,6 +469,8 @@ mod node_tests;
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::oracle::Oracle;
     use evenkeel_io_sim::WorldBounds;
@@ -529,19 +567,19 @@ every = "10ms"
 that = "broken == 0"
 "#;
 
-    fn started(scenario: &Scenario, seed: u64) -> (Built, Plan) {
-        let mut built = build::world(scenario, WorldSpec::new(seed)).expect("a world");
-        let plan = Plan::new(scenario, built.world.streams());
+    fn started(scenario: &Scenario) -> (Built, Plan) {
+        let mut built = build::world(scenario, QueueKind::default()).expect("a world");
+        let plan = Plan::new(scenario);
         for node in &scenario.cluster.nodes {
             built.world.start(build::lb(node.id)).expect("it starts");
         }
-        build::flows(&mut built.world, scenario, &plan).expect("flows");
+        build::flows(&mut built.world, scenario).expect("flows");
         (built, plan)
     }
 
     /// The world of a scenario without faults, at some time.
     pub(crate) fn world_at(text: &str, seed: u64, at: Duration) -> World {
-        let (mut built, _) = started(&scenario(text), seed);
+        let (mut built, _) = started(&plan::plan(&scenario(text), seed));
         built.world.run_until(build::at(at));
         built.world
     }
@@ -562,7 +600,7 @@ that = "broken == 0"
                 }
             }
         }
-        let (mut built, _) = started(&scenario(text), seed);
+        let (mut built, _) = started(&plan::plan(&scenario(text), seed));
         let sent = Rc::default();
         built.world.add_tap(Box::new(Sent(Rc::clone(&sent))));
         built.world.run_until(build::at(at));
@@ -582,8 +620,8 @@ that = "broken == 0"
 
     /// The same, with an oracle that panics whenever it is asked.
     fn judged_by(text: &str, seed: u64, doctored: &[Oracle], panics: Option<Oracle>) -> Report {
-        let scenario = scenario(text);
-        let (mut built, plan) = started(&scenario, seed);
+        let scenario = plan::plan(&scenario(text), seed);
+        let (mut built, plan) = started(&scenario);
         let watch = Rc::new(RefCell::new(watch(&scenario, &built)));
         built.world.add_tap(Box::new(WatchTap(watch.clone())));
         let rules = Rc::new(RefCell::new(Rules::default()));
@@ -595,7 +633,7 @@ that = "broken == 0"
         for n in 1.. {
             let now = (SAMPLE_EVERY * n).min(scenario.duration);
             built.world.run_until(build::at(now));
-            judge.sample(&built.world, now);
+            judge.sample(&built.world, now, &watch.borrow().masters);
             if now == scenario.duration {
                 break;
             }
@@ -603,7 +641,9 @@ that = "broken == 0"
         for &oracle in doctored {
             let looked = judge.doctor(&mut watch.borrow_mut(), oracle);
             let at_the_end = matches!(oracle, Oracle::ByteStreams | Oracle::TablesEqual);
-            assert!(at_the_end || looked > 0, "{oracle:?} was not asked");
+            // Nobody joins anybody in a world without faults.
+            let joins = oracle == Oracle::ReadyKnows;
+            assert!(at_the_end || joins || looked > 0, "{oracle:?} was not asked");
         }
         let watch = watch.borrow();
         judge.finish(&built, &watch, &timeline, seed, None)
@@ -625,6 +665,53 @@ that = "broken == 0"
         assert!(report.connections >= 150 && report.established == report.connections);
         assert_eq!(report, run_it(ONE_NODE, 1));
         assert_ne!(report.digest, run_it(ONE_NODE, 2).digest);
+    }
+
+    #[test]
+    fn a_plan_that_is_written_and_read_has_the_digest_of_its_seed() {
+        for text in [ONE_NODE, TWO_NODES] {
+            let text = text.replacen(
+                "[[expect]]",
+                "[[fault]]\nname = \"bad\"\ndo = \"disturb\"\nat = \"2s..3s\"\nfor = \"100ms..900ms\"\nnode = \"1\"\nnetwork = \"clients\"\nloss = \"5%\"\n\n[[expect]]",
+                1,
+            );
+            let plan = crate::plan(&scenario(&text), 9);
+            let written = crate::write(&plan);
+            let read = scenario(&written);
+            assert_eq!(read, plan);
+            let options = Options::default();
+            let of_plan = run_plan(&read, &options, &mut || true).expect("it runs");
+            assert_eq!(of_plan, run_it(&text, 9));
+            // Only what is drawn frame by frame is another seed's.
+            assert_ne!(of_plan.digest, run_it(&written, 10).digest);
+        }
+    }
+
+    /// Ends, starts and requests of the flows of a world at its end.
+    fn courses(scenario: &Scenario) -> Vec<(SocketAddr, Option<u64>, u32, u64)> {
+        let (mut built, _) = started(scenario);
+        built.world.run_until(build::at(scenario.duration));
+        let course = |f: &evenkeel_io_sim::FlowRecord| {
+            (
+                f.client(),
+                f.opened.map(|t| t.as_nanos()),
+                f.requested,
+                f.client_bytes,
+            )
+        };
+        built.world.flows().iter().map(course).collect()
+    }
+
+    #[test]
+    fn a_flow_less_leaves_the_ports_and_gaps_of_all_others() {
+        let mut plan = crate::plan(&scenario(ONE_NODE), 4);
+        let mut all = courses(&plan);
+        let crate::scenario::Arrival::Planned(flows) = &mut plan.loads[0].arrival else {
+            panic!("a plan");
+        };
+        flows.remove(3);
+        all.remove(3);
+        assert_eq!(courses(&plan), all);
     }
 
     #[test]

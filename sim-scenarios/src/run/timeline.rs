@@ -274,6 +274,20 @@ impl<'s> Timeline<'s> {
         }
     }
 
+    /// What the next step will do, if it does anything: index of the fault, whether it ends, and whom it will meet.
+    pub(crate) fn coming(&self, world: &World) -> Option<(usize, bool, Option<LbId>)> {
+        let step = self.steps.get(self.next)?;
+        let met = if step.undo {
+            self.met.get(step.fault).copied().flatten()
+        } else if self.is_real(step) {
+            let node = self.scenario.faults.get(step.fault).and_then(|f| f.action.node());
+            node.and_then(|node| self.node(world, node))
+        } else {
+            return None;
+        };
+        Some((step.fault, step.undo, met))
+    }
+
     /// Does the next step.
     pub(crate) fn happen(&mut self, built: &mut Built, now: Duration) -> Result<(), RunError> {
         let Some(step) = self.steps.get(self.next).cloned() else {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use evenkeel_core::cluster::{Alarm, NodeEvent};
 use evenkeel_core::time::Instant;
+use evenkeel_core::tuple::Family;
 use evenkeel_io_sim::{Direction, LbId, Owner, Place, Tap, Trace};
 
 use super::build::{self, SERVERS};
@@ -78,11 +79,60 @@ pub(crate) struct Said {
     pub(crate) alarms: u64,
     pub(crate) cold_alarms: u64,
     pub(crate) open_alarms: BTreeSet<(LbId, Alarm)>,
+    /// How often each situation was; see [`situation`].
+    pub(crate) situations: BTreeMap<&'static str, u64>,
+    /// Nodes that have started and were not ready yet.
+    joining: BTreeSet<LbId>,
+    /// Who answers for the VIPs of a family, by what nodes say.
+    answering: BTreeSet<(Family, LbId)>,
+}
+
+/// Situations of nodes that are counted.
+#[cfg(test)]
+pub(crate) const SITUATIONS: [&str; 17] = [
+    "adopted",
+    "adopting-while-joining",
+    "crashed-while-joining",
+    "degraded",
+    "drained",
+    "fenced",
+    "handed-over",
+    "incomplete",
+    "lagging",
+    "one-way",
+    "out-of-sync",
+    "peer-lost-while-joining",
+    "ready",
+    "renewed",
+    "suspect",
+    "two-masters",
+    "unheard",
+];
+
+/// What an event alone is.
+fn situation(event: &NodeEvent) -> Option<&'static str> {
+    Some(match event {
+        NodeEvent::Adopted(..) => "adopted",
+        NodeEvent::Degraded => "degraded",
+        NodeEvent::Drained => "drained",
+        NodeEvent::Fenced(..) => "fenced",
+        NodeEvent::HandedOver(..) => "handed-over",
+        NodeEvent::Ready => "ready",
+        NodeEvent::Renewed(_) => "renewed",
+        NodeEvent::Suspect(_) => "suspect",
+        NodeEvent::Alarm(Alarm::Incomplete) => "incomplete",
+        NodeEvent::Alarm(Alarm::Lagging) => "lagging",
+        NodeEvent::Alarm(Alarm::OneWay(_)) => "one-way",
+        NodeEvent::Alarm(Alarm::OutOfSync(_)) => "out-of-sync",
+        NodeEvent::Alarm(Alarm::Unheard(_)) => "unheard",
+        _ => return None,
+    })
 }
 
 impl Said {
     /// `measured`: since the first fault.
     fn hear(&mut self, lb: LbId, event: NodeEvent, measured: bool) {
+        self.situation(lb, &event);
         match event {
             NodeEvent::Ready => {
                 self.ready.insert(lb);
@@ -105,8 +155,33 @@ impl Said {
         }
     }
 
+    /// Counts what an event is, with what else is the case.
+    fn situation(&mut self, lb: LbId, event: &NodeEvent) {
+        let mut joined = None;
+        match event {
+            NodeEvent::Ready => {
+                self.joining.remove(&lb);
+            }
+            NodeEvent::PeerDown(_) if self.joining.contains(&lb) => joined = Some("peer-lost-while-joining"),
+            NodeEvent::Adopting(..) if !self.joining.is_empty() => joined = Some("adopting-while-joining"),
+            NodeEvent::BecameMaster(family) => {
+                self.answering.insert((*family, lb));
+                let of_family = self.answering.iter().filter(|a| a.0 == *family);
+                joined = (of_family.count() > 1).then_some("two-masters");
+            }
+            NodeEvent::BecameBackup(family) => {
+                self.answering.remove(&(*family, lb));
+            }
+            _ => {}
+        }
+        for name in situation(event).into_iter().chain(joined) {
+            *self.situations.entry(name).or_default() += 1;
+        }
+    }
+
     /// A life is over, or begins.
     fn forget(&mut self, lb: LbId) {
+        self.answering.retain(|(_, of)| *of != lb);
         self.ready.remove(&lb);
         self.open_alarms.retain(|(of, _)| *of != lb);
     }
@@ -132,7 +207,16 @@ impl Tap for WatchTap {
         match *what {
             Trace::Node(lb, event) => watch.said.hear(lb, event, measured),
             Trace::Member(.., alive) if measured => watch.rehashed(now.as_nanos(), alive),
-            Trace::LbStarted(lb, _) | Trace::LbCrashed(lb) => watch.said.forget(lb),
+            Trace::LbStarted(lb, _) => {
+                watch.said.forget(lb);
+                watch.said.joining.insert(lb);
+            }
+            Trace::LbCrashed(lb) => {
+                watch.said.forget(lb);
+                if watch.said.joining.remove(&lb) {
+                    *watch.said.situations.entry("crashed-while-joining").or_default() += 1;
+                }
+            }
             _ => {}
         }
     }
@@ -307,7 +391,6 @@ fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
 mod tests {
     use super::*;
     use evenkeel_core::cluster::{Epoch, GroupId, NodeId};
-    use evenkeel_core::tuple::Family;
 
     #[test]
     fn what_nodes_say_is_counted_from_the_first_fault_on() {
@@ -349,6 +432,30 @@ mod tests {
         said(&mut tap, 4, NodeEvent::BecameMaster(Family::V6));
         said(&mut tap, 4, NodeEvent::Drained);
         assert_eq!(counted(&tap), (1, 1, 2, 1, 0));
+        let situations = tap.0.borrow().said.situations.clone();
+        assert!(
+            situations.keys().all(|name| SITUATIONS.contains(name)),
+            "{situations:?}"
+        );
+        assert_eq!(situations.get("fenced"), Some(&2));
+        // A node that starts beside the master loses it before it is ready; both answer then.
+        tap.trace(Instant::from_millis(3000), &Trace::LbStarted(LbId(1), 2));
+        said(&mut tap, 4, NodeEvent::Adopting(group, Epoch::default()));
+        let down = NodeEvent::PeerDown(evenkeel_core::cluster::PeerId::default());
+        tap.trace(Instant::from_millis(4000), &Trace::Node(LbId(1), down));
+        tap.trace(
+            Instant::from_millis(4000),
+            &Trace::Node(LbId(1), NodeEvent::BecameMaster(Family::V6)),
+        );
+        tap.trace(Instant::from_millis(5000), &Trace::LbCrashed(LbId(1)));
+        for name in [
+            "adopting-while-joining",
+            "peer-lost-while-joining",
+            "two-masters",
+            "crashed-while-joining",
+        ] {
+            assert_eq!(tap.0.borrow().said.situations.get(name), Some(&1), "{name}");
+        }
         assert_eq!(tap.0.borrow().said.drained, 1);
     }
 

@@ -10,8 +10,8 @@ use evenkeel_core::tuple::Family;
 use evenkeel_io_sim::{FlowId, LbId, Place, Tap, Trace, World};
 
 use super::build;
-use crate::plan::{CLIENT_COUNT, Plan, net};
-use crate::scenario::Scenario;
+use crate::plan::{CLIENT_COUNT, net};
+use crate::scenario::{Load, PlannedFlow, Scenario};
 
 /// Names of what a world calls by numbers.
 #[derive(Debug, Default)]
@@ -22,16 +22,15 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn new(world: &World, scenario: &Scenario, plan: &Plan) -> Names {
-        let flow = |flow: &crate::plan::PlannedFlow| {
-            let load = scenario.loads.get(flow.load).map_or("?", |l| l.name.as_str());
+    pub(crate) fn new(world: &World, scenario: &Scenario) -> Names {
+        let flow = |(_, load, flow): (usize, &Load, &PlannedFlow)| {
             let service = scenario.services.get(flow.service);
             let vip = service.map_or_else(String::new, |s| format!(" to {}", s.vip));
-            format!("({load}, client{}{vip})", flow.client)
+            format!("({}, client{}{vip})", load.name, flow.client)
         };
         Names {
             ports: world.port_names().into_iter().collect(),
-            flows: plan.flows.iter().map(flow).collect(),
+            flows: build::planned(scenario).map(flow).collect(),
         }
     }
 
@@ -222,10 +221,11 @@ mod tests {
         let text = crate::run::tests::ONE_NODE;
         let scenario = crate::language::parse("x", text, &|_| Err(String::new())).expect("good");
         let world = crate::run::tests::world_at(text, 1, std::time::Duration::ZERO);
-        let plan = Plan::new(&scenario, world.streams());
-        let names = Names::new(&world, &scenario, &plan);
+        let scenario = crate::plan(&scenario, 1);
+        let names = Names::new(&world, &scenario);
         let opened = names.words(&Trace::FlowOpened(FlowId(1)));
-        let client = plan.flows[1].client;
+        let (.., second) = build::planned(&scenario).nth(1).expect("a flow");
+        let client = second.client;
         assert_eq!(
             opened,
             format!("flow 1 (long, client{client} to [2001:db8:2::1]:80) opened")

@@ -6,6 +6,7 @@ pub use fault::{
     Action, Change, Disturbance, Fault, Happening, Network, NodeRef, Occasion, Phase, ServerRef, Trigger, Way,
 };
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub const FAULT_COUNT_MAX: usize = 256;
 /// What a seed draws from: both ends belong to it.
 pub type Drawn<T> = RangeInclusive<T>;
 
-/// A scenario.
-#[derive(Clone, Debug)]
+/// A scenario. With everything drawn that is drawn ahead it is a plan; see [`crate::plan()`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
     /// Its name: that of its file without the ending.
     pub name: String,
@@ -39,6 +40,10 @@ pub struct Scenario {
     pub description: String,
     /// Work that is not there yet and without which it cannot run.
     pub waits_for: Option<String>,
+    /// The seed that a plan was drawn from, and that draws what is drawn frame by frame.
+    pub seed: Option<u64>,
+    /// Decides which of several events of one instant happens first.
+    pub ties: Option<u64>,
     /// Simulated time.
     pub duration: Duration,
     /// Share of the simulated time at its end in which no load sends anything: what has to come to rest can.
@@ -130,6 +135,8 @@ pub struct Links {
     pub servers: Link,
     /// Among nodes.
     pub sync: Link,
+    /// One way, by name of the link ([`crate::plan()`]); of others the seed draws it.
+    pub delays: BTreeMap<String, Duration>,
 }
 
 /// Each link of a network.
@@ -280,6 +287,21 @@ pub enum Arrival {
     Flows(u32, Drawn<Duration>),
     /// So many a second, at even distances with a drawn shift, from the first time on, until the load ends.
     Rate(u32, Duration),
+    /// Each on its own: a plan's.
+    Planned(Vec<PlannedFlow>),
+}
+
+/// A flow of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedFlow {
+    /// Its number in the load, which stays when others are taken out.
+    pub number: u32,
+    /// Index of the service.
+    pub service: usize,
+    /// Number of the client.
+    pub client: u8,
+    /// When it starts.
+    pub start: Duration,
 }
 
 /// What a counter-proof takes away, and what must fail then.

@@ -130,7 +130,8 @@ impl Host {
         let Some(ends) = self.ends(local, remote) else {
             return false;
         };
-        let iss = self.conn_seed(net) as u32;
+        let key = flows.get(flow.0 as usize).and_then(|record| record.spec.key);
+        let iss = super::opened_seed(net, key, flow) as u32;
         let mut fly = Flow::new(State::SynSent, ends.local, ends.local_port, remote, iss, net.now);
         fly.flow = flow.0;
         fly.set(flag::CLIENT);
@@ -184,7 +185,7 @@ impl Host {
         let Some(ends) = self.ends(local, remote) else {
             return false;
         };
-        let iss = self.conn_seed(net) as u32;
+        let iss = super::accepted_seed(net, local, remote) as u32;
         let mut flow = Flow::new(
             State::SynReceived,
             ends.local,

@@ -201,7 +201,31 @@ pub(super) fn links(table: Option<Table<'_, '_>>, places: &mut Places, findings:
             }
         }
     }
+    let (delays, _) = table.list("delays", delay, findings);
+    for read in delays {
+        let (name, delay) = read.value;
+        if links.delays.insert(name.clone(), delay).is_some() {
+            let message = format!("the delay of {name} stands there twice");
+            findings.push(Finding::new(
+                Code::Duplicate,
+                read.span.clone(),
+                message,
+                "leave one of both out",
+            ));
+        }
+        places.delays.push((name, read.span));
+    }
     links
+}
+
+/// `"client0 50us"`.
+fn delay(text: &str) -> Result<(String, Duration), Bad> {
+    let Some((name, span)) = text.split_once(' ') else {
+        let message = format!("\"{}\" is not the delay of a link", shown(text));
+        let help = "write the link's name and a span, such as \"client0 50us\" or \"node1-sync 2ms\"";
+        return Err(Bad::new(Code::BadValue, message, help));
+    };
+    Ok((value::name(name)?, value::span(span)?))
 }
 
 fn read_link(table: &Table<'_, '_>, findings: &mut Findings) -> Link {

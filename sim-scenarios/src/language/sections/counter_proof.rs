@@ -1,6 +1,6 @@
 //! A counter-proof: what else it is stands in its base.
 
-use evenkeel_control::reading::{Finding, Findings, Need, Table, nearest, shown};
+use evenkeel_control::reading::{Field, Finding, Findings, Need, Table, nearest, shown};
 use evenkeel_control::{Bad, Code};
 use toml::de::DeTable;
 
@@ -85,6 +85,31 @@ pub(crate) fn counter_proof(
         ));
         return None;
     };
+    scenario.name = name?.value;
+    scenario.number = number.or(scenario.number);
+    scenario.description = description;
+    if off.has("base") {
+        let help = "leave it out: the base stands at the top";
+        findings.push(Finding::new(
+            Code::NoEffect,
+            off.span_of("base"),
+            "`base` in [off] of a file that has a `base`",
+            help,
+        ));
+    }
+    let off = read_off(&off, base.value, &scenario, findings)?;
+    scenario.off = Some(off.value);
+    check::without_mechanism(&scenario, &off.span, findings);
+    Some(scenario)
+}
+
+/// `[off]`, with the place of its mechanism.
+pub(super) fn read_off(
+    off: &Table<'_, '_>,
+    base: &str,
+    scenario: &Scenario,
+    findings: &mut Findings,
+) -> Option<Field<Off>> {
     let mechanisms: Vec<_> = Mechanism::ALL.iter().map(|&(n, m, _)| (n, m)).collect();
     let mechanism = off.choice("mechanism", Need::Required, &mechanisms, findings);
     let judge = |text: &str| {
@@ -108,7 +133,7 @@ pub(crate) fn counter_proof(
     let (follows, _) = off.list("follows", judge, findings);
     if fails.is_empty() && all && off.has("fails") {
         let help = "name expectations or oracles that must fail: `fails = [\"broken == 0\"]`";
-        empty_list(&off, "fails", help, findings);
+        empty_list(off, "fails", help, findings);
     } else if fails.is_empty() && all {
         let help = "add `fails = [\"broken == 0\"]`: names of expectations or oracles that must fail";
         findings.push(Finding::new(
@@ -118,9 +143,6 @@ pub(crate) fn counter_proof(
             help,
         ));
     }
-    scenario.name = name?.value;
-    scenario.number = number.or(scenario.number);
-    scenario.description = description;
     let mechanism = mechanism?;
     if mechanism.value == Mechanism::Takeover && scenario.router.is_some() {
         let message = "behind a router no node takes over the VIPs";
@@ -132,12 +154,13 @@ pub(crate) fn counter_proof(
             help,
         ));
     }
-    scenario.off = Some(Off {
-        mechanism: mechanism.value,
-        fails: fails.into_iter().map(|f| f.value).collect(),
-        follows: follows.into_iter().map(|f| f.value).collect(),
-        base: base.value.to_owned(),
-    });
-    check::without_mechanism(&scenario, &mechanism.span, findings);
-    Some(scenario)
+    Some(Field {
+        span: mechanism.span,
+        value: Off {
+            mechanism: mechanism.value,
+            fails: fails.into_iter().map(|f| f.value).collect(),
+            follows: follows.into_iter().map(|f| f.value).collect(),
+            base: base.to_owned(),
+        },
+    })
 }

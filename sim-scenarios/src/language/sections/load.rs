@@ -1,14 +1,16 @@
 //! `[[load]]`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_control::Code;
-use evenkeel_control::reading::{Finding, Findings, Need, Table};
+use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
+use evenkeel_control::{Bad, Code};
 use evenkeel_core::tuple::L4Proto;
 
 use super::{Names, Places, count, empty_list, span};
 use crate::language::{limits, schema, value};
-use crate::scenario::{Arrival, Load, LoadEnd, Service};
+use crate::plan::CLIENT_COUNT;
+use crate::scenario::{Arrival, FLOW_COUNT_MAX, Load, LoadEnd, PlannedFlow, Service};
 
 const ENDS: [(&str, LoadEnd); 4] = [
     ("close", LoadEnd::Close),
@@ -42,7 +44,9 @@ pub(super) fn loads(
         let rate = count(table, limits::RATE, findings);
         let start = table.parsed("start", Need::Optional, value::drawn, findings);
         let start = start.map_or(Duration::ZERO..=Duration::from_secs(1), |s| s.value);
+        let planned = planned(table, service_names, findings);
         let arrival = match (flows, rate) {
+            _ if table.has("plan") => planned.map(Arrival::Planned),
             (Some(flows), None) => Some(Arrival::Flows(flows, start)),
             (None, Some(rate)) => Some(Arrival::Rate(rate, *start.start())),
             (Some(_), Some(_)) => {
@@ -109,4 +113,103 @@ pub(super) fn loads(
         });
     }
     (loads, names)
+}
+
+/// The flows of a plan, one a line: its number in the load, the service, the client and the start.
+fn planned(
+    table: &Table<'_, '_>,
+    service_names: &Names,
+    findings: &mut Findings,
+) -> Option<Vec<PlannedFlow>> {
+    let text = table.string("plan", Need::Optional, findings)?;
+    for key in ["flows", "rate", "start"] {
+        if table.has(key) {
+            let message = format!("`{key}` beside `plan`");
+            let help = "leave it out: a plan has a line for each flow";
+            findings.push(Finding::new(Code::NoEffect, table.span_of(key), message, help));
+        }
+    }
+    let mut flows = Vec::new();
+    let mut numbers = BTreeSet::new();
+    // Without escapes what stands there is what is written, and ends with the three quotes or the one.
+    let quotes = 1 + 2 * usize::from(text.value.contains('\n'));
+    let begin = text.span.end.checked_sub(quotes + text.value.len());
+    let begin = begin.filter(|b| *b >= text.span.start);
+    let mut at = 0;
+    for line in text.value.split('\n') {
+        let place = match begin {
+            Some(begin) => begin + at..begin + at + line.len(),
+            None => text.span.clone(),
+        };
+        at += line.len() + 1;
+        if line.trim().is_empty() {
+            continue;
+        }
+        if flows.len() as u64 >= FLOW_COUNT_MAX {
+            let message = format!("more than {FLOW_COUNT_MAX} flows");
+            findings.push(Finding::new(
+                Code::TooMany,
+                place,
+                message,
+                "leave the others out",
+            ));
+            return None;
+        }
+        match planned_flow(line, service_names) {
+            Ok(flow) if numbers.insert(flow.number) => flows.push(flow),
+            Ok(flow) => {
+                let message = format!("flow {} stands there twice", flow.number);
+                let help = "its number is what its draws are keyed by: give it another one";
+                findings.push(Finding::new(Code::Duplicate, place, message, help));
+                return None;
+            }
+            Err(bad) => {
+                findings.push(Finding::new(bad.code, place, bad.message, bad.help));
+                return None;
+            }
+        }
+    }
+    if flows.is_empty() {
+        let help = "write a line for each flow, such as \"0 web 1 2500ms\", or leave the load out";
+        findings.push(Finding::new(
+            Code::BadValue,
+            text.span,
+            "a plan without flows",
+            help,
+        ));
+        return None;
+    }
+    Some(flows)
+}
+
+/// `0 web 1 2500ms`.
+fn planned_flow(line: &str, service_names: &Names) -> Result<PlannedFlow, Bad> {
+    let bad = |what: &str| {
+        Bad::new(
+            Code::BadValue,
+            format!("\"{}\" is not a flow of a plan: {what}", shown(line)),
+            format!(
+                "write its number, the service, the client (0 to {}) and the start: \"0 web 1 2500ms\"",
+                CLIENT_COUNT - 1
+            ),
+        )
+    };
+    let mut words = line.split_ascii_whitespace();
+    let mut word = |what| words.next().ok_or_else(|| bad(what));
+    let number = word("it is empty")?.parse();
+    let number = number.map_err(|_| bad("its first word is no number"))?;
+    let service = service_names.find(word("it has no service")?, "service")?;
+    let client = word("it has no client")?.parse().ok();
+    let client = client.filter(|c: &u8| u32::from(*c) < CLIENT_COUNT);
+    let client = client.ok_or_else(|| bad("there is no such client"))?;
+    let start = value::span(word("it has no start")?)?;
+    if words.next().is_some() {
+        return Err(bad("it has more than four words"));
+    }
+    Ok(PlannedFlow {
+        number,
+        service,
+        client,
+        start,
+    })
 }

@@ -10,6 +10,7 @@ mod router;
 mod service;
 
 pub(crate) use counter_proof::counter_proof;
+use counter_proof::read_off;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(crate) struct Places {
     /// Of `[cluster]`.
     pub(crate) cluster: Span,
     pub(crate) local_addresses: Span,
+    /// Of the elements of `delays`: names of links.
+    pub(crate) delays: Vec<(String, Span)>,
     /// By node, where its priority is written, or its table.
     pub(crate) priorities: Vec<Span>,
     /// Of each network: where its VLAN is written.
@@ -116,11 +119,12 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let sub = |key, schema: &'static Schema, findings: &mut Findings| {
         root.table(key, schema, schema::ALL, findings)
     };
-    if let Some(off) = sub("off", &schema::OFF, findings) {
+    let off = sub("off", &schema::OFF, findings);
+    if let Some(off) = off.as_ref().filter(|off| !off.has("base")) {
         let help = "a counter-proof is a file of its own, with `base` and `[off]`";
         findings.push(Finding::new(
             Code::NoEffect,
-            off.span,
+            off.span.clone(),
             "`[off]` without `base`",
             help,
         ));
@@ -134,6 +138,8 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
             number,
             description,
             waits_for: Some(waits_for.value.to_owned()),
+            seed: None,
+            ties: None,
             duration: Duration::ZERO,
             quiet: Duration::ZERO,
             bounds: WorldBounds::default(),
@@ -175,6 +181,11 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     );
     let quiet = span(&root, "quiet", Need::Optional, findings).map_or(Duration::from_secs(2), |f| f.value);
     let bounds = bounds(&root, findings);
+    let mut number_of = |key| {
+        root.parsed(key, Need::Optional, value::seed, findings)
+            .map(|f| f.value)
+    };
+    let (seed, ties) = (number_of("seed"), number_of("ties"));
     let table = sub("cluster", &schema::CLUSTER, findings);
     let cluster = cluster::cluster(table.as_ref(), &mut places, findings);
     let links = cluster::links(sub("links", &schema::LINKS, findings), &mut places, findings);
@@ -190,6 +201,8 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         number,
         description,
         waits_for: waits_for.map(|w| w.value.to_owned()),
+        seed,
+        ties,
         duration: duration?.value,
         quiet,
         bounds,
@@ -210,6 +223,14 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     if scenario.faults.iter().any(|f| f.when.is_some() && !f.optional) {
         let triggers = crate::expect::implied_of_triggers(&scenario.expects);
         scenario.expects.extend(triggers);
+    }
+    // The plan of a counter-proof stands alone: what it disproves is only named.
+    if let Some(table) = off.filter(|off| off.has("base")) {
+        let base = table.string("base", Need::Required, findings)?;
+        scenario.off = read_off(&table, base.value, &scenario, findings).map(|off| off.value);
+        if findings.is_empty() && scenario.off.is_some() {
+            check::without_mechanism(&scenario, &table.span_of("mechanism"), findings);
+        }
     }
     Some(scenario)
 }

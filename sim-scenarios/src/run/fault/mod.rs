@@ -185,6 +185,7 @@ pub(crate) fn nothing_to(built: &Built, action: &Action, lb: LbId, undo: bool) -
     let (verb, idle) = match (action, undo) {
         (Action::Crash(..), false) => ("crash", node::is_down(&built.world, lb)),
         (Action::Crash(..), true) | (Action::Start(..), _) => ("start", !node::is_down(&built.world, lb)),
+        (Action::Drain(_), _) => ("drain", !node::is_running(&built.world, lb)),
         (Action::Pause(..), false) => ("pause", !node::is_running(&built.world, lb)),
         (Action::Pause(..), true) | (Action::Resume(_), _) => ("resume", !node::is_paused(&built.world, lb)),
         (Action::Fill(..), false) => ("fill", node::is_down(&built.world, lb)),

@@ -53,6 +53,11 @@ pub(super) fn resume(world: &mut World, lb: LbId) -> Result<(), RunError> {
     }
 }
 
+/// Nobody hears it on a node that does not run.
 pub(super) fn drain(world: &mut World, lb: LbId) -> Result<(), RunError> {
-    cluster::drain(world, lb)
+    if is_running(world, lb) {
+        cluster::drain(world, lb)
+    } else {
+        Ok(())
+    }
 }

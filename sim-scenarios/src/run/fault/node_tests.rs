@@ -30,7 +30,8 @@ that = "broken == 0"
 "#;
 
 fn scenario() -> Scenario {
-    crate::language::parse("x", CLUSTER, &|_| Err(String::new())).expect("good")
+    let scenario = crate::language::parse("x", CLUSTER, &|_| Err(String::new())).expect("good");
+    crate::plan(&scenario, 1)
 }
 
 fn met(fault: usize, action: &Action) -> Met {
@@ -47,7 +48,7 @@ fn met(fault: usize, action: &Action) -> Met {
 fn overlap(actions: [Action; 3], seen: [i64; 8], look: impl Fn(&mut Built) -> i64) {
     let scenario = scenario();
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-        let mut built = build::world(&scenario, evenkeel_io_sim::WorldSpec::new(1)).expect("a world");
+        let mut built = build::world(&scenario, evenkeel_io_sim::QueueKind::default()).expect("a world");
         let mut effects = Effects::new(&scenario, Rc::default());
         let mut in_force = 0;
         for (fault, action) in actions.iter().enumerate() {
@@ -137,7 +138,7 @@ fn drifts_are_added_to_that_of_the_machine() {
 #[test]
 fn slowness_is_multiplied_and_goes_as_it_came() {
     let scenario = scenario();
-    let mut built = build::world(&scenario, evenkeel_io_sim::WorldSpec::new(1)).expect("a world");
+    let mut built = build::world(&scenario, evenkeel_io_sim::QueueKind::default()).expect("a world");
     let mut effects = Effects::new(&scenario, Rc::default());
     let node = NodeRef::Id(1);
     let actions = [

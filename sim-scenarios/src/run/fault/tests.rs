@@ -124,8 +124,8 @@ fn both(built: &Built) -> [Faults; 2] {
 
 #[test]
 fn faults_that_overlap_end_each_by_itself() {
-    let scenario = scenario(ONE_NODE);
-    let mut built = build::world(&scenario, evenkeel_io_sim::WorldSpec::new(1)).expect("a world");
+    let scenario = crate::plan(&scenario(ONE_NODE), 1);
+    let mut built = build::world(&scenario, evenkeel_io_sim::QueueKind::default()).expect("a world");
     let base = both(&built);
     let mut effects = Effects::new(&scenario, Rc::new(RefCell::new(Rules::default())));
     let met = |fault| Met {

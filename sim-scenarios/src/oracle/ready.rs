@@ -1,0 +1,85 @@
+//! `ready-knows`: what a node says of itself when it joins, against what others have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use evenkeel_core::proto::ConnState;
+
+use super::tables::{Key, key};
+use super::{Found, NodeSample, Sample};
+
+/// So long after it began to say so a node is looked at.
+const FRESH: Duration = Duration::from_millis(500);
+/// So many sessions may be missing: they are on their way.
+const LACKING_MAX: usize = 4;
+
+/// `ready-knows`.
+#[derive(Debug, Default)]
+pub(crate) struct ReadyKnows {
+    /// By node: its life, and when it was ready for the first time in it.
+    ready: BTreeMap<u16, (u64, Option<Duration>)>,
+    pub(crate) found: Found,
+}
+
+/// Established sessions that are told.
+fn told(node: &NodeSample) -> BTreeSet<Key> {
+    let rows = node.rows.iter();
+    let told = rows.filter(|r| r.state == ConnState::Established && r.version.is_some_and(|v| v.2 != 0));
+    told.map(|r| key(&r.inbound)).collect()
+}
+
+impl ReadyKnows {
+    /// Whether there is a node to be looked at, and others to compare it with. Of a sample that need not show sessions.
+    pub(crate) fn is_due(&mut self, sample: &Sample) -> bool {
+        let (fresh, older) = self.split(sample);
+        !fresh.is_empty() && !older.is_empty()
+    }
+
+    /// Nodes that are ready: those that have just begun to say so, and the others.
+    fn split<'s>(&mut self, sample: &'s Sample) -> (Vec<&'s NodeSample>, Vec<&'s NodeSample>) {
+        let mut fresh = Vec::new();
+        let mut older = Vec::new();
+        for node in &sample.nodes {
+            let entry = self.ready.entry(node.node).or_insert((node.life, None));
+            if entry.0 != node.life {
+                *entry = (node.life, None);
+            }
+            if !node.ready {
+                continue;
+            }
+            let since = *entry.1.get_or_insert(sample.at);
+            if sample.at <= since + FRESH {
+                fresh.push(node);
+            } else {
+                older.push(node);
+            }
+        }
+        (fresh, older)
+    }
+
+    /// Looks at all sessions.
+    pub(crate) fn sample(&mut self, sample: &Sample) {
+        let (fresh, older) = self.split(sample);
+        // Nodes that have just begun to say so all at once have nobody who knows better.
+        if fresh.is_empty() || older.is_empty() {
+            return;
+        }
+        let all = older.into_iter().map(told);
+        let common = all.reduce(|a, b| a.intersection(&b).copied().collect());
+        let common = common.unwrap_or_default();
+        for node in fresh {
+            let has: BTreeSet<Key> = node.rows.iter().map(|r| key(&r.inbound)).collect();
+            let lacking = common.iter().filter(|k| !has.contains(k)).count();
+            self.found.looked += common.len() as u64;
+            if lacking > LACKING_MAX && 2 * lacking > common.len() {
+                self.found.add(sample.at, || {
+                    format!(
+                        "node {} says that it is ready, and lacks {lacking} of {} sessions that all others have",
+                        node.node,
+                        common.len()
+                    )
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Which flows may break by what happened to them. A run of many faults cannot say how many flows break; it can say of each
+//! one that breaks whether anything excuses it. The rule, which `docs/scenarios.md` tells in words:
+//!
+//! - A node crashes, and no other node that runs has the flow's session then.
+//! - A fault divides the nodes, or deafens one, while the flow is open or a little later: who serves may be two, or one
+//!   that has not heard of the session.
+//! - Its service replicates nothing, or not before it is established, and another node takes over meanwhile.
+//!
+//! Nothing else excuses anything: neither what a crash alone does to sessions that others have, nor a start, nor a node that
+//! leaves, nor frames that come late or twice, nor losses on the way of clients and servers that TCP repairs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
+
+use super::judge::{rows, tuple};
+use super::{cluster, nanos};
+use crate::oracle::{self, Key};
+use crate::scenario::{Action, Network, Replicate, Scenario};
+
+/// What a fault that divides nodes has done is over so long after its end: they hear each other again, compare what they
+/// have, and tell the network who serves.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// Of a loss of this share, in millionths, heartbeats get through: too few are lost in a row for a node to seem dead.
+const LOSS_HEARD_PPM: u32 = 10_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Excuses {
+    /// Flows, by number, whose sessions died with a node.
+    lost: BTreeSet<u32>,
+    /// When dividing faults began and ended: index of the fault, and its times.
+    divided: Vec<(usize, Duration, Option<Duration>)>,
+}
+
+impl Excuses {
+    /// A fault's step is about to be done to a node.
+    pub(crate) fn step(
+        &mut self,
+        world: &World,
+        now: Duration,
+        (fault, action, undo): (usize, &Action, bool),
+        met: Option<LbId>,
+    ) {
+        if let (Action::Crash(..), false) = (action, undo) {
+            return self.crash(world, met);
+        }
+        if !divides(action) {
+            return;
+        }
+        if undo {
+            let open = self.divided.iter_mut().filter(|d| d.0 == fault && d.2.is_none());
+            open.for_each(|d| d.2 = Some(now));
+        } else {
+            self.divided.push((fault, now, None));
+        }
+    }
+
+    fn crash(&mut self, world: &World, met: Option<LbId>) {
+        let survivors = || {
+            world
+                .lbs()
+                .filter(|lb| lb.state() == LbState::Running && Some(lb.id()) != met)
+        };
+        let known: BTreeSet<Key> = survivors()
+            .flat_map(|lb| rows(lb))
+            .map(|row| oracle::key(&row.inbound))
+            .collect();
+        // What a node alone knows that has not joined may be lost when it does.
+        let anybody = survivors().any(|lb| cluster::is_ready(lb) || cluster::is_degraded(lb));
+        for (number, flow) in (0..).zip(world.flows()) {
+            let key = oracle::key(&tuple(flow));
+            if flow.opened.is_some() && flow.ended.is_none() && !(anybody && known.contains(&key)) {
+                self.lost.insert(number);
+            }
+        }
+    }
+
+    /// Whether something excuses that a flow breaks, by `now`. `masters`: when other nodes began to answer for the VIPs.
+    pub(crate) fn excuses(
+        &self,
+        scenario: &Scenario,
+        (number, flow): (u32, &FlowRecord),
+        now: Duration,
+        masters: impl Iterator<Item = u64>,
+    ) -> bool {
+        if self.lost.contains(&number) {
+            return true;
+        }
+        let Some(opened) = flow.opened.map(|t| t.as_nanos()) else {
+            return true;
+        };
+        let ended = flow.ended.map_or(nanos(now), |t| t.as_nanos());
+        let divided = self.divided.iter().any(|(_, from, to)| {
+            let to = to.map_or(u64::MAX, |to| nanos(to + SETTLED_AFTER));
+            nanos(*from) <= ended && opened <= to
+        });
+        let mut services = scenario.services.iter();
+        let service = services.find(|s| s.vip == flow.spec.target && s.proto == flow.spec.proto);
+        let untold_until = match service.map(|s| s.replicate) {
+            Some(Replicate::Off) | None => ended,
+            Some(Replicate::Established) => flow
+                .established
+                .map_or(ended, |t| t.as_nanos() + nanos(super::judge::TOLD_WITHIN)),
+            Some(Replicate::SynAck) => opened,
+        };
+        let mut masters = masters;
+        divided || masters.any(|at| opened < at && at < untold_until)
+    }
+}
+
+/// Whether a fault may let two nodes serve, or one that has not heard what it should have, or may end flows by itself, as
+/// another config does. Of a kind that is not named here that is assumed.
+fn divides(action: &Action) -> bool {
+    match action {
+        Action::Crash(..)
+        | Action::Start(..)
+        | Action::Resume(_)
+        | Action::Drain(_)
+        | Action::Heal(..)
+        | Action::Look => false,
+        // TCP repairs what is lost between nodes and servers.
+        Action::Disturb(_, Network::Servers, _, d) if d.arp_ppm == 0 => d.loss_ppm == 1_000_000,
+        Action::Disturb(_, _, _, d) => {
+            let loss = d.loss_ppm.max(d.corrupt_ppm).max(d.arp_ppm);
+            loss > LOSS_HEARD_PPM || !d.delay.is_zero() || d.bandwidth.is_some()
+        }
+        _ => true,
+    }
+}
