@@ -5,6 +5,7 @@
 
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use pcap::{Active, BpfProgram, Capture, Dead, Device, Direction, Linktype, Precision};
 
@@ -169,6 +170,12 @@ impl std::fmt::Debug for LiveInterface {
     }
 }
 
+/// MTU of an interface of the kernel, as Linux tells it; `None` where nobody does.
+pub fn mtu_of(device: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(Path::new("/sys/class/net").join(device).join("mtu"));
+    text.ok()?.trim().parse().ok()
+}
+
 /// Microseconds where the system cannot do better.
 const PRECISION: Precision = if cfg!(target_os = "linux") {
     Precision::Nano
@@ -286,6 +293,11 @@ impl LiveInterface {
     #[cfg(not(target_os = "linux"))]
     pub fn index_of_name(&self) -> Option<u32> {
         None
+    }
+
+    /// MTU of the interface that has its name now; `None`: the system does not say.
+    pub fn mtu(&self) -> Option<u32> {
+        mtu_of(&self.device)
     }
 
     /// The system's counters.

@@ -23,6 +23,9 @@ pub const HANDOFF_COUNT_MAX: usize = 1024;
 /// An interface that is lost is tried again so often.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
+/// Beside its packet a frame has Ethernet's header and two VLAN tags at most.
+const FRAME_OVERHEAD: usize = 14 + 2 * 4;
+
 /// Passes no frame: for an interface that is opened to send.
 const NOTHING: &str = "less 1";
 
@@ -39,6 +42,8 @@ pub struct LivePortStats {
     pub rx_frames: u64,
     /// Packets that could not be made into frames, or of which libpcap captured a part only.
     pub rx_unusable: u64,
+    /// Frames that are longer than the interface's MTU allows: it merges segments, and these cannot be sent on as they are.
+    pub rx_merged: u64,
     /// Times that an interface failed to receive, and was lost: it went away.
     pub rx_failed: u64,
     /// Frames that the kernel dropped, as its buffer was full; as of [`LivePort::count_kernel_drops`].
@@ -95,6 +100,8 @@ pub enum LiveNews {
     Lost(LiveError),
     /// It was opened again.
     Back(String),
+    /// It merges segments into frames that are longer than its MTU. Said once each time that it is opened.
+    Merges(String),
 }
 
 impl std::fmt::Display for LiveNews {
@@ -102,6 +109,11 @@ impl std::fmt::Display for LiveNews {
         match self {
             LiveNews::Lost(error) => write!(f, "{error}: it is tried again each second"),
             LiveNews::Back(device) => write!(f, "{device} is back, and open again"),
+            LiveNews::Merges(device) => write!(
+                f,
+                "{device} merges segments into frames that are longer than its MTU, which cannot be sent on: \
+                 `ethtool -K {device} gro off lro off` (and `tso off gso off tx off` at the other end of a veth)"
+            ),
         }
     }
 }
@@ -114,6 +126,10 @@ struct Interface {
     kernel_dropped: u32,
     /// The kernel's number of it when it was opened.
     index: Option<u32>,
+    /// The longest frame of one packet; `None`: the system does not say.
+    frame_len_max: Option<usize>,
+    /// It has been said that it merges segments.
+    merges: bool,
     state: State,
     /// The last of it that nobody has asked for.
     news: Option<LiveNews>,
@@ -147,6 +163,8 @@ impl Interface {
         }
         Ok(Interface {
             index: live.index_of_name(),
+            frame_len_max: live.mtu().map(|mtu| mtu as usize + FRAME_OVERHEAD),
+            merges: false,
             live,
             device: device.to_owned(),
             receives,
@@ -312,6 +330,12 @@ impl Port for LivePort {
                 match interface.live.receive(&mut self.buffer) {
                     Ok(Received::Nothing) => break,
                     Ok(Received::Packet { snapped: false, .. }) => {
+                        if interface.frame_len_max.is_some_and(|max| self.buffer.len() > max) {
+                            self.stats.rx_merged += 1;
+                            if !std::mem::replace(&mut interface.merges, true) {
+                                interface.news = Some(LiveNews::Merges(interface.device.clone()));
+                            }
+                        }
                         into.push(HeapFrame::new(PortId(index as u16), &self.buffer));
                     }
                     Ok(_) => self.stats.rx_unusable += 1,

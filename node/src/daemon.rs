@@ -26,7 +26,7 @@ use crate::ports::{Ports, Watch};
 use crate::start::Start;
 use crate::system::Manager;
 use crate::telling::Names;
-use crate::{Refusal, admin, clock, refusal, system, transport, worker};
+use crate::{Refusal, admin, clock, kernel, refusal, system, transport, worker};
 
 /// What checks have found out and waits.
 const HEALTH_EVENT_COUNT: usize = 256;
@@ -43,6 +43,7 @@ pub fn run(config: Config, reload: Reload) -> Result<Ended, Refusal> {
 fn begin(config: Config, reload: Reload) -> Result<Ended, Refusal> {
     system::have_files(&config)?;
     system::check_cores(&config.io.cores)?;
+    kernel::check_addresses(&config)?;
     let start = Start::watch().map_err(|e| limits("cannot watch the start", &e))?;
     let _lock = Lock::take(&config.daemon.ctl)?;
     let state = config.daemon.state.as_deref();

@@ -28,6 +28,7 @@ mod identity;
 #[cfg(unix)]
 mod io;
 #[cfg(unix)]
+mod kernel;
 mod lane;
 pub mod log;
 pub mod memory;

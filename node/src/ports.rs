@@ -148,7 +148,7 @@ fn interface(device: &str) -> &str {
 }
 
 /// The kernel's interface that a device stands on.
-fn kernel_interface(driver: Driver, device: &str) -> Option<&str> {
+pub(crate) fn kernel_interface(driver: Driver, device: &str) -> Option<&str> {
     match driver {
         Driver::Pcap => Some(device),
         Driver::Dpdk => {

@@ -53,11 +53,12 @@ impl NodeCore {
         let mut caught_up: Option<PeerId> = None;
         for peer in self.peers.iter_mut().filter(|p| p.out_of_sync) {
             let Some(id) = peer.live() else { continue };
-            let all = status.iter().flatten().flat_map(|s| &s.unacked);
-            if all
-                .filter(|(of, _)| *of == id)
-                .all(|(_, n)| *n < BEHIND_COUNT_MAX)
-            {
+            let of_it = |s: &SyncStatus| {
+                let mut unacked = s.unacked.iter().filter(|(of, _)| *of == id);
+                // Few records may be all that there were while it stood still: it has caught up once it acks them.
+                unacked.all(|(_, n)| *n < BEHIND_COUNT_MAX) && !s.late.contains(&id)
+            };
+            if status.iter().flatten().all(of_it) {
                 peer.out_of_sync = false;
                 caught_up = Some(id);
             }

@@ -140,6 +140,8 @@ pub struct SyncStatus {
     pub behind: Vec<(PeerId, u64)>,
     /// By peer: records that it has not applied, marks that wait to be encoded included.
     pub unacked: Vec<(PeerId, u64)>,
+    /// Peers that were told something, have not acked it for too long to be waited for, and have acked nothing since.
+    pub late: Vec<PeerId>,
 }
 
 /// An interface and a frame for it.

@@ -635,7 +635,7 @@ impl Sync {
     }
 
     /// How far the worker is.
-    pub(super) fn measure(&self) -> SyncStatus {
+    pub(super) fn measure(&self, now: Instant) -> SyncStatus {
         let outstanding = |group| {
             let jobs = self.jobs.iter().filter(|j| j.group == group);
             let flights = self.flights.iter().filter(|f| f.group == group);
@@ -660,6 +660,7 @@ impl Sync {
                 .iter()
                 .map(|p| (p.peer.id, self.unacked(p) + self.dirty as u64))
                 .collect(),
+            late: self.late_peers(now),
         }
     }
 
@@ -669,7 +670,7 @@ impl Sync {
             return;
         }
         self.status_at = now + Duration::from_millis(10);
-        let status = self.measure();
+        let status = self.measure(now);
         // The last telling may have been lost on its way.
         if status != self.status || now >= self.status_again {
             self.status = status;

@@ -149,6 +149,12 @@ impl PeerTx {
             told: SlotBits::EMPTY,
         }
     }
+
+    /// Whether it has made no step forward for too long to be waited for.
+    fn is_late(&self, now: Instant) -> bool {
+        let waits = |a: &Acked| a.since.is_some_and(|since| now - since >= OUT_OF_SYNC);
+        self.acked.iter().any(waits)
+    }
 }
 
 impl Sync {
@@ -641,6 +647,12 @@ impl Sync {
             .sum()
     }
 
+    /// Peers that have made no step forward for too long to be waited for, whether they are or not.
+    pub(super) fn late_peers(&self, now: Instant) -> Vec<PeerId> {
+        let late = self.peers.iter().filter(|p| p.is_late(now));
+        late.map(|p| p.peer.id).collect()
+    }
+
     /// Whether a peer that is waited for lacks something of a bucket.
     fn is_unacked(&self, place: usize) -> bool {
         self.acked_by_all(place) < self.rings[place].last
@@ -704,12 +716,7 @@ impl Sync {
         let most = ((u64::from(sizes.conns_v4) + u64::from(sizes.conns_v6)) / 64).max(1024);
         for p in 0..self.peers.len() {
             let peer = &self.peers[p];
-            let late = peer.peer.in_sync
-                && (self.unacked(peer) > most
-                    || peer
-                        .acked
-                        .iter()
-                        .any(|a| a.since.is_some_and(|since| ctx.now - since >= OUT_OF_SYNC)));
+            let late = peer.peer.in_sync && (self.unacked(peer) > most || peer.is_late(ctx.now));
             let id = peer.peer.id;
             if late {
                 // Told again with each judgement: the node may have had no room for it.

@@ -235,6 +235,11 @@ impl Node {
         self.status.iter().flat_map(|s| &s.unacked).map(|o| o.1).sum()
     }
 
+    /// Whether a worker finds that a peer has acked nothing for too long.
+    pub(crate) fn finds_late(&self, peer: PeerId) -> bool {
+        self.status.iter().any(|s| s.late.contains(&peer))
+    }
+
     pub(crate) fn has_told(&self, is_it: impl Fn(&SyncEvent) -> bool) -> usize {
         self.events.iter().filter(|(_, e)| is_it(e)).count()
     }

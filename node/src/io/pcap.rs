@@ -1,12 +1,11 @@
 //! Interfaces through libpcap.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_control::Config;
 use evenkeel_core::port::WorkerId;
-use evenkeel_io_pcap::live::LiveError;
+use evenkeel_io_pcap::live::{LiveError, mtu_of};
 use evenkeel_io_pcap::live_port::{HANDOFF_COUNT_MAX, Handoffs, LivePort};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::warn;
@@ -47,6 +46,7 @@ impl Driver for LivePort {
         io_counts(&[
             ("rx-frames", stats.rx_frames),
             ("rx-unusable", stats.rx_unusable),
+            ("rx-merged", stats.rx_merged),
             ("rx-failed", stats.rx_failed),
             ("rx-kernel-dropped", stats.rx_kernel_dropped),
             ("reopened", stats.reopened),
@@ -107,10 +107,4 @@ fn remedy(error: &LiveError) -> &'static str {
         }
         _ => "bring the interface up, or correct `device` of the port",
     }
-}
-
-/// MTU of an interface of the kernel; `None` where it does not say.
-fn mtu_of(device: &str) -> Option<u32> {
-    let text = std::fs::read_to_string(Path::new("/sys/class/net").join(device).join("mtu"));
-    text.ok()?.trim().parse().ok()
 }

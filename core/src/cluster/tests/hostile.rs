@@ -71,8 +71,8 @@ fn message() -> impl Strategy<Value = NodeMessage> {
 fn event() -> impl Strategy<Value = SyncEvent> {
     let counts = || prop::collection::vec((claim().prop_map(|c| c.group), any::<u32>()), 0..5);
     let peers = || prop::collection::vec((who(), number()), 0..5);
-    let status = (counts(), counts(), counts(), counts(), peers(), peers()).prop_map(
-        |(outstanding, pulled, lacking, sessions, behind, unacked)| {
+    let status = (counts(), counts(), counts(), counts(), peers(), peers(), prop::collection::vec(who(), 0..5)).prop_map(
+        |(outstanding, pulled, lacking, sessions, behind, unacked, late)| {
             SyncEvent::Status(SyncStatus {
                 outstanding,
                 pulled,
@@ -80,6 +80,7 @@ fn event() -> impl Strategy<Value = SyncEvent> {
                 sessions,
                 behind,
                 unacked,
+                late,
             })
         },
     );
