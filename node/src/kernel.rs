@@ -46,14 +46,18 @@ pub(crate) fn check_addresses(config: &Config) -> Result<(), Refusal> {
         match clash {
             Clash::Refused(KernelAddress { addr, interface }, what) => {
                 return Err(refusal(
-                    format!("the kernel has {addr}, {what}, on {interface}: it would reset connections of evenkeel"),
+                    format!(
+                        "the kernel has {addr}, {what}, on {interface}: it would reset connections of evenkeel"
+                    ),
                     format!(
                         "remove it from the kernel (`ip address show dev {interface}`, `ip address delete {addr}/PREFIX dev {interface}`), or take another one"
                     ),
                 ));
             }
             Clash::Warned(KernelAddress { addr, interface }, what) => {
-                warn!("the kernel has {addr}, {what}, on {interface}, too: who asks for it is answered twice");
+                warn!(
+                    "the kernel has {addr}, {what}, on {interface}, too: who asks for it is answered twice"
+                );
             }
         }
     }
@@ -79,9 +83,15 @@ fn clashes(config: &Config, kernel: impl Iterator<Item = KernelAddress>) -> Vec<
     }
     for service in &config.spec.services {
         for addr in &service.local_addrs {
-            ours.insert(*addr, (true, format!("a local address of service {}", service.name)));
+            ours.insert(
+                *addr,
+                (true, format!("a local address of service {}", service.name)),
+            );
         }
-        ours.insert(service.vip, (true, format!("the VIP of service {}", service.name)));
+        ours.insert(
+            service.vip,
+            (true, format!("the VIP of service {}", service.name)),
+        );
     }
     let mut devices = config.io.devices.iter().filter_map(|d| d.name.as_deref());
     let sees_frames = devices.any(|device| kernel_interface(config.io.driver, device).is_some());
@@ -147,8 +157,14 @@ server = [{{ address = "198.51.100.11:80" }}]
         let refused = |c: &[Clash], what: &str| matches!(c, [Clash::Refused(_, w)] if w == what);
         let warned = |c: &[Clash], what: &str| matches!(c, [Clash::Warned(_, w)] if w == what);
         assert!(refused(&found(&pcap, "192.0.2.80"), "the VIP of service web"));
-        assert!(refused(&found(&pcap, "198.51.100.101"), "a local address of service web"));
-        assert!(warned(&found(&pcap, "192.0.2.2"), "an own address of port clients"));
+        assert!(refused(
+            &found(&pcap, "198.51.100.101"),
+            "a local address of service web"
+        ));
+        assert!(warned(
+            &found(&pcap, "192.0.2.2"),
+            "an own address of port clients"
+        ));
         assert_eq!(found(&pcap, "198.51.100.4"), [], "the kernel's own");
         // A NIC that is DPDK's keeps its frames from the kernel.
         let nic = config("dpdk", ["0000:03:00.0", "0000:03:00.1"]);

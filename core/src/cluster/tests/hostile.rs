@@ -71,19 +71,28 @@ fn message() -> impl Strategy<Value = NodeMessage> {
 fn event() -> impl Strategy<Value = SyncEvent> {
     let counts = || prop::collection::vec((claim().prop_map(|c| c.group), any::<u32>()), 0..5);
     let peers = || prop::collection::vec((who(), number()), 0..5);
-    let status = (counts(), counts(), counts(), counts(), peers(), peers(), prop::collection::vec(who(), 0..5)).prop_map(
-        |(outstanding, pulled, lacking, sessions, behind, unacked, late)| {
-            SyncEvent::Status(SyncStatus {
-                outstanding,
-                pulled,
-                lacking,
-                sessions,
-                behind,
-                unacked,
-                late,
-            })
-        },
-    );
+    let status = (
+        counts(),
+        counts(),
+        counts(),
+        counts(),
+        peers(),
+        peers(),
+        prop::collection::vec(who(), 0..5),
+    )
+        .prop_map(
+            |(outstanding, pulled, lacking, sessions, behind, unacked, late)| {
+                SyncEvent::Status(SyncStatus {
+                    outstanding,
+                    pulled,
+                    lacking,
+                    sessions,
+                    behind,
+                    unacked,
+                    late,
+                })
+            },
+        );
     prop_oneof![
         claim().prop_map(|GroupClaim { group, epoch, role }| {
             SyncEvent::AuthorityApplied(Authority { group, epoch, role })
