@@ -83,6 +83,7 @@ impl Sync {
 
     /// Looks at an adoption's buckets that wait. Returns when it has something to do again.
     fn sweep_adoption(&mut self, ctx: &mut Ctx<'_>, group: GroupId) -> Option<Instant> {
+        self.group(group)?.adoption.as_ref()?;
         for place in 0..self.buckets.len() {
             self.try_merge(ctx, group, place);
         }
@@ -126,30 +127,26 @@ impl Sync {
 
     /// Compares what is known of a bucket, once all who are waited for have told, or their time is up.
     fn try_merge(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
-        let waited: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|p| p.peer.in_sync)
-            .map(|p| p.peer.id)
-            .collect();
-        let own_mark = self.group(group).map(|g| self.watermark(g, place));
-        let own_id = self.id;
-        let own_ranges = own_mark.map(|m| self.known_of(m, place));
+        // Most buckets wait for nothing, and are looked at often.
+        let Some(g) = self.group(group) else { return };
+        let Some(a) = &g.adoption else { return };
+        let Step::Waits(known) = &a.steps[place] else {
+            return;
+        };
+        let mut waited = self.peers.iter().filter(|p| p.peer.in_sync);
+        let all = waited.all(|p| known.iter().any(|k| k.peer == p.peer.id));
+        if !all && ctx.now < a.until {
+            return;
+        }
+        let own = self.watermark(g, place);
+        let mark = self.known_of(own, place);
         let bucket = self.buckets[place];
-        let lacking = self
-            .group(group)
-            .map_or_else(Vec::new, |g| self.lacking(g, bucket));
+        let lacking = self.lacking(g, bucket);
+        let own_id = self.id;
         let Some(g) = self.group_mut(group) else { return };
         let ready = g.complete && lacking.is_empty();
         let Some(a) = &mut g.adoption else { return };
         let Step::Waits(known) = &mut a.steps[place] else {
-            return;
-        };
-        let all = waited.iter().all(|p| known.iter().any(|k| k.peer == *p));
-        if !all && ctx.now < a.until {
-            return;
-        }
-        let (Some(own), Some(mark)) = (own_mark, own_ranges) else {
             return;
         };
         let mut known = core::mem::take(known);
