@@ -95,7 +95,7 @@ impl Notes {
     /// An event is about to happen; those before it are over.
     pub(crate) fn event(&mut self, at: u64, event: Event) {
         let every = self.spec.every.max(1);
-        if self.trail.events > 0 && self.trail.events % every == 0 {
+        if self.trail.events > 0 && self.trail.events.is_multiple_of(every) {
             self.trail.points.push(self.digest.digest());
         }
         self.trail.events += 1;

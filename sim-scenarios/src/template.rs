@@ -38,8 +38,14 @@ mod tests {
     use super::*;
     use crate::{Options, run};
 
+    /// Template, what is written for what, and what fails then.
+    type Change = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
     /// What `# To see the scenario fail, write ..` asks for: the line that is changed, and what fails then.
-    const CHANGES: &[(&str, &[(&str, &str)], &str)] = &[
+    const CHANGES: &[Change] = &[
         (
             "active-backup",
             &[("replicate = \"synack\"", "replicate = \"off\"")],

@@ -124,7 +124,8 @@ impl Actor for Script {
     fn timeout(&mut self, now: Instant, out: &mut Datagrams) {
         self.caller.again(now, out);
         if self.caller.asked.is_none()
-            && let Some((_, body)) = self.todo.pop_front_if(|(at, _)| *at <= now)
+            && self.todo.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, body)) = self.todo.pop_front()
         {
             self.caller.ask(now, body, out);
         }

@@ -84,7 +84,7 @@ impl Ledger {
             let at = (lb.id().0, number);
             let mut kept = self.tables.remove(&at).unwrap_or_default();
             let mut met = 0;
-            if worker.table().len() > 0 {
+            if !worker.table().is_empty() {
                 for conn in worker.table().iter() {
                     met += 1;
                     let row = Row {

@@ -492,11 +492,13 @@ impl Tap for RecorderTap {
                 shared.lag.frame(now, lb, direction, data);
                 return;
             }
-            Owner::Host(host) if u32::from(host.0) < CLIENT_COUNT && direction == Direction::In => {
-                if packet::parse(data).is_some_and(|p| p.len > 0) {
-                    shared.received.add(now);
-                    shared.received_close.add(now);
-                }
+            Owner::Host(host)
+                if u32::from(host.0) < CLIENT_COUNT
+                    && direction == Direction::In
+                    && packet::parse(data).is_some_and(|p| p.len > 0) =>
+            {
+                shared.received.add(now);
+                shared.received_close.add(now);
             }
             _ => {}
         }
