@@ -183,7 +183,7 @@ fn sim_refuses_with_a_remedy() {
     let latin = bad.with_file_name("latin.toml");
     fs::write(&latin, b"quiet =\"1s\"\nname = \"\xe9t\xe9\"\n").expect("written");
     let long = bad.with_file_name("long.toml");
-    fs::write(&long, "#".repeat(3_000_000)).expect("written");
+    fs::write(&long, "#".repeat(34_000_000)).expect("written");
     for (args, words) in [
         (&["sim", "run"][..], "<FILE>"),
         (&["sim", "run", "no-such-scenario"], "there is no scenario"),
@@ -209,8 +209,8 @@ fn sim_refuses_with_a_remedy() {
             &["sim", "run", text(&latin)],
             "is no text: line 2, column 9 (byte 20) is not UTF-8",
         ),
-        (&["sim", "run", text(&long)], "is 3000000 bytes long"),
-        (&["sim", "explain", text(&long)], "1048576 bytes at most"),
+        (&["sim", "run", text(&long)], "is 34000000 bytes long"),
+        (&["sim", "explain", text(&long)], "33554432 bytes at most"),
         (&["sim", "list", "/nonexistent"], "cannot list"),
         (&["sim", "explain", "no-such-scenario"], "there is no scenario"),
     ] {

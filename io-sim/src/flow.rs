@@ -27,9 +27,12 @@ pub enum FlowEnd {
 /// of the flow and their position, and are verified at both ends.
 #[derive(Clone, Debug)]
 pub struct FlowSpec {
-    /// What its gaps, its port and its TCP are drawn under: with a key of its own a flow draws the same whatever other
-    /// flows there are. `None`: its number, and the client's next free port.
+    /// What its gaps and its TCP are drawn under: with a key of its own a flow draws the same whatever other flows there
+    /// are. `None`: its number.
     pub key: Option<u64>,
+    /// Which of its client's ports it takes if that is free, and otherwise the next one that is: flows of different numbers
+    /// have different ports until all have been used. `None`: the client's next free one.
+    pub port_from: Option<u32>,
     /// Who opens it.
     pub client: HostId,
     /// From where; an address of the client's. Port 0: the client's next free one.
@@ -65,6 +68,7 @@ impl FlowSpec {
     pub fn tcp(client: HostId, source: IpAddr, target: SocketAddr) -> Self {
         FlowSpec {
             key: None,
+            port_from: None,
             client,
             source: SocketAddr::new(source, 0),
             target,

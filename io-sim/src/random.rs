@@ -27,7 +27,6 @@ pub enum Purpose {
     Corruption = 14,
     Flips = 15,
     RouterSeed = 16,
-    Port = 17,
     /// Crash times, starts of flows: for callers of the world.
     Scenario = 100,
 }

@@ -610,7 +610,7 @@ impl Host {
         net.trace(Trace::FlowOpened(flow));
         let (proto, target) = (record.spec.proto, record.spec.target);
         let room = self.conn_len() < self.spec.conn_count_max;
-        let Some(local) = self.free_end(&net.streams, record).filter(|_| room) else {
+        let Some(local) = self.free_end(record).filter(|_| room) else {
             return app::end(net, record, flow, Some(BrokenWhy::NotOpened));
         };
         record.spec.source = local;
@@ -639,7 +639,7 @@ impl Host {
     }
 
     /// The end that a flow asks for, or a free one.
-    fn free_end(&mut self, streams: &Streams, record: &FlowRecord) -> Option<SocketAddr> {
+    fn free_end(&mut self, record: &FlowRecord) -> Option<SocketAddr> {
         let spec = &record.spec;
         let (proto, target) = (spec.proto, spec.target);
         let is_free = |host: &Self, local| {
@@ -650,14 +650,14 @@ impl Host {
             return Some(spec.source).filter(|&local| is_free(self, local));
         }
         let ports = u32::from(u16::MAX - CLIENT_PORT_MIN) + 1;
-        // A flow with a key looks from a place of its own on, so that no other one moves it.
-        let mut next = spec.key.map_or(self.next_port, |key| {
-            CLIENT_PORT_MIN + streams.below(key, Purpose::Port, 0, ports.into()) as u16
-        });
+        // A flow with a place of its own looks from there on, so that no other one moves it.
+        let mut next = spec
+            .port_from
+            .map_or(self.next_port, |from| CLIENT_PORT_MIN + (from % ports) as u16);
         for _ in 0..ports {
             let local = SocketAddr::new(spec.source.ip(), next);
             next = next.checked_add(1).unwrap_or(CLIENT_PORT_MIN);
-            if spec.key.is_none() {
+            if spec.port_from.is_none() {
                 self.next_port = next;
             }
             if is_free(self, local) {

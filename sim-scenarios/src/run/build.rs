@@ -525,7 +525,22 @@ pub(crate) fn planned(scenario: &Scenario) -> impl Iterator<Item = (usize, &Load
 
 /// Opens all flows of a plan.
 pub(crate) fn flows(world: &mut World, scenario: &Scenario) -> Result<(), RunError> {
-    for (_, load, flow) in planned(scenario) {
+    // No port is used again before all have been: who is asked at the same ends is not the same connection.
+    let mut before = 0;
+    let begins: Vec<u32> = scenario
+        .loads
+        .iter()
+        .map(|load| {
+            let last = match &load.arrival {
+                Arrival::Planned(flows) => flows.iter().map(|f| f.number).max(),
+                Arrival::Flows(..) | Arrival::Rate(..) => None,
+            };
+            let begin = before;
+            before = last.map_or(before, |last| before.saturating_add(last).saturating_add(1));
+            begin
+        })
+        .collect();
+    for (at_load, load, flow) in planned(scenario) {
         let Some(service) = scenario.services.get(flow.service) else {
             continue;
         };
@@ -533,6 +548,7 @@ pub(crate) fn flows(world: &mut World, scenario: &Scenario) -> Result<(), RunErr
         let source = if service.vip.is_ipv4() { v4 } else { v6 };
         let spec = FlowSpec {
             key: Some(plan::flow_key(&load.name, flow.number)),
+            port_from: begins.get(at_load).map(|begin| begin.saturating_add(flow.number)),
             client: HostId(flow.client.into()),
             source: SocketAddr::new(source, 0),
             target: service.vip,
