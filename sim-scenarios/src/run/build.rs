@@ -526,7 +526,7 @@ pub(crate) fn planned(scenario: &Scenario) -> impl Iterator<Item = (usize, &Load
 /// Opens all flows of a plan.
 pub(crate) fn flows(world: &mut World, scenario: &Scenario) -> Result<(), RunError> {
     // No port is used again before all have been: who is asked at the same ends is not the same connection.
-    let mut before = 0;
+    let mut before: u32 = 0;
     let begins: Vec<u32> = scenario
         .loads
         .iter()
