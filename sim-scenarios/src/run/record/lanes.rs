@@ -1,6 +1,6 @@
 //! What each node is over time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use evenkeel_core::cluster::{GroupId, NodeId, Role};
@@ -146,6 +146,25 @@ impl Lanes {
             lane.answers.end(now);
             lane.holds.end(now);
         }
+        self.number_generations();
+    }
+
+    /// Numbers each node's generations from 1 on, in their order: their own numbers are those of its lives, which are times.
+    fn number_generations(&mut self) {
+        let held = |lanes: &mut Vec<Lane>, see: &mut dyn FnMut(&mut GroupId)| {
+            let spans = lanes.iter_mut().flat_map(|lane| &mut lane.holds.spans);
+            spans
+                .flat_map(|span| &mut span.what)
+                .for_each(|h| see(&mut h.group));
+        };
+        let mut known: BTreeMap<NodeId, BTreeSet<u64>> = BTreeMap::new();
+        held(&mut self.lanes, &mut |group| {
+            known.entry(group.node).or_default().insert(group.generation);
+        });
+        held(&mut self.lanes, &mut |group| {
+            let of_node = known.get(&group.node).into_iter().flatten();
+            group.generation = 1 + of_node.take_while(|g| **g < group.generation).count() as u64;
+        });
     }
 }
 
