@@ -230,7 +230,7 @@ fn sim_list_shows_the_whole_catalogue() {
     insta::assert_snapshot!("sim_list", stdout(&list));
     let json = evenkeel(&["sim", "list", "--json"]);
     let all: Vec<serde_json::Value> = serde_json::from_str(&stdout(&json)).expect("JSON");
-    assert_eq!(all.iter().filter(|s| s["waits_for"].is_string()).count(), 18);
+    assert_eq!(all.iter().filter(|s| s["waits_for"].is_string()).count(), 11);
 }
 
 #[test]
