@@ -140,28 +140,66 @@ marked_block() {
     ' "$1"
 }
 
-# has_feature CRATE_DIR FEATURE: whether the crate declares it.
-has_feature() {
-    awk -v f="$2" '
-        /^\[/ { inside = ($0 ~ /^\[features\]/) }
-        inside && $1 == f { found = 1 }
-        END { exit !found }
-    ' "$EK_ROOT/$1/Cargo.toml" 2>/dev/null
+# library_features: sets EK_FEATURES to the features, as CRATE/FEATURE and with commas between, that need a C library
+# which is here or can be installed. All builds of ci have the same ones, so that they share what they compile.
+library_features() {
+    [ -z "${EK_FEATURES+set}" ] || return 0
+    EK_FEATURES=
+    ! apt_need libpcap-dev || EK_FEATURES=evenkeel-cli/libpcap,evenkeel-io-pcap/libpcap
+    if apt_need libdpdk-dev dpdk-dev dpdk pkg-config && pkg-config --exists libdpdk; then
+        EK_FEATURES=${EK_FEATURES:+$EK_FEATURES,}evenkeel-cli/dpdk,evenkeel-io-dpdk/dpdk
+    fi
+    export EK_FEATURES
 }
 
-# node_binary DRIVER: builds the binary of the end-to-end tests, with DRIVER (pcap, dpdk, or any) and with whatever other
-# drivers can be built here, so that it is one build for all of them. NODE_BINARY is its path. Ends the step as skipped
-# where the libraries of DRIVER cannot be installed.
-node_binary() {
-    local features=libpcap
-    apt_need libpcap-dev || skip "libpcap-dev cannot be installed"
-    if [ "$1" != pcap ] && ! apt_need libdpdk-dev dpdk-dev dpdk pkg-config; then
-        [ "$1" != dpdk ] || skip "libdpdk-dev cannot be installed"
-    fi
-    ! pkg-config --exists libdpdk 2>/dev/null || features=libpcap,dpdk
-    (cd "$EK_ROOT" && cargo build -q --release -p evenkeel-cli --features $features) || die "evenkeel does not build"
+# binary PROFILE: builds `evenkeel` (debug or release) with all drivers that can be built here; EVENKEEL is its path.
+binary() {
+    local args=(-p evenkeel-cli)
+    library_features
+    case $1 in
+    release) args+=(--release) ;;
+    debug) args=(--workspace --tests) ;; # what the unit tests have built already
+    *) die "binary: $1 is no profile" ;;
+    esac
+    # Features of other crates than the chosen one are refused by cargo.
+    local features=$EK_FEATURES
+    [ "$1" = debug ] || features=$(tr , '\n' <<<"$EK_FEATURES" | grep '^evenkeel-cli/' | paste -sd,) || true
+    (cd "$EK_ROOT" && cargo build -q "${args[@]}" ${features:+--features "$features"}) || die "evenkeel does not build"
     # shellcheck disable=SC2034 # for those who call
-    NODE_BINARY=${CARGO_TARGET_DIR:-$EK_ROOT/target}/release/evenkeel NODE_FEATURES=$features
+    EVENKEEL=${CARGO_TARGET_DIR:-$EK_ROOT/target}/$1/evenkeel
+}
+
+# node_binary DRIVER: the release binary for the end-to-end tests with DRIVER (pcap, dpdk, or any). NODE_BINARY is its
+# path. Ends the step as skipped where the libraries of DRIVER cannot be installed.
+node_binary() {
+    library_features
+    [[ $EK_FEATURES == *evenkeel-cli/libpcap* ]] || [ "$1" = dpdk ] || skip "libpcap-dev cannot be installed"
+    [[ $EK_FEATURES == *evenkeel-cli/dpdk* ]] || [ "$1" != dpdk ] || skip "libdpdk-dev cannot be installed"
+    binary release
+    # shellcheck disable=SC2034 # for those who call
+    NODE_BINARY=$EVENKEEL NODE_FEATURES=$EK_FEATURES
+}
+
+# workspace_tests [-p CRATE].. [--release] [-- NAME..]: run_tests over the workspace, with the features of
+# library_features. With nextest it is one build, whatever crates and names are chosen of it.
+workspace_tests() {
+    local args=() crates=() features=() crate feature filter=
+    library_features
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        if [ "$1" = -p ]; then crates+=("$2") && shift 2; else args+=("$1") && shift; fi
+    done
+    if have cargo-nextest || [ ${#crates[@]} = 0 ]; then
+        args+=(--workspace ${EK_FEATURES:+--features "$EK_FEATURES"})
+        for crate in "${crates[@]}"; do filter="$filter${filter:+ + }package(=$crate)"; done
+        [ -z "$filter" ] || args+=(-E "$filter")
+    else
+        for crate in "${crates[@]}"; do
+            args+=(-p "$crate")
+            for feature in ${EK_FEATURES//,/ }; do [ "${feature%/*}" != "$crate" ] || features+=(--features "$feature"); done
+        done
+        args+=("${features[@]}")
+    fi
+    run_tests "${args[@]}" "$@"
 }
 
 # run_tests ARGUMENT..: runs tests with nextest if there is one, else with cargo test, and says
@@ -220,7 +258,11 @@ at_once() {
         running[$!]=$command
     done
     for pid in "${!running[@]}"; do
-        wait "$pid" || rc=$?
+        wait "$pid" || {
+            local code=$?
+            # What was skipped hides no failure.
+            [ $code = "$EK_SKIP" ] && [ $rc != 0 ] || rc=$code
+        }
         unset "running[$pid]"
     done
     trap - EXIT

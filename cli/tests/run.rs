@@ -31,18 +31,18 @@ ctl = "{0}/ctl.sock"
 [[port]]
 name = "lo"
 mac = "02:00:00:00:00:01"
-addresses = ["192.0.2.2/24"]
+addresses = ["203.0.113.2/24"]
 {device}
 [[route]]
 to = "0.0.0.0/0"
 port = "lo"
 [[service]]
 name = "web"
-vip = "192.0.2.80:80"
+vip = "203.0.113.80:80"
 protocol = "tcp"
-local_addresses = ["192.0.2.10"]
+local_addresses = ["203.0.113.10"]
 [[service.server]]
-address = "192.0.2.11:80"
+address = "203.0.113.11:80"
 "#,
             self.0.display()
         );
@@ -196,7 +196,7 @@ fn it_runs_until_it_is_asked_to_end_and_a_second_one_is_refused() {
 
     // A config that is wrong changes nothing; one that is right is taken.
     let good = fs::read_to_string(&config).expect("written before");
-    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.11:eighty")).expect("written");
+    fs::write(&config, good.replace("203.0.113.11:80", "203.0.113.11:eighty")).expect("written");
     first.signal("-HUP");
     let line = first.until(&["config"]);
     assert!(line.contains("the old one stays"), "{line}");
@@ -209,7 +209,7 @@ fn it_runs_until_it_is_asked_to_end_and_a_second_one_is_refused() {
     first.signal("-HUP");
     let line = first.until(&["config"]);
     assert!(line.contains("needs a restart"), "{line}");
-    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.12:80")).expect("written");
+    fs::write(&config, good.replace("203.0.113.11:80", "203.0.113.12:80")).expect("written");
     first.signal("-HUP");
     let line = first.until(&["config"]);
     assert!(line.contains("read again"), "{line}");
@@ -241,13 +241,13 @@ id = 1
 name = "a"
 priority = 200
 sync = "127.0.0.1:{taken}"
-local_addresses = ["192.0.2.10"]
+local_addresses = ["203.0.113.10"]
 [[cluster.node]]
 id = 2
 name = "b"
 priority = 100
 sync = "127.0.0.2:{taken}"
-local_addresses = ["192.0.2.20"]
+local_addresses = ["203.0.113.20"]
 "#
     );
     let config = folder.config(LOOPBACK, &cluster);
@@ -443,9 +443,9 @@ fn runs_with(folder: &Folder, stderr: Stdio, meanwhile: impl FnOnce()) {
     drop(command);
     assert!(manager.ready(&mut daemon.0), "it ended before it ran");
     let good = fs::read_to_string(&config).expect("written before");
-    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.12:80")).expect("written");
+    fs::write(&config, good.replace("203.0.113.11:80", "203.0.113.12:80")).expect("written");
     signal(&daemon.0, "-HUP");
-    while !serves(folder, "192.0.2.12:80") {
+    while !serves(folder, "203.0.113.12:80") {
         std::thread::yield_now();
     }
     meanwhile();
@@ -513,7 +513,7 @@ fn log_of_a_run(folder: &Folder, format: &str) -> Option<String> {
     let config = folder.config(LOOPBACK, &format!("[daemon.log]\nformat = \"{format}\""));
     let mut daemon = Daemon::start(&config)?;
     let good = fs::read_to_string(&config).expect("written before");
-    fs::write(&config, good.replace("192.0.2.11:80", "192.0.2.11:eighty")).expect("written");
+    fs::write(&config, good.replace("203.0.113.11:80", "203.0.113.11:eighty")).expect("written");
     daemon.signal("-HUP");
     let refused = daemon.until(&["the old one stays"]);
     fs::write(&config, good).expect("written");
@@ -560,7 +560,12 @@ fn a_log_of_objects_has_one_a_line() {
     let output = command(&config).output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     let said = support::stderr(&output);
-    let object: serde_json::Value = serde_json::from_str(said.trim_end()).expect("one object");
+    // Before it there may be warnings about this machine, each an object.
+    let objects: Vec<serde_json::Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    let object = objects.last().expect("an object");
     let message = object["message"].as_str().expect("text");
     assert!(
         object["level"] == "ERROR" && message.contains("has no device; name its interface"),
@@ -588,7 +593,7 @@ fn a_log_of_text_has_time_level_and_target_in_each_line() {
     let refused = log.lines().find(|line| line.contains("the old one stays"));
     let refused = refused.expect("it was refused");
     assert!(
-        refused.contains("192.0.2.11:eighty") && refused.contains("; line "),
+        refused.contains("203.0.113.11:eighty") && refused.contains("; line "),
         "{refused}"
     );
 }
