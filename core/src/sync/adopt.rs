@@ -607,7 +607,8 @@ impl Sync {
         let mut next: Option<Instant> = None;
         let groups: Vec<GroupId> = self.groups.iter().map(|g| g.id).collect();
         for group in groups {
-            let mut times = alloc::vec![self.sweep_adoption(ctx, group), self.sweep_offers(ctx, group)];
+            let adoption = self.sweep_adoption(ctx, group);
+            let offers = self.sweep_offers(ctx, group);
             if self
                 .group(group)
                 .and_then(|g| g.tell_at)
@@ -619,8 +620,8 @@ impl Sync {
                     g.tell_at = if told { Some(again) } else { None };
                 }
             }
-            times.push(self.group(group).and_then(|g| g.tell_at));
-            for at in times.into_iter().flatten() {
+            let tell = self.group(group).and_then(|g| g.tell_at);
+            for at in [adoption, offers, tell].into_iter().flatten() {
                 next = Some(next.map_or(at, |n| n.min(at)));
             }
         }

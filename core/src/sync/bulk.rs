@@ -24,7 +24,7 @@ use crate::time::Instant;
 pub(super) const FLIGHT_COUNT_MIN: usize = 32;
 /// Slots of a worker that are asked for at a time, at most. Most slots of a small table are empty, and what a bulk
 /// takes is then slots / flights * the way there and back: 4,096 slots, 32 at a time and 35 ms each, were 4.5 seconds.
-pub(super) const FLIGHT_COUNT_MAX: usize = 160;
+pub(super) const FLIGHT_COUNT_MAX: usize = 256;
 /// A slot with so few sessions is small: more may be asked for at a time.
 const SMALL_SLOT: u32 = 8;
 /// Pulls of a worker at most, each of one group from one peer for one purpose.
@@ -324,7 +324,9 @@ impl Sync {
         }
         let mut next: Option<Instant> = None;
         let mut j = 0;
-        while j < self.jobs.len() && self.flights.len() < self.flight_count {
+        // Many at a time, once half of them have come: a frame then has many questions, and so have those that answer.
+        let room = self.flights.len() <= self.flight_count / 2;
+        while room && j < self.jobs.len() && self.flights.len() < self.flight_count {
             let job = &mut self.jobs[j];
             if job.later.count() > 0 {
                 if job.later_at <= now {
@@ -371,26 +373,32 @@ impl Sync {
         let adopts = matches!(job.purpose, Purpose::Base | Purpose::Extra);
         // Where live records begin must be known before the source is asked up to there.
         let waits = !adopts && self.is_alive(g.epoch.holder);
-        for (w, word) in (0u16..).zip(job.slots.0) {
-            let mut word = word;
-            while word != 0 {
-                let slot = w * 64 + word.trailing_zeros() as u16;
-                word &= word - 1;
-                let place = self.place(self.bucket_of_slot(slot))?;
-                let known = !waits || self.rx(g.epoch.holder, place).is_some_and(|rx| rx.known);
-                // What replaces what is here comes after the merge: before it a fenced node has yet to offer that.
-                let merged = g.merged.get(place) == Some(&g.epoch);
-                let known = known && (merged || !matches!(job.purpose, Purpose::Join | Purpose::Repair));
-                let busy = self
-                    .flights
-                    .iter()
-                    .any(|f| f.group == job.group && f.slot == slot);
-                if known && !busy {
-                    return Some(slot);
+        let told = self.spaces.iter().find(|s| s.peer == g.epoch.holder);
+        // What replaces what is here comes after the merge: before it a fenced node has yet to offer that.
+        let replaces = matches!(job.purpose, Purpose::Join | Purpose::Repair);
+        // A job may have thousands of slots of which none can be asked for: they are looked at by the word. The bucket of a
+        // slot is its number modulo that of all buckets, so that what is open repeats.
+        let buckets = self.steering.buckets();
+        let mut open = SlotBits::EMPTY;
+        for (place, &bucket) in self.buckets.iter().enumerate() {
+            let known = !waits || told.and_then(|s| s.rx.get(place)).is_some_and(|rx| rx.known);
+            let merged = g.merged.get(place) == Some(&g.epoch);
+            if known && (merged || !replaces) {
+                let end = buckets.max(64);
+                for slot in (bucket..end).step_by(usize::from(buckets)) {
+                    open.set(slot);
                 }
             }
         }
-        None
+        let period = usize::from(buckets).div_ceil(64);
+        let mut busy = SlotBits::EMPTY;
+        for f in self.flights.iter().filter(|f| f.group == job.group) {
+            busy.set(f.slot);
+        }
+        job.slots.0.iter().enumerate().find_map(|(w, word)| {
+            let free = word & open.0[w % period] & !busy.0[w];
+            (free != 0).then(|| w as u16 * 64 + free.trailing_zeros() as u16)
+        })
     }
 
     fn ask(&mut self, ctx: &mut Ctx<'_>, j: usize, slot: u16) -> bool {

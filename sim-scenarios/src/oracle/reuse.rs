@@ -31,6 +31,13 @@ pub(crate) struct Reuse {
 }
 
 impl Reuse {
+    /// Sessions died with the last node that had them: who gives their ends to others cannot know better.
+    pub(crate) fn forget(&mut self, ends: &[(SocketAddr, SocketAddr)]) {
+        for tuple in ends {
+            self.open.remove(tuple);
+        }
+    }
+
     /// A frame between a node and a server; `by_server`: the server's.
     pub(crate) fn frame(&mut self, at: Duration, name: &str, data: &[u8], by_server: bool) {
         let Some((src, dst, flags, sequence)) = segment(data) else {
@@ -125,6 +132,17 @@ mod tests {
         assert_eq!(fires(&[(SERVER, FIN | ACK, 20), (NODE, ACK, 20)]), 1);
         assert_eq!(fires(&[(NODE, FIN | ACK, 20), (SERVER, FIN | ACK, 20)]), 0);
         assert_eq!(fires(&[(SERVER, RST, 20)]), 0);
+        let mut oracle = Reuse::default();
+        for (isn, dies) in [(7, true), (8, false), (9, false)] {
+            oracle.frame(Duration::ZERO, "node1", &frame(NODE, SYN, isn), NODE);
+            oracle.frame(Duration::ZERO, "server", &frame(SERVER, SYN | ACK, 1), SERVER);
+            let ends: Vec<_> = oracle.open.keys().copied().collect();
+            oracle.forget(if dies { &ends } else { &[] });
+        }
+        assert_eq!(
+            oracle.found.count, 1,
+            "the first one died with its node, the second one did not"
+        );
         let mut oracle = Reuse::default();
         for isn in [7, 8] {
             oracle.frame(Duration::ZERO, "node1", &frame(NODE, SYN, isn), NODE);

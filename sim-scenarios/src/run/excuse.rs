@@ -10,13 +10,14 @@
 //! leaves, nor frames that come late or twice, nor losses on the way of clients and servers that TCP repairs.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
 
 use super::judge::{rows, tuple};
 use super::{cluster, nanos};
-use crate::oracle::{self, Key};
+use crate::oracle::{self, Key, Row};
 use crate::scenario::{Action, Network, Replicate, Scenario};
 
 /// What a fault that divides nodes has done is over so long after its end: they hear each other again, compare what they
@@ -35,19 +36,20 @@ pub(crate) struct Excuses {
 }
 
 impl Excuses {
-    /// A fault's step is about to be done to a node.
+    /// A fault's step is about to be done to a node. Returns the ends, of node and server, of sessions that die with it:
+    /// nobody is left who knows that they are in use.
     pub(crate) fn step(
         &mut self,
         world: &World,
         now: Duration,
         (fault, action, undo): (usize, &Action, bool),
         met: Option<LbId>,
-    ) {
+    ) -> Vec<(SocketAddr, SocketAddr)> {
         if let (Action::Crash(..), false) = (action, undo) {
             return self.crash(world, met);
         }
         if !divides(action) {
-            return;
+            return Vec::new();
         }
         if undo {
             let open = self.divided.iter_mut().filter(|d| d.0 == fault && d.2.is_none());
@@ -55,9 +57,10 @@ impl Excuses {
         } else {
             self.divided.push((fault, now, None));
         }
+        Vec::new()
     }
 
-    fn crash(&mut self, world: &World, met: Option<LbId>) {
+    fn crash(&mut self, world: &World, met: Option<LbId>) -> Vec<(SocketAddr, SocketAddr)> {
         let survivors = || {
             world
                 .lbs()
@@ -75,6 +78,12 @@ impl Excuses {
                 self.lost.insert(number);
             }
         }
+        let crashed = world
+            .lbs()
+            .filter(|lb| Some(lb.id()) == met)
+            .flat_map(|lb| rows(lb));
+        let dies = |row: &Row| !(anybody && known.contains(&oracle::key(&row.inbound)));
+        crashed.filter(dies).map(|row| (row.local, row.server)).collect()
     }
 
     /// Whether something excuses that a flow breaks, by `now`. `masters`: when other nodes began to answer for the VIPs.
@@ -100,9 +109,9 @@ impl Excuses {
         let service = services.find(|s| s.vip == flow.spec.target && s.proto == flow.spec.proto);
         let untold_until = match service.map(|s| s.replicate) {
             Some(Replicate::Off) | None => ended,
-            Some(Replicate::Established) => flow
-                .established
-                .map_or(ended, |t| t.as_nanos() + nanos(super::judge::TOLD_WITHIN)),
+            Some(Replicate::Established) => flow.established.map_or(ended, |t| {
+                t.as_nanos() + nanos(super::judge::told_within(scenario))
+            }),
             Some(Replicate::SynAck) => opened,
         };
         let mut masters = masters;

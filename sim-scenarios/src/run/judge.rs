@@ -29,8 +29,18 @@ use crate::plan::{self, Plan};
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
 use crate::scenario::{Replicate, Scenario};
 
+/// What a client's last segment changed has reached all that hear the holder after so long, if nothing is lost.
+const TOLD_WITHIN: Duration = Duration::from_millis(20);
+/// A frame that is lost is missed at the next heartbeat, and may be lost again.
+const HEARTBEATS_TO_REPAIR: u32 = 4;
+
 /// What a client's last segment changed has reached all that hear the holder after so long.
-pub(crate) const TOLD_WITHIN: Duration = Duration::from_millis(20);
+pub(crate) fn told_within(scenario: &Scenario) -> Duration {
+    match scenario.links.sync.loss_ppm {
+        0 => TOLD_WITHIN,
+        _ => TOLD_WITHIN + HEARTBEATS_TO_REPAIR * scenario.cluster.heartbeat,
+    }
+}
 
 /// What a health check found has reached all workers after so long.
 const VERDICT_WITHIN: Duration = Duration::from_millis(50);
@@ -669,7 +679,8 @@ impl<'s> Judge<'s> {
     /// Sessions in tables whose flows ended so long before the fault that their holder had told it.
     fn resurrected(&self, world: &World, fault_at: u64) -> u64 {
         let over = |flow: &&FlowRecord| {
-            let told = |t: evenkeel_core::time::Instant| t.as_nanos() + nanos(TOLD_WITHIN) < fault_at;
+            let within = nanos(told_within(self.scenario));
+            let told = |t: evenkeel_core::time::Instant| t.as_nanos() + within < fault_at;
             flow.broken.is_none() && flow.ended.is_some_and(told)
         };
         let over: BTreeSet<oracle::Key> = world

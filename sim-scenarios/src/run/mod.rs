@@ -352,9 +352,10 @@ fn play<T>(
             if let Some((fault, undo, met)) = timeline.coming(&built.world)
                 && let Some(of) = scenario.faults.get(fault)
             {
-                judge
+                let died = judge
                     .excuses
                     .step(&built.world, now, (fault, &of.action, undo), met);
+                watch.borrow_mut().reuse.forget(&died);
                 if starts(&of.action, undo) {
                     close_until = now + CLOSE_FOR;
                 }

@@ -12,8 +12,8 @@ use crate::expect::Expectation;
 use crate::mechanism::Kind;
 use crate::plan::plan;
 use crate::scenario::{
-    Action, Arrival, Cluster, Disturbance, Drawn, Fault, Hosts, Link, Links, Load, LoadEnd, Network, Node,
-    NodeRef, Replicate, Scenario, Service, Tcp, Way,
+    Action, Arrival, Change, Cluster, Disturbance, Drawn, Fault, Hosts, Link, Links, Load, LoadEnd, Network,
+    Node, NodeRef, Replicate, Scenario, ServerRef, Service, Tcp, Way,
 };
 
 /// Flows of a drawn scenario at least.
@@ -27,6 +27,8 @@ const LOADS_END: Duration = ms(12_000);
 const AFTER: Drawn<Duration> = ms(14_500)..=ms(15_500);
 const DURATION: Duration = ms(21_000);
 const QUIET: Duration = ms(4_000);
+/// Which load these flows are.
+const AFTER_LOAD: usize = 5;
 /// Clients do not give up within a run: a flow that lost its session hangs, and is judged by that.
 const GIVE_UP: Duration = ms(60_000);
 
@@ -51,6 +53,19 @@ enum FaultKind {
     OneWay,
     Suppress,
     Queues,
+    Bursts,
+    Arp,
+    Narrow,
+    Flips,
+    Part,
+    Bucket,
+    Rings,
+    Slow,
+    Fill,
+    Drift,
+    Step,
+    Config,
+    Unhealthy,
 }
 
 /// Those that excuse no flow whose session others have; see `run/excuse.rs`.
@@ -60,7 +75,7 @@ const CALM: [FaultKind; 4] = [
     FaultKind::Late,
     FaultKind::Twice,
 ];
-const WILD: [FaultKind; 10] = [
+const WILD: [FaultKind; 23] = [
     FaultKind::Loss,
     FaultKind::Pause,
     FaultKind::CutSync,
@@ -71,7 +86,22 @@ const WILD: [FaultKind; 10] = [
     FaultKind::OneWay,
     FaultKind::Suppress,
     FaultKind::Queues,
+    FaultKind::Bursts,
+    FaultKind::Arp,
+    FaultKind::Narrow,
+    FaultKind::Flips,
+    FaultKind::Part,
+    FaultKind::Bucket,
+    FaultKind::Rings,
+    FaultKind::Slow,
+    FaultKind::Fill,
+    FaultKind::Drift,
+    FaultKind::Step,
+    FaultKind::Config,
+    FaultKind::Unhealthy,
 ];
+/// Of these kinds a run of the wild sort has so many, in the mean.
+const WILD_COUNT: u64 = 3;
 
 /// Draws by name: one more changes no other.
 struct Dice(Streams);
@@ -104,7 +134,7 @@ pub fn draw(seed: u64) -> Scenario {
     let cluster = cluster(&dice);
     let services = services(&dice);
     let loads = loads(&dice, &services);
-    let faults = faults(&dice, cluster.nodes.len() as u64);
+    let faults = faults(&dice, cluster.nodes.len() as u64, &services);
     let expects = expects();
     let mut scenario = Scenario {
         name: format!("swarm-{seed}"),
@@ -316,7 +346,7 @@ fn loads(dice: &Dice, services: &[Service]) -> Vec<Load> {
     loads
 }
 
-fn faults(dice: &Dice, nodes: u64) -> Vec<Fault> {
+fn faults(dice: &Dice, nodes: u64, services: &[Service]) -> Vec<Fault> {
     // Every other run has calm kinds alone, and what breaks in it has hardly an excuse.
     let mut kinds: Vec<FaultKind> = CALM
         .into_iter()
@@ -325,7 +355,7 @@ fn faults(dice: &Dice, nodes: u64) -> Vec<Fault> {
     if dice.happens("wild", 55) {
         kinds.extend(
             WILD.into_iter()
-                .filter(|k| dice.happens(&format!("has {k:?}"), 30)),
+                .filter(|k| dice.below(&format!("has {k:?}"), WILD.len() as u64) < WILD_COUNT),
         );
     }
     if kinds.is_empty() {
@@ -335,13 +365,19 @@ fn faults(dice: &Dice, nodes: u64) -> Vec<Fault> {
     let mut faults = Vec::new();
     for n in 0..count {
         let kind = dice.of(&format!("kind of {n}"), &kinds);
-        fault(dice, n, kind, nodes, &mut faults);
+        fault(dice, n, kind, (nodes, services), &mut faults);
     }
     faults
 }
 
 /// The `n`th fault, which may have several parts.
-fn fault(dice: &Dice, n: u64, kind: FaultKind, nodes: u64, faults: &mut Vec<Fault>) {
+fn fault(
+    dice: &Dice,
+    n: u64,
+    kind: FaultKind,
+    (nodes, services): (u64, &[Service]),
+    faults: &mut Vec<Fault>,
+) {
     let what = |part: &str| format!("{part} of fault {n}");
     let id = NodeRef::Id(1 + dice.below(&what("id"), nodes) as u16);
     let node = dice.of(
@@ -473,12 +509,102 @@ fn fault(dice: &Dice, n: u64, kind: FaultKind, nodes: u64, faults: &mut Vec<Faul
             let entries = dice.of(&what("entries"), &[1, 4, 16]);
             add("queues", at, Some(lasts), Action::Queues(node, entries));
         }
+        FaultKind::Bursts => add(
+            "bursts",
+            at,
+            Some(lasts),
+            disturb(Disturbance {
+                loss_ppm: ppm(10_000, 200_000),
+                burst: Some(dice.of(&what("burst"), &[3, 10, 40])),
+                ..Disturbance::default()
+            }),
+        ),
+        FaultKind::Arp => add(
+            "arp",
+            at,
+            Some(lasts),
+            disturb(Disturbance {
+                arp_ppm: ppm(200_000, 800_001),
+                ..Disturbance::default()
+            }),
+        ),
+        FaultKind::Narrow => add(
+            "narrow",
+            at,
+            Some(lasts),
+            disturb(Disturbance {
+                delay: dice.span(&what("delay"), &(ms(1)..=ms(150))),
+                bandwidth: dice.of(&what("bandwidth"), &[None, Some(2_000_000), Some(20_000_000)]),
+                ..Disturbance::default()
+            }),
+        ),
+        FaultKind::Flips => add(
+            "flips",
+            at,
+            Some(lasts),
+            disturb(Disturbance {
+                corrupt_ppm: ppm(1_000, 100_000),
+                ..Disturbance::default()
+            }),
+        ),
+        FaultKind::Part => {
+            let to = NodeRef::Id(1 + (dice.below(&what("id"), nodes) as u16 + 1) % nodes as u16);
+            let way = dice.of(&what("way"), &[Way::Both, Way::In, Way::Out]);
+            add("part", at, Some(lasts), Action::Part(id, to, network, way));
+        }
+        FaultKind::Bucket => {
+            let bucket = dice.below(&what("bucket"), 64) as u16;
+            add("bucket", at, Some(lasts), Action::Bucket(node, bucket));
+        }
+        FaultKind::Rings => {
+            let entries = dice.of(&what("entries"), &[1, 4, 16]);
+            add("rings", at, Some(lasts), Action::Rings(node, entries));
+        }
+        FaultKind::Slow => {
+            let worker = dice.of(&what("worker"), &[None, Some(0)]);
+            let factor = dice.of(&what("factor"), &[10, 100, 1_000]);
+            add("slow", at, Some(lasts), Action::Slow(node, worker, factor));
+        }
+        FaultKind::Fill => {
+            let share = dice.of(&what("share"), &[500_000, 900_000, 1_000_000]);
+            add("fill", at, Some(lasts), Action::Fill(node, share));
+        }
+        FaultKind::Drift => {
+            let ppm = dice.of(&what("drift"), &[-50_000, -1_000, 1_000, 50_000]);
+            add("drift", at, Some(lasts), Action::Drift(node, ppm));
+        }
+        FaultKind::Step => {
+            let by = dice.span(&what("by"), &(ms(1)..=ms(3_000)));
+            add("step", at, None, Action::Step(node, by));
+        }
+        FaultKind::Config | FaultKind::Unhealthy => {
+            let service = dice.below(&what("service"), services.len() as u64) as usize;
+            let servers = services.get(service).map_or(1, |s| s.servers);
+            let server = 1 + dice.below(&what("server"), servers.into()) as u32;
+            let whom = dice.of(&what("whom"), &[None, None, Some(node)]);
+            let server = ServerRef { service, server };
+            let action = match kind {
+                FaultKind::Unhealthy => Action::Unhealthy(whom, server),
+                _ => Action::Config(
+                    whom,
+                    dice.of(
+                        &what("change"),
+                        &[
+                            Change::Weight(server, 0),
+                            Change::Weight(server, 7),
+                            Change::Servers(service, servers + 1),
+                            Change::Served(service, false),
+                        ],
+                    ),
+                ),
+            };
+            add("config", at, Some(lasts), action);
+        }
     }
 }
 
 /// What must come out of every drawn scenario, beside what oracles see. All of it holds whatever is taken out of a plan.
 fn expects() -> Vec<Expectation> {
-    const AFTER_LOAD: usize = 5;
     [
         ("unexcused == 0", None),
         ("not_ready == 0", None),
@@ -510,6 +636,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_faults_of_a_drawn_scenario_end_before_it_must_be_well() {
+        for seed in 0..300 {
+            let drawn = draw(seed);
+            for fault in &drawn.faults {
+                let end = *fault.at.end() + fault.lasts.as_ref().map_or(Duration::ZERO, |l| *l.end());
+                assert!(
+                    fault.at.start() >= FAULTS.start() && end <= *FAULTS.end(),
+                    "seed {seed}: {fault:?}"
+                );
+                // What nothing undoes is an end by itself.
+                let goes_on = matches!(fault.action, Action::Drain(_) | Action::Step(..));
+                assert!(fault.lasts.is_some() || goes_on, "seed {seed}: {fault:?}");
+            }
+            let Some(Arrival::Planned(after)) = drawn.loads.get(AFTER_LOAD).map(|l| &l.arrival) else {
+                panic!("seed {seed}: no flows in the end");
+            };
+            assert!(after.len() == 20 && after.iter().all(|f| f.start >= *AFTER.start()));
+            for of_all in ["unexcused == 0", "not_ready == 0", "masters == 1"] {
+                assert!(drawn.expects.iter().any(|e| e.text == of_all && e.of.is_none()));
+            }
+            assert!(drawn.expects.iter().any(|e| e.of == Some(AFTER_LOAD)));
+        }
+    }
+
+    #[test]
     fn every_seed_draws_a_scenario_that_is_read_as_it_is_written() {
         let (mut nodes, mut workers, mut faults) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for seed in (0..300).chain([u64::MAX, 1 << 63]) {
@@ -536,6 +687,6 @@ mod tests {
         }
         assert_eq!(nodes, BTreeSet::from([2, 3, 4, 5, 6, 8]));
         assert!(workers.contains(&1) && workers.contains(&4));
-        assert!(faults.len() >= 11, "{faults:?}");
+        assert!(faults.len() >= 24, "{faults:?}");
     }
 }
