@@ -747,7 +747,7 @@ pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 6] {
     ]
 }
 
-pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 12] {
+pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 14] {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     [
         ("udp-out", load(&c.udp_out)),
@@ -761,6 +761,8 @@ pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 1
         ("bulk-in", load(&c.bulk_in)),
         ("bulk-full", load(&c.bulk_full)),
         ("bulk-failed", load(&c.bulk_failed)),
+        ("bulk-damaged", load(&c.bulk_damaged)),
+        ("bulk-foreign", load(&c.bulk_foreign)),
         ("bulk-refused", load(&c.bulk_refused)),
     ]
 }
