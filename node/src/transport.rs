@@ -10,11 +10,11 @@
 //! has long frames for a peer opens it, and opens it again with the next frame after it broke. A frame with a wrong check breaks
 //! it, as where the next one begins is not known then. What was lost is asked for again by the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::datagram::{CHECK_LEN, Way, drop_all};
@@ -34,7 +35,7 @@ use crate::{Refusal, refusal};
 const BULK_OUT_COUNT: usize = 256;
 /// Long frames that have come in and wait.
 const BULK_IN_COUNT: usize = 64;
-/// Connections of one peer at a time: an old one may not know yet that it broke.
+/// Connections of one peer at a time: an old one may not know yet that it broke. One more takes the place of the oldest.
 const CONNECTION_COUNT_MAX: usize = 2;
 /// To connect, and to get rid of one frame.
 const STEP_TIME: Duration = Duration::from_secs(2);
@@ -72,7 +73,7 @@ pub(crate) struct TransportCounters {
     pub(crate) bulk_damaged: AtomicU64,
     /// Long frames that are whole, and do not say that they are from who sent them.
     pub(crate) bulk_foreign: AtomicU64,
-    /// Connections that were closed for what came over them, or for whose they are.
+    /// Connections that were closed for what came over them, for whose they are, or for a newer one.
     pub(crate) bulk_refused: AtomicU64,
     /// Those of peers: what the system dropped there cannot be a frame, had a wrong checksum or found the buffer full.
     peers: Sockets,
@@ -438,8 +439,8 @@ struct Host {
     ip: IpAddr,
     /// From each peer there: a connection has a port of its own, so only its frames say which of them it is.
     ways: Arc<[Way]>,
-    /// Connections: [`CONNECTION_COUNT_MAX`] for each peer at most.
-    open: Arc<AtomicUsize>,
+    /// Who reads its connections, oldest first: [`CONNECTION_COUNT_MAX`] for each peer at most.
+    open: VecDeque<AbortHandle>,
 }
 
 fn hosts(peers: impl Iterator<Item = (IpAddr, Way)>) -> Vec<Host> {
@@ -450,7 +451,7 @@ fn hosts(peers: impl Iterator<Item = (IpAddr, Way)>) -> Vec<Host> {
     let host = |(ip, ways): (IpAddr, Vec<Way>)| Host {
         ip,
         ways: ways.into(),
-        open: Arc::default(),
+        open: VecDeque::new(),
     };
     ways.into_iter().map(host).collect()
 }
@@ -458,7 +459,7 @@ fn hosts(peers: impl Iterator<Item = (IpAddr, Way)>) -> Vec<Host> {
 /// Takes connections of peers.
 async fn accept(
     listener: TcpListener,
-    hosts: Vec<Host>,
+    mut hosts: Vec<Host>,
     frames: mpsc::Sender<Vec<u8>>,
     counters: Arc<TransportCounters>,
 ) {
@@ -473,23 +474,24 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Some(host) = hosts.iter().find(|host| host.ip == from.ip()) else {
+        let Some(host) = hosts.iter_mut().find(|host| host.ip == from.ip()) else {
             TransportCounters::add(&counters.bulk_refused);
             continue;
         };
-        if host.open.fetch_add(1, Ordering::Relaxed) >= CONNECTION_COUNT_MAX * host.ways.len() {
-            host.open.fetch_sub(1, Ordering::Relaxed);
+        host.open.retain(|reader| !reader.is_finished());
+        // Who only holds connections open must not keep the peer out: its newest one is the one that it knows of.
+        while host.open.len() >= CONNECTION_COUNT_MAX * host.ways.len()
+            && let Some(oldest) = host.open.pop_front()
+        {
+            oldest.abort();
             TransportCounters::add(&counters.bulk_refused);
-            continue;
         }
-        let (open, ways) = (Arc::clone(&host.open), Arc::clone(&host.ways));
-        let (frames, counters) = (frames.clone(), Arc::clone(&counters));
-        readers.spawn(async move {
+        let (ways, frames, counters) = (Arc::clone(&host.ways), frames.clone(), Arc::clone(&counters));
+        host.open.push_back(readers.spawn(async move {
             if read_bulk(stream, &ways, &frames, &counters).await == Ended::Refused {
                 TransportCounters::add(&counters.bulk_refused);
             }
-            open.fetch_sub(1, Ordering::Relaxed);
-        });
+        }));
     }
 }
 
@@ -898,6 +900,34 @@ mod tests {
             assert_eq!(frames(&mut ear, 1).await, [frame]);
         }
         assert_eq!(of(&ear.counters.bulk_refused), 0);
+    }
+
+    /// Who only holds connections open, one with half a frame, keeps no peer out: they go, oldest first.
+    #[tokio::test]
+    async fn a_newer_connection_of_a_peer_takes_the_place_of_the_oldest() {
+        let ((mut ear, _), (_ear, voice), at) = pair(22, 23);
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTION_COUNT_MAX {
+            let mut peer = dial("127.79.0.23", at).await.expect("accepted");
+            peer.write_all(&[0, 16]).await.expect("sent");
+            idle.push(peer);
+        }
+        for n in 0..3 {
+            let mut newer = dial("127.79.0.23", at).await.expect("accepted");
+            until(&mut ear, |c| of(&c.bulk_refused), n + 1).await;
+            let mut oldest = idle.remove(0);
+            assert_eq!(oldest.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
+            newer.write_all(&[0, 16]).await.expect("sent");
+            idle.push(newer);
+        }
+        let frame = frame_of(2, 1, BULK_FRAME_LEN_MAX);
+        voice.send_of_worker(None, &frame);
+        assert_eq!(frames(&mut ear, 1).await, std::slice::from_ref(&frame));
+        assert_eq!(of(&ear.counters.bulk_refused), 4);
+        // Of two connections the newer one is left: the peer's.
+        voice.send_of_worker(None, &frame);
+        assert_eq!(frames(&mut ear, 1).await, [frame]);
+        assert_eq!(of(&voice.counters.bulk_failed), 0);
     }
 
     #[tokio::test]
