@@ -226,6 +226,62 @@ fn it_runs_until_it_is_asked_to_end_and_a_second_one_is_refused() {
     assert_eq!(again.ends().0, Some(0));
 }
 
+/// Until a thread of the daemon has this name.
+fn until_there_is(child: &Child, thread: &str) {
+    let is = |task: fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == thread)
+    };
+    loop {
+        let mut tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        if tasks.any(|task| task.is_ok_and(is)) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_config_that_never_comes_holds_nothing_up() {
+    let folder = Folder::new("fifo");
+    let config = folder.config(LOOPBACK, "");
+    let Some(mut daemon) = Daemon::start(&config) else {
+        return;
+    };
+    let good = fs::read_to_string(&config).expect("written before");
+    let pipe = || {
+        fs::remove_file(&config).expect("ours");
+        let made = Command::new("mkfifo").arg(&config).status().expect("mkfifo runs");
+        assert!(made.success());
+    };
+    pipe();
+    daemon.signal("-HUP");
+    until_there_is(&daemon.child, "config");
+    assert!(serves(&folder, "203.0.113.11:80"), "and says so meanwhile");
+    // Asked again, it reads once more after that: what is there by then.
+    daemon.signal("-HUP");
+    daemon.until(&["still being read"]);
+    let mut late = fs::OpenOptions::new()
+        .write(true)
+        .open(&config)
+        .expect("somebody reads");
+    let next = folder.0.join("next.toml");
+    fs::write(&next, good.replace("203.0.113.11:80", "203.0.113.13:80")).expect("written");
+    fs::rename(&next, &config).expect("ours");
+    late.write_all(good.replace("203.0.113.11:80", "203.0.113.12:80").as_bytes())
+        .expect("somebody reads");
+    drop(late);
+    daemon.until(&["read again"]);
+    daemon.until(&["read again"]);
+    assert!(serves(&folder, "203.0.113.13:80"));
+    // Nor does it keep the node from ending.
+    pipe();
+    daemon.signal("-HUP");
+    until_there_is(&daemon.child, "config");
+    daemon.signal("-TERM");
+    let (code, rest) = daemon.ends();
+    assert_eq!(code, Some(0), "{rest}");
+}
+
 #[test]
 fn a_taken_sync_port_is_refused() {
     let folder = Folder::new("port");

@@ -18,11 +18,12 @@ use serde::de::DeserializeOwned;
 
 use super::conns::{Filter, Glance, LOOK_CONN_COUNT, Looker, Place};
 use super::*;
-use crate::control::{ControlSide, Parts, Reload, Signals};
+use crate::control::{ControlSide, Parts, Signals};
 use crate::health::{CheckSpec, Checks};
 use crate::io::{DriverLook, PoolView};
 use crate::lane::ControlBell;
 use crate::ports::{Link, Ports};
+use crate::reload::Reader;
 use crate::system::Manager;
 use crate::telling::Names;
 use crate::worker::Wires;
@@ -306,10 +307,7 @@ impl Node {
                 names: Names::new(config.cluster.as_ref()),
                 manager: Manager::new(),
                 config,
-                reload: Reload {
-                    read: Box::new(|| Err("not in this test".to_string())),
-                    probe: Box::new(|| Ok(())),
-                },
+                reader: Reader::new(Box::new(|| Err("not in this test".to_string()))),
                 driver_words: None,
                 seed: 1,
                 asks: asked,
