@@ -283,6 +283,59 @@ fn a_config_that_never_comes_holds_nothing_up() {
 }
 
 #[test]
+fn an_address_that_the_kernel_has_by_now_is_refused_at_sighup_too() {
+    let able = Command::new("unshare").args(["--net", "ip", "link"]).output();
+    if !able.is_ok_and(|o| o.status.success()) {
+        println!("SKIP: no network namespaces here");
+        return;
+    }
+    let folder = Folder::new("kernel");
+    let config = folder.config(LOOPBACK, "");
+    let inside = after("ip link set lo up", &config);
+    let mut command = Command::new("unshare");
+    command
+        .arg("--net")
+        .arg(inside.get_program())
+        .args(inside.get_args());
+    let Some(mut daemon) = Daemon::start_by(command) else {
+        return;
+    };
+    let pid = daemon.child.id().to_string();
+    let ip = |what: &str| {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--target",
+            &pid,
+            "--net",
+            "ip",
+            "address",
+            what,
+            "203.0.113.81/32",
+            "dev",
+            "lo",
+        ]);
+        assert!(command.status().expect("nsenter runs").success(), "{what}");
+    };
+    ip("add");
+    let good = fs::read_to_string(&config).expect("written before");
+    fs::write(&config, good.replace("203.0.113.80:80", "203.0.113.81:80")).expect("written");
+    daemon.signal("-HUP");
+    let line = daemon.until(&["config is not taken", "read again"]);
+    for part in [
+        "the old one stays",
+        "the kernel has 203.0.113.81, the VIP of service web, on lo",
+        "ip address delete",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    ip("delete");
+    daemon.signal("-HUP");
+    daemon.until(&["read again"]);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends().0, Some(0));
+}
+
+#[test]
 fn a_taken_sync_port_is_refused() {
     let folder = Folder::new("port");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback has room");
