@@ -266,7 +266,7 @@ pub struct Stats {
     pub health: Counts,
     /// Why the last health check that could not be made could not.
     pub health_not_made_because: Option<String>,
-    /// Connections to this socket and to `/metrics` that were refused for want of room.
+    /// Connections to this socket and to `/metrics` that were closed, or answered 503, for want of room.
     pub admin: Counts,
     /// By data port.
     pub ports: Vec<PortStats>,

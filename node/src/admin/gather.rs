@@ -76,7 +76,7 @@ pub(super) struct WorkerView {
     pub(super) io: IoCounts,
 }
 
-/// Connections that were refused for want of room.
+/// Connections that were closed, or answered 503, for want of room.
 #[derive(Debug, Default)]
 pub(super) struct AdminCounters {
     pub(super) ctl_refused: AtomicU64,

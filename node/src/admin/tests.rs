@@ -1043,6 +1043,39 @@ fn a_worker_that_does_not_answer_is_a_line_and_no_hang() {
     assert_eq!((all.len(), all.iter().all(|status| *status == 503)), (24, true));
 }
 
+/// Who asks for everything, and waits for a worker that hangs, keeps nobody from being told whether the node is ready.
+#[test]
+fn a_storm_of_scrapes_delays_no_probe() {
+    let mut config = config("storm", "");
+    config.daemon.metrics = Some(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
+    // Longer than a connection lives: no scrape is answered in this test.
+    let node = Node::start_within(config, vec![None], LIMIT);
+    let at = node.metrics.expect("a listener");
+    let scrape = |path: &str| {
+        let mut stream = TcpStream::connect(at).expect("connected");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").expect("written");
+        stream.set_nonblocking(true).expect("set");
+        stream
+    };
+    for (path, share) in [("/metrics", http::METRICS_SHARE), ("/live", http::PROBE_SHARE)] {
+        let mut waiting: Vec<_> = (0..share + 4).map(|_| scrape(path)).collect();
+        let mut refused = 0;
+        while refused < 4 {
+            waiting.retain_mut(|scrape| {
+                let mut said = [0; 12];
+                if scrape.peek(&mut said).is_err() {
+                    return true;
+                }
+                assert_eq!(&said, b"HTTP/1.1 503");
+                refused += 1;
+                false
+            });
+            assert_eq!(node.get("/ready", "*/*").0, 200);
+        }
+        assert_eq!((refused, waiting.len()), (4, share));
+    }
+}
+
 #[test]
 fn the_socket_is_the_daemons_alone_and_goes_with_it() {
     let mut config = config("socket", "");
