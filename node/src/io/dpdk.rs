@@ -194,12 +194,8 @@ pub(crate) fn open(
     }
     let eal = Eal::init(&args).map_err(|e| wrong(&e, remedy(&e)))?;
     let mut wanted = DevicesConfig::new(interfaces, workers, Arc::clone(&config.steering), &config.rss_key);
-    wanted.pool = Some(MempoolConfig {
-        frame_count: dpdk
-            .mbufs
-            .saturating_mul(u32::try_from(devices.len()).unwrap_or(1)),
-        ..MempoolConfig::default()
-    });
+    wanted.pool = Some(MempoolConfig::default());
+    wanted.frames_per_interface = Some(dpdk.mbufs);
     for (n, (device, port)) in config.io.devices.iter().zip(&config.spec.ports).enumerate() {
         if let Some(name) = &device.tap {
             let tap = TapConfig {
