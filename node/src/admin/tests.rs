@@ -841,6 +841,7 @@ fn a_node_of_a_cluster_says_how_far_it_is_and_is_told_to_drain_and_to_take_over(
         "{status:?}"
     );
     let cluster = status.cluster.expect("a cluster");
+    assert_eq!(cluster.router_families, ["ipv4"]);
     assert_eq!(
         (cluster.node.as_str(), cluster.id, cluster.incarnation),
         ("lb1", 1, 1)
