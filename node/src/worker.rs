@@ -9,6 +9,7 @@ use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::sync::SyncCommand;
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{Command, Worker};
+use tracing::warn;
 
 use crate::clock;
 use crate::lane::{IoCounts, Lane, Seen};
@@ -108,8 +109,11 @@ fn hear<W: Wires>(worker: &mut Worker, wires: &mut W, lane: &Lane, now: Instant)
             macs.dedup();
             wires.set_extra_macs(&macs);
         }
-        let refused = worker.handle_command(now, command);
-        debug_assert!(refused.is_ok(), "{refused:?}");
+        // The control side believes that it is done.
+        if let Err(error) = worker.handle_command(now, command) {
+            lane.counters.commands_refused.fetch_add(1, Ordering::Relaxed);
+            warn!(%error, "a worker refused a command of the control side: this is a fault of evenkeel, please report it");
+        }
         // Each makes room for the events of the next one: a snapshot finds no place without.
         if tell(worker, lane) {
             lane.control_bell.ring();
@@ -344,6 +348,29 @@ mod tests {
         let released = std::iter::from_fn(|| lane.events.pop());
         let released = released.filter(|e| matches!(e, evenkeel_core::worker::Event::SnapshotReleased(_)));
         assert_eq!(released.count(), 50, "each made way for the next one");
+    }
+
+    #[test]
+    fn a_command_that_a_worker_refuses_is_counted_and_the_next_one_taken() {
+        let lane = Arc::new(Lane::new(Arc::default(), 64).expect("an eventfd"));
+        let mut wires = Silence {
+            lane: Arc::clone(&lane),
+            polls: 0,
+            polls_max: u32::MAX,
+            falls: false,
+            sleeps: Arc::default(),
+            news: Arc::default(),
+        };
+        let mut worker = worker();
+        let snapshot = Snapshot::new(&SnapshotSpec::default())
+            .map(Arc::new)
+            .expect("an empty one");
+        // There is no cluster.
+        assert!(lane.command(Command::Sync(SyncCommand::Create(None))));
+        assert!(lane.command(Command::SetSnapshot(Arc::clone(&snapshot))));
+        assert!(hear(&mut worker, &mut wires, &lane, Instant::ZERO));
+        assert_eq!(lane.counters.commands_refused.load(Ordering::Relaxed), 1);
+        assert!(Arc::ptr_eq(worker.snapshot(), &snapshot));
     }
 
     #[test]

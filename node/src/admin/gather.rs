@@ -743,11 +743,12 @@ pub(super) fn io_counts(io: &IoCounts) -> Vec<(&'static str, u64)> {
     io.iter().copied().filter(|(name, _)| !name.is_empty()).collect()
 }
 
-pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 6] {
+pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 7] {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let c = &lane.counters;
     [
         ("commands-full", load(&c.commands_full)),
+        ("commands-refused", load(&c.commands_refused)),
         ("messages-full", load(&c.messages_full)),
         ("frames-full", load(&c.frames_full)),
         ("events-full", load(&c.events_full)),
