@@ -196,7 +196,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
         Command::Promote { off: true, .. } => daemon.tell("/v1/demote")?,
         Command::Promote { wait, .. } => {
             daemon.tell("/v1/promote")?;
-            let done = |status: &Status| status.cluster.as_ref().is_some_and(|c| !c.master.is_empty());
+            // Each family has an election of its own.
+            let done = |status: &Status| {
+                let cluster = status.cluster.as_ref();
+                cluster.is_some_and(|c| c.router_families.iter().all(|family| c.master.contains(family)))
+            };
             daemon.wait(wait, "master", done)?;
         }
     }

@@ -66,7 +66,7 @@ impl Drop for Fake {
 
 const STATUS: &str = r#"{"version":"0.1.0","uptime_seconds":93784,"ready":false,"not_ready_because":"the node is draining",
 "ending":false,"cluster":{"id":1,"node":"lb1","node_id":1,"incarnation":7,"readiness":"ready","serving":false,"draining":true,
-"drained":true,"promoted":false,"virtual_router":true,"master":[],"answers_for":["192.0.2.80"],"creating":null,"peers":[{"name":"lb2",
+"drained":true,"promoted":false,"virtual_router":true,"router_families":["ipv4","ipv6"],"master":[],"answers_for":["192.0.2.80"],"creating":null,"peers":[{"name":"lb2",
 "id":2,"up":true,"incarnation":8,"readiness":"ready","draining":false,"heard_ms_ago":12,"hears_this_node":true,"out_of_sync":false,
 "can_take_over":true,"behind":3,"unacked":4}]},"alarms":[{"kind":"no-heir","text":"nobody is there"}],"workers":[{"id":0,"answered":true,
 "turns":5,"conns":17,"capacity":[1000,10],"rx_packets":123456,"tx_packets":7,"dropped":0}],"conns":17}"#;
@@ -208,6 +208,29 @@ fn drain_waits_until_everything_is_handed_over() {
     let asked = fake.asked();
     assert_eq!(asked[0], "POST /v1/drain HTTP/1.1");
     assert_eq!(asked.len(), 5);
+}
+
+#[test]
+fn promote_waits_until_it_is_master_in_every_family_of_the_router() {
+    let master = |families: &str| STATUS.replace(r#""master":[]"#, &format!(r#""master":[{families}]"#));
+    let (none, one, all) = (master(""), master(r#""ipv4""#), master(r#""ipv4","ipv6""#));
+    let only_v4 = one.replace(r#"["ipv4","ipv6"]"#, r#"["ipv4"]"#);
+    let done = r#"{"done":"this node becomes master"}"#;
+    let answers = [
+        done,
+        none.as_str(),
+        one.as_str(),
+        all.as_str(),
+        done,
+        only_v4.as_str(),
+    ];
+    let fake = Fake::new("promote", &answers.map(|answer| (200, answer)));
+    for _ in 0..2 {
+        let promoted = fake.run(&["promote", "--wait"]);
+        assert_eq!(promoted.status.code(), Some(0), "{}", stderr(&promoted));
+        assert_eq!(stdout(&promoted), "this node becomes master\nmaster\n");
+    }
+    assert_eq!(fake.asked().len(), 6, "one family of two is waited for on");
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub struct DevicesConfig {
     pub handoff_len: usize,
     /// The pool of each NUMA socket; `None`: as many frames of 2 KiB as can be under way at once.
     pub pool: Option<MempoolConfig>,
+    /// Frames that a pool has for each interface of its socket; `None`: as many as `pool` says.
+    pub frames_per_interface: Option<u32>,
 }
 
 impl DevicesConfig {
@@ -97,6 +99,7 @@ impl DevicesConfig {
             buckets: BucketMap::dealt(workers),
             handoff_len: 1024,
             pool: None,
+            frames_per_interface: None,
         }
     }
 
@@ -127,12 +130,22 @@ impl DevicesConfig {
         const DESC_LEN: u64 = 128;
         /// Of EAL and drivers for themselves.
         const SPARE_MB: u64 = 32;
-        let pool = self.pool_config();
+        let pool = self.pool_at(None, &vec![None; self.interfaces.len()]);
         let frames = u64::from(pool.frame_count) * (u64::from(pool.room_len) + FRAME_OVERHEAD);
         let descriptors = |i: &InterfaceConfig| u64::from(i.rx_desc_count) + u64::from(i.tx_desc_count);
         let descriptors = self.interfaces.iter().map(descriptors).sum::<u64>() * u64::from(self.workers);
         let mb = (frames + descriptors * DESC_LEN).div_ceil(1 << 20) + SPARE_MB;
         u32::try_from(mb).unwrap_or(u32::MAX)
+    }
+
+    /// The pool of a NUMA socket, of interfaces that are at these: all pools together have no more than memory was asked for.
+    fn pool_at(&self, socket: Option<u16>, sockets: &[Option<u16>]) -> MempoolConfig {
+        let mut pool = self.pool_config();
+        if let Some(frames) = self.frames_per_interface {
+            let own = sockets.iter().filter(|at| **at == socket).count();
+            pool.frame_count = frames.saturating_mul(u32::try_from(own).unwrap_or(u32::MAX));
+        }
+        pool
     }
 
     fn pool_config(&self) -> MempoolConfig {
@@ -204,6 +217,7 @@ impl Devices {
         if !(1..=WORKERS_MAX).contains(&config.workers) {
             return Err(PortError::Workers(config.workers));
         }
+        let sockets: Vec<_> = config.interfaces.iter().map(|i| socket_of(&i.name)).collect();
         let mut pools: BTreeMap<Option<u16>, Mempool> = BTreeMap::new();
         let mut pool_of = |socket: Option<u16>| {
             if let Some(pool) = pools.get(&socket) {
@@ -213,7 +227,7 @@ impl Devices {
                 Some(socket) => format!("frames-{socket}"),
                 None => "frames".to_owned(),
             };
-            let pool = Mempool::create_on(eal, &name, config.pool_config(), socket)?;
+            let pool = Mempool::create_on(eal, &name, config.pool_at(socket, &sockets), socket)?;
             pools.insert(socket, pool.clone());
             Ok(pool)
         };
@@ -458,11 +472,7 @@ impl Device {
             known: port_names(),
             said: eal.inner().last_words(),
         };
-        // EAL names the ports of net_ring after the driver and the device.
-        let found = [name.clone(), format!("net_ring_{name}")]
-            .into_iter()
-            .find_map(|name| find_port(&name));
-        let id = found.ok_or_else(missing)?;
+        let id = find_device(name).ok_or_else(missing)?;
         // From here on the drop of the claim gives the port back.
         let claim = Claim::take(eal.inner(), id).ok_or_else(|| PortError::InUse(name.clone()))?;
         let failed = |code| PortError::Configure {
@@ -686,6 +696,22 @@ fn reception_without(name: &str, refused: c_int, has_filters: bool) -> Option<Re
     (is_virtual && refused == NOT_SUPPORTED).then_some(Reception::AsItIs)
 }
 
+/// The port of a device.
+fn find_device(name: &str) -> Option<u16> {
+    // EAL names the ports of net_ring after the driver and the device.
+    find_port(name).or_else(|| find_port(&format!("net_ring_{name}")))
+}
+
+/// The NUMA socket of a device; `None`: it has none, or there is no such device, which is said where it is opened.
+fn socket_of(name: &str) -> Option<u16> {
+    let id = find_device(name)?;
+    let mut caps = dpdk_sys::PortCaps::default();
+    // SAFETY: EAL is up, as the caller has an `Eal`, and has the port; it is asked and not changed, and `caps` is writable and of
+    // the shim's layout.
+    let code = unsafe { dpdk_sys::ekd_port_caps(id, &mut caps) };
+    (code == 0).then(|| u16::try_from(caps.socket).ok()).flatten()
+}
+
 fn find_port(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
     let mut id = 0;
@@ -806,6 +832,26 @@ mod tests {
             "it has the mode, and refuses it"
         );
         assert_eq!(reception_without(vdev, -95, false), Some(Reception::AsItIs));
+    }
+
+    #[test]
+    fn a_pool_has_frames_for_the_interfaces_of_its_own_socket_only() {
+        let steering = Arc::new(Steering::new(&MICROSOFT_KEY, 64).expect("full rank"));
+        let interfaces = ["a", "b", "c"].map(InterfaceConfig::new).to_vec();
+        let mut config = DevicesConfig::new(interfaces, 1, steering, &MICROSOFT_KEY);
+        config.frames_per_interface = Some(16_384);
+        let sockets = [Some(0), Some(1), Some(0)];
+        let frames = |socket| config.pool_at(socket, &sockets).frame_count;
+        assert_eq!((frames(Some(0)), frames(Some(1))), (2 * 16_384, 16_384));
+        // On a machine with one socket, and of virtual devices, there is one pool of all.
+        assert_eq!(config.pool_at(None, &[None; 3]).frame_count, 3 * 16_384);
+        config.frames_per_interface = Some(u32::MAX);
+        assert_eq!(config.pool_at(None, &[None; 3]).frame_count, u32::MAX);
+        config.frames_per_interface = None;
+        assert_eq!(
+            config.pool_at(Some(1), &sockets).frame_count,
+            config.frames_needed()
+        );
     }
 
     #[test]

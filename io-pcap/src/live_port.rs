@@ -309,7 +309,8 @@ impl Port for LivePort {
 
     fn rx_burst(&mut self, into: &mut Vec<HeapFrame>) -> usize {
         let before = into.len();
-        while into.len() < BURST
+        // Half a burst at most: what other workers hand over must not keep interfaces from their turn.
+        while into.len() < BURST / 2
             && let Some(frame) = self.ring().and_then(ArrayQueue::pop)
         {
             into.push(frame);
@@ -397,6 +398,7 @@ impl Port for LivePort {
 mod tests {
     use std::process::Command;
 
+    use evenkeel_core::port::HandoffReason;
     use evenkeel_core::worker::Verdict;
 
     use super::*;
@@ -415,6 +417,36 @@ mod tests {
         status.is_ok_and(|s| s.success())
     }
 
+    const TAG: HandoffTag = HandoffTag {
+        reason: HandoffReason::Bucket,
+        stage: 0,
+        hops: 1,
+        reserved: 0,
+        bucket: 0,
+        reserved2: [0; 5],
+    };
+
+    /// Hands frames over until the ring of the first worker is full.
+    fn flood(from: &mut LivePort) {
+        let full = from.stats().handoff_full;
+        while from.stats().handoff_full == full {
+            from.handoff(WorkerId(0), frame(0), TAG);
+        }
+    }
+
+    #[test]
+    fn a_flood_of_frames_handed_over_leaves_half_a_burst_to_interfaces() {
+        let handoffs = Handoffs::new(2, 3 * BURST);
+        let open = |worker| LivePort::open(&[], WorkerId(worker), &handoffs).expect("nothing to open");
+        let (mut receiver, mut sender) = (open(0), open(1));
+        flood(&mut sender);
+        for _ in 0..6 {
+            let mut got = Vec::new();
+            assert_eq!(receiver.rx_burst(&mut got), BURST / 2);
+        }
+        assert_eq!(receiver.waiting(), 0, "none of them is lost");
+    }
+
     /// Of the process that the test below starts, in a namespace of its own.
     const INSIDE: &str = "EVENKEEL_TEST_INSIDE_NAMESPACE";
 
@@ -424,7 +456,7 @@ mod tests {
             assert!(ip("link set ekl0 up") && ip("link set ekl1 up"));
         };
         make();
-        let handoffs = Handoffs::new(2, 16);
+        let handoffs = Handoffs::new(2, 2 * BURST);
         let open = |device: &str, worker| {
             let devices = [device.to_owned()];
             LivePort::open(&devices, WorkerId(worker), &handoffs).expect("it is there")
@@ -452,6 +484,21 @@ mod tests {
             panic!("no frame passes: {:?}, {:?}", receiver.stats(), sender.stats());
         };
         pass(&mut receiver, &mut sender, 1);
+        // The interface has its turn, whatever waits in the ring.
+        sender.tx(PortId(0), frame(9));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut got = Vec::new();
+        while !got.iter().any(|f: &HeapFrame| f.data().get(14) == Some(&9)) {
+            assert!(Instant::now() < deadline, "it is starved: {:?}", receiver.stats());
+            flood(&mut sender);
+            got.clear();
+            receiver.rx_burst(&mut got);
+        }
+        while receiver.waiting() > 0 {
+            got.clear();
+            receiver.rx_burst(&mut got);
+        }
+        drop(got);
         assert!(receiver.take_news().is_none() && sender.take_news().is_none());
         assert!(ip("link del ekl0"));
         let mut none = Vec::new();

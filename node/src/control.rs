@@ -24,6 +24,7 @@ use crate::clock;
 use crate::health::{CheckSpec, Checks, HealthEvent};
 use crate::lane::{ControlBell, Lane};
 use crate::ports::{Link, Ports};
+use crate::reload::Reader;
 use crate::serving::Serving;
 use crate::system::Manager;
 use crate::telling::Names;
@@ -100,14 +101,6 @@ impl ControlSink for Out {
     }
 }
 
-/// How a node comes to its config again. What goes wrong is said in one line, with the remedy.
-pub struct Reload {
-    /// Reads it, with the ids that it gave before; or says why it cannot be used.
-    pub read: Box<dyn FnMut() -> Result<Config, String>>,
-    /// Whether it can be read at all by who this process is now: asked once root is dropped.
-    pub probe: Box<dyn Fn() -> Result<(), String>>,
-}
-
 /// How far the end of the node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -139,7 +132,8 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
     pub(crate) manager: Manager,
     pub(crate) config: Config,
-    pub(crate) reload: Reload,
+    /// Who reads the config again.
+    pub(crate) reader: Reader,
     pub(crate) seed: u64,
     pub(crate) checks: Checks,
     /// What the checks find out.
@@ -164,7 +158,7 @@ pub(crate) struct ControlSide {
     names: Names,
     manager: Manager,
     config: Config,
-    reload: Reload,
+    reader: Reader,
     checks: Checks,
     health: mpsc::Receiver<HealthEvent>,
     serving: Serving,
@@ -235,7 +229,7 @@ impl ControlSide {
             manager: parts.manager,
             serving: Serving::new(parts.config.spec.clone(), parts.seed),
             config: parts.config,
-            reload: parts.reload,
+            reader: parts.reader,
             checks: parts.checks,
             health: parts.health,
             untold,
@@ -275,12 +269,13 @@ impl ControlSide {
                 }
             };
             let (mut asked, mut told) = (None, None);
-            let mut looked_in = None;
+            let (mut looked_in, mut read) = (None, None);
             tokio::select! {
                 biased;
                 signal = signals.received() => asked = Some(signal),
                 () = bell.rung() => (),
                 event = self.health.recv() => told = event,
+                config = self.reader.done() => read = Some(config),
                 () = heard => (),
                 Some(ask) = self.asks.recv() => looked_in = Some(ask),
                 () = tokio::time::sleep(wait) => (),
@@ -291,8 +286,14 @@ impl ControlSide {
             }
             match asked {
                 Some(Asked::End) => self.end(),
-                Some(Asked::Reload) => self.reload(),
+                Some(Asked::Reload) if self.reader.ask() => (),
+                Some(Asked::Reload) => {
+                    warn!("the config is still being read: it is read once more after that")
+                }
                 None => (),
+            }
+            if let Some(config) = read {
+                self.reload(config);
             }
             if let Some(ask) = looked_in {
                 self.answer(ask);
@@ -509,9 +510,9 @@ impl ControlSide {
         }
     }
 
-    /// The config is to be read again. What is wrong with it, or needs a restart, is said, and nothing changes.
-    fn reload(&mut self) {
-        let new = match (self.reload.read)() {
+    /// The config was read again. What is wrong with it, or needs a restart, is said, and nothing changes.
+    fn reload(&mut self, read: Result<Config, String>) {
+        let new = match read {
             Ok(new) => new,
             Err(why) => return warn!("the config is not taken, and the old one stays: {why}"),
         };

@@ -15,7 +15,7 @@ use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Worker, WorkerConfig
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::control::{ControlSide, Ended, Parts, Reload, Signals};
+use crate::control::{ControlSide, Ended, Parts, Signals};
 use crate::health::{CheckSpec, Checks};
 use crate::identity::{Lock, belongings, incarnation};
 use crate::io::DriverLook;
@@ -23,6 +23,7 @@ use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
 use crate::ports::{Ports, Watch};
+use crate::reload::{Read, Reader, Reload};
 use crate::start::Start;
 use crate::system::Manager;
 use crate::telling::Names;
@@ -159,7 +160,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Star
         drain_limit: config.daemon.drain_limit,
         names: Names::new(config.cluster.as_ref()),
         manager: Manager::new(),
-        reload,
+        reader: Reader::new(held_against_the_kernel(reload.read)),
         seed,
         checks,
         health,
@@ -174,6 +175,16 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Star
     threads.end(&lanes);
     info!(?ended, "ended");
     Ok(ended)
+}
+
+/// A config that is read again may have new addresses, and the kernel too: refused as at the start.
+fn held_against_the_kernel(mut read: Read) -> Read {
+    Box::new(move || {
+        let config = read()?;
+        let refused = |Refusal { message, help }| format!("{message}; {help}");
+        kernel::check_addresses(&config).map_err(refused)?;
+        Ok(config)
+    })
 }
 
 /// `None`: the node is in no cluster.

@@ -1,4 +1,5 @@
-//! What a frame looks like on its way between two nodes over UDP: the frame as the engine made it, and a check behind it.
+//! What a frame looks like on its way between two nodes: the frame as the engine made it, and a check behind it. That is a
+//! datagram; over TCP its length comes before it (`transport`).
 //!
 //! | bytes | |
 //! |---|---|
@@ -6,9 +7,9 @@
 //! | n to n + 8 | xxh3-64 of the frame, little-endian; its seed is made of cluster, sender and receiver |
 //!
 //! A frame of format 1 has nothing by which damage shows: one flipped bit makes another incarnation of its sender, after
-//! which all true frames are refused. UDP's own checksum is 16 bits long and may be left out. So whatever is damaged, cut or
-//! meant for another node is dropped by the check before the engine sees it. The check has no secret: it keeps out
-//! garbage, and no one who wants to be taken for a node.
+//! which all true frames are refused. The checksums of UDP and TCP are 16 bits long, and UDP's may be left out. So whatever is
+//! damaged, cut or meant for another node is dropped by the check before the engine sees it. The check has no secret: it
+//! keeps out garbage, and no one who wants to be taken for a node.
 
 use evenkeel_core::cluster::{Incarnation, NodeId, PeerId};
 use evenkeel_core::sync::SyncBody;
@@ -38,6 +39,11 @@ impl Way {
     pub(crate) fn open(self, datagram: &[u8]) -> Option<&[u8]> {
         let (frame, check) = datagram.split_last_chunk()?;
         (self.check(frame) == *check).then_some(frame)
+    }
+
+    /// Whether the frame's header says that it is from who sends on this way.
+    pub(crate) fn is_of_sender(self, frame: &[u8]) -> bool {
+        FrameHeader::read(frame).is_ok_and(|header| header.from.node == self.from)
     }
 
     /// Has the kernel drop what comes to a UDP socket and cannot be a frame on this way, before it takes room: by

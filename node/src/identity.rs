@@ -182,12 +182,15 @@ impl Lock {
         if !about.is_file() {
             return Err(failed(&io::Error::other("it is no regular file")));
         }
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let owner = fs::read_to_string(path).unwrap_or_default();
-            return Err(refusal(
-                format!("another evenkeel (process {}) runs with {what}", owner.trim()),
-                format!("end it first, or give this one another `{key}` in [daemon]"),
-            ));
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            return Err(match error {
+                Errno::WOULDBLOCK => {
+                    let owner = fs::read_to_string(path).unwrap_or_default();
+                    taken(owner.trim(), what, key)
+                }
+                // A file system without locks, or whose server gives none.
+                _ => unlockable(path, error, key),
+            });
         }
         let told = file
             .set_len(0)
@@ -197,9 +200,52 @@ impl Lock {
     }
 }
 
+fn taken(owner: &str, what: &str, key: &str) -> Refusal {
+    // It is there before its number is in the file.
+    let who = match owner {
+        "" => String::new(),
+        owner => format!(" (process {owner})"),
+    };
+    refusal(
+        format!("another evenkeel{who} runs with {what}"),
+        format!("end it first, or give this one another `{key}` in [daemon]"),
+    )
+}
+
+fn unlockable(path: &Path, error: Errno, key: &str) -> Refusal {
+    refusal(
+        format!("cannot lock {}: {}", path.display(), io::Error::from(error)),
+        format!("choose a directory on a local file system, as `{key}` of [daemon]"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_locked_is_not_said_to_be_anothers() {
+        let why = unlockable(Path::new("/run/a.lock"), Errno::NOLCK, "ctl");
+        assert!(
+            why.message
+                .starts_with("cannot lock /run/a.lock: No locks available"),
+            "{why:?}"
+        );
+        assert!(
+            why.help.contains("local file system") && why.help.contains("`ctl`"),
+            "{why:?}"
+        );
+        assert!(
+            taken("", "it", "ctl")
+                .message
+                .starts_with("another evenkeel runs with it")
+        );
+        assert!(
+            taken("7", "it", "ctl")
+                .message
+                .starts_with("another evenkeel (process 7) runs with it")
+        );
+    }
 
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("evenkeel-{name}-{}", std::process::id()));

@@ -62,11 +62,13 @@ pub(crate) struct Seen<'a> {
 /// Something that is done with a worker between two bursts, by its own thread: it reads, and takes little time.
 pub(crate) type Look = Box<dyn FnOnce(&Seen<'_>) + Send>;
 
-/// What a worker sent to nobody, as a ring was full; and its beat.
+/// What was lost between the control side and a worker, and why.
 #[derive(Debug, Default)]
 pub(crate) struct LaneCounters {
     /// Commands that found no room.
     pub(crate) commands_full: AtomicU64,
+    /// Commands that the worker refused: they are lost.
+    pub(crate) commands_refused: AtomicU64,
     /// Messages that found no room.
     pub(crate) messages_full: AtomicU64,
     /// Frames of the control side that found no room.

@@ -35,6 +35,8 @@ pub mod memory;
 #[cfg(unix)]
 mod ports;
 #[cfg(unix)]
+mod reload;
+#[cfg(unix)]
 mod serving;
 #[cfg(unix)]
 mod start;
@@ -48,9 +50,11 @@ mod transport;
 mod worker;
 
 #[cfg(unix)]
-pub use control::{Ended, Reload};
+pub use control::Ended;
 #[cfg(unix)]
 pub use daemon::run;
+#[cfg(unix)]
+pub use reload::Reload;
 #[cfg(unix)]
 pub use start::outlive_signals;
 

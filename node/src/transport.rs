@@ -6,14 +6,15 @@
 //! others send is for a socket whose filter drops all of it. So what is no frame costs neither a thread's time nor room in a
 //! buffer; the kernel counts it (`drops`). What looks like a peer's frame and is none costs a turn of the control thread.
 //!
-//! Over TCP a frame follows its length (4 bytes, little-endian). A connection carries one direction: who has long
-//! frames for a peer opens it, and opens it again with the next frame after it broke. What was lost then is asked for
-//! again by the engine.
+//! Over TCP a frame and its check follow the length of both (4 bytes, little-endian). A connection carries one direction: who
+//! has long frames for a peer opens it, and opens it again with the next frame after it broke. A frame with a wrong check breaks
+//! it, as where the next one begins is not known then. What was lost is asked for again by the engine.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::datagram::{CHECK_LEN, Way, drop_all};
@@ -33,7 +35,7 @@ use crate::{Refusal, refusal};
 const BULK_OUT_COUNT: usize = 256;
 /// Long frames that have come in and wait.
 const BULK_IN_COUNT: usize = 64;
-/// Connections of one peer at a time: an old one may not know yet that it broke.
+/// Connections of one peer at a time: an old one may not know yet that it broke. One more takes the place of the oldest.
 const CONNECTION_COUNT_MAX: usize = 2;
 /// To connect, and to get rid of one frame.
 const STEP_TIME: Duration = Duration::from_secs(2);
@@ -67,7 +69,11 @@ pub(crate) struct TransportCounters {
     pub(crate) bulk_full: AtomicU64,
     /// Long frames that were lost with a connection, or found none.
     pub(crate) bulk_failed: AtomicU64,
-    /// Connections that were closed for what came over them, or for whose they are.
+    /// Long frames that are damaged, or meant for another node; each cost its connection.
+    pub(crate) bulk_damaged: AtomicU64,
+    /// Long frames that are whole, and do not say that they are from who sent them.
+    pub(crate) bulk_foreign: AtomicU64,
+    /// Connections that were closed for what came over them, for whose they are, or for a newer one.
     pub(crate) bulk_refused: AtomicU64,
     /// Those of peers: what the system dropped there cannot be a frame, had a wrong checksum or found the buffer full.
     peers: Sockets,
@@ -176,7 +182,7 @@ pub(crate) fn open(
     let mut links = Vec::with_capacity(peers.len());
     for ((id, addr), (out, udp, there, here)) in peers.iter().zip(sockets) {
         let (bulk, frames) = mpsc::channel(BULK_OUT_COUNT);
-        tasks.spawn(send_bulk(own.ip(), *addr, frames, Arc::clone(&counters)));
+        tasks.spawn(send_bulk(own.ip(), *addr, there, frames, Arc::clone(&counters)));
         links.push(PeerLink {
             id: *id,
             udp,
@@ -186,7 +192,8 @@ pub(crate) fn open(
             bulk,
         });
     }
-    let hosts = peers.iter().map(|(_, addr)| addr.ip()).collect();
+    let ends = peers.iter().map(|(_, addr)| addr.ip());
+    let hosts = hosts(ends.zip(links.iter().map(|link| link.here)));
     tasks.spawn(accept(listener, hosts, bulk_sender, Arc::clone(&counters)));
     let peers: Arc<[PeerLink]> = links.into();
     let voice = Voice {
@@ -362,6 +369,7 @@ fn socket(
 async fn send_bulk(
     own: IpAddr,
     peer: SocketAddr,
+    there: Way,
     mut frames: mpsc::Receiver<Vec<u8>>,
     counters: Arc<TransportCounters>,
 ) {
@@ -387,10 +395,11 @@ async fn send_bulk(
             TransportCounters::add(&counters.bulk_failed);
             continue;
         };
-        let len = u32::try_from(frame.len()).unwrap_or(0).to_le_bytes();
+        let len = u32::try_from(frame.len() + CHECK_LEN).unwrap_or(0).to_le_bytes();
         let sent = timeout(STEP_TIME, async {
             open.write_all(&len).await?;
-            open.write_all(&frame).await
+            open.write_all(&frame).await?;
+            open.write_all(&there.check(&frame)).await
         });
         match sent.await {
             Ok(Ok(())) => TransportCounters::add(&counters.bulk_out),
@@ -425,14 +434,35 @@ async fn connect(own: IpAddr, peer: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Who connects from one address.
+struct Host {
+    ip: IpAddr,
+    /// From each peer there: a connection has a port of its own, so only its frames say which of them it is.
+    ways: Arc<[Way]>,
+    /// Who reads its connections, oldest first: [`CONNECTION_COUNT_MAX`] for each peer at most.
+    open: VecDeque<AbortHandle>,
+}
+
+fn hosts(peers: impl Iterator<Item = (IpAddr, Way)>) -> Vec<Host> {
+    let mut ways = BTreeMap::<IpAddr, Vec<Way>>::new();
+    for (ip, way) in peers {
+        ways.entry(ip).or_default().push(way);
+    }
+    let host = |(ip, ways): (IpAddr, Vec<Way>)| Host {
+        ip,
+        ways: ways.into(),
+        open: VecDeque::new(),
+    };
+    ways.into_iter().map(host).collect()
+}
+
 /// Takes connections of peers.
 async fn accept(
     listener: TcpListener,
-    hosts: Vec<IpAddr>,
+    mut hosts: Vec<Host>,
     frames: mpsc::Sender<Vec<u8>>,
     counters: Arc<TransportCounters>,
 ) {
-    let open: Vec<Arc<AtomicUsize>> = hosts.iter().map(|_| Arc::default()).collect();
     let mut readers = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -444,23 +474,24 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let place = hosts.iter().position(|host| *host == from.ip());
-        let Some(open) = place.and_then(|place| open.get(place)) else {
+        let Some(host) = hosts.iter_mut().find(|host| host.ip == from.ip()) else {
             TransportCounters::add(&counters.bulk_refused);
             continue;
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTION_COUNT_MAX {
-            open.fetch_sub(1, Ordering::Relaxed);
+        host.open.retain(|reader| !reader.is_finished());
+        // Who only holds connections open must not keep the peer out: its newest one is the one that it knows of.
+        while host.open.len() >= CONNECTION_COUNT_MAX * host.ways.len()
+            && let Some(oldest) = host.open.pop_front()
+        {
+            oldest.abort();
             TransportCounters::add(&counters.bulk_refused);
-            continue;
         }
-        let (open, frames, counters) = (Arc::clone(open), frames.clone(), Arc::clone(&counters));
-        readers.spawn(async move {
-            if read_bulk(stream, &frames).await == Ended::Refused {
+        let (ways, frames, counters) = (Arc::clone(&host.ways), frames.clone(), Arc::clone(&counters));
+        host.open.push_back(readers.spawn(async move {
+            if read_bulk(stream, &ways, &frames, &counters).await == Ended::Refused {
                 TransportCounters::add(&counters.bulk_refused);
             }
-            open.fetch_sub(1, Ordering::Relaxed);
-        });
+        }));
     }
 }
 
@@ -472,20 +503,35 @@ enum Ended {
     Refused,
 }
 
-async fn read_bulk(mut stream: TcpStream, frames: &mpsc::Sender<Vec<u8>>) -> Ended {
+async fn read_bulk(
+    mut stream: TcpStream,
+    ways: &[Way],
+    frames: &mpsc::Sender<Vec<u8>>,
+    counters: &TransportCounters,
+) -> Ended {
     loop {
         let mut len = [0; 4];
         let Ok(Ok(_)) = timeout(IDLE_TIME, stream.read_exact(&mut len)).await else {
             return Ended::Closed;
         };
         let len = u32::from_le_bytes(len) as usize;
-        if len == 0 || len > BULK_FRAME_LEN_MAX {
+        if len <= CHECK_LEN || len > BULK_FRAME_LEN_MAX + CHECK_LEN {
             return Ended::Refused;
         }
         let mut frame = vec![0; len];
         let Ok(Ok(_)) = timeout(IDLE_TIME, stream.read_exact(&mut frame)).await else {
             return Ended::Closed;
         };
+        let Some(way) = ways.iter().find(|way| way.open(&frame).is_some()) else {
+            TransportCounters::add(&counters.bulk_damaged);
+            return Ended::Refused;
+        };
+        frame.truncate(len - CHECK_LEN);
+        // The kernel looks at that of datagrams.
+        if !way.is_of_sender(&frame) {
+            TransportCounters::add(&counters.bulk_foreign);
+            continue;
+        }
         // A full queue makes the peer wait.
         if frames.send(frame).await.is_err() {
             return Ended::Closed;
@@ -517,14 +563,20 @@ mod tests {
         let peer = listener.local_addr().expect("bound");
         let (frames, waiting) = mpsc::channel(4);
         let counters = Arc::new(TransportCounters::default());
-        let sender = tokio::spawn(send_bulk(host, peer, waiting, Arc::clone(&counters)));
+        let there = Way {
+            cluster: 7,
+            from: NodeId(1),
+            to: NodeId(2),
+        };
+        let sender = tokio::spawn(send_bulk(host, peer, there, waiting, Arc::clone(&counters)));
         for n in 0..3u8 {
             frames.send(vec![n; 5]).await.expect("it runs");
             let told = timeout(Duration::from_secs(60), async {
                 let (mut stream, _) = listener.accept().await.expect("a new connection");
-                let mut frame = [0; 9];
+                let mut frame = [0; 9 + CHECK_LEN];
                 stream.read_exact(&mut frame).await.expect("whole");
-                assert_eq!(frame, [5, 0, 0, 0, n, n, n, n, n]);
+                assert_eq!(frame[..9], [13, 0, 0, 0, n, n, n, n, n]);
+                assert_eq!(frame[9..], there.check(&[n; 5]));
                 // As who is idle, or gone: the sender lets go of it, though it has nothing to send.
                 stream.shutdown().await.expect("open");
                 assert_eq!(stream.read(&mut frame).await.expect("closed in order"), 0);
@@ -535,6 +587,13 @@ mod tests {
         sender.await.expect("it ends");
         assert_eq!(counters.bulk_out.load(Ordering::Relaxed), 3);
         assert_eq!(counters.bulk_failed.load(Ordering::Relaxed), 0);
+    }
+
+    /// Connects from a host.
+    async fn dial(host: &str, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(host.parse().expect("an address"), 0))?;
+        socket.connect(to).await
     }
 
     type Node = (Ear, Voice);
@@ -607,17 +666,13 @@ mod tests {
         assert!(voice.send(None, &short) && voice.send(Some(NodeId(1)), &longest));
         assert!(!voice.send(Some(NodeId(9)), &short));
         voice.send_of_worker(Some(NodeId(1)), &of_worker);
-        for n in 0..100 {
-            voice.send_of_worker(Some(NodeId(1)), &[n; BULK_FRAME_LEN_MAX]);
+        let long: Vec<_> = (0..100).map(|n| frame_of(2, n, BULK_FRAME_LEN_MAX)).collect();
+        for frame in &long {
+            voice.send_of_worker(Some(NodeId(1)), frame);
         }
         let got = frames(&mut ear, 103).await;
-        let long: Vec<_> = got.iter().filter(|f| f.len() == BULK_FRAME_LEN_MAX).collect();
-        assert_eq!(long.len(), 100);
-        assert!(
-            long.iter()
-                .zip(0..)
-                .all(|(frame, n)| frame[..] == [n; BULK_FRAME_LEN_MAX])
-        );
+        let came: Vec<_> = got.iter().filter(|f| f.len() == BULK_FRAME_LEN_MAX).collect();
+        assert_eq!(came, long.iter().collect::<Vec<_>>());
         assert!(
             [short, longest, of_worker]
                 .iter()
@@ -742,17 +797,12 @@ mod tests {
     #[tokio::test]
     async fn connections_of_strangers_and_nonsense_of_peers_are_closed() {
         let ((mut ear, _), (_ear, voice), at) = pair(8, 9);
-        let dial = |host: &str| {
-            let socket = TcpSocket::new_v4().expect("a socket");
-            socket
-                .bind(format!("{host}:0").parse().expect("an address"))
-                .expect("loopback has room");
-            socket.connect(at)
-        };
+        let dial = |host| dial(host, at);
         let mut stranger = dial("127.79.0.7").await.expect("accepted by the system");
         until(&mut ear, |c| of(&c.bulk_refused), 1).await;
         assert_eq!(stranger.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
-        for (nonsense, refused) in [(u32::MAX, 2), (0, 3), (BULK_FRAME_LEN_MAX as u32 + 1, 4)] {
+        let longest = BULK_FRAME_LEN_MAX + CHECK_LEN;
+        for (nonsense, refused) in [(u32::MAX, 2), (CHECK_LEN as u32, 3), (longest as u32 + 1, 4)] {
             let mut peer = dial("127.79.0.9").await.expect("accepted");
             peer.write_all(&nonsense.to_le_bytes()).await.expect("sent");
             until(&mut ear, |c| of(&c.bulk_refused), refused).await;
@@ -761,9 +811,123 @@ mod tests {
         let mut half = dial("127.79.0.9").await.expect("accepted");
         half.write_all(&[16, 0, 0, 0, 1]).await.expect("sent");
         drop(half);
-        voice.send_of_worker(None, &[1; BULK_FRAME_LEN_MAX]);
-        assert_eq!(frames(&mut ear, 1).await, [[1; BULK_FRAME_LEN_MAX]]);
+        let frame = frame_of(2, 1, BULK_FRAME_LEN_MAX);
+        voice.send_of_worker(None, &frame);
+        assert_eq!(frames(&mut ear, 1).await, [frame]);
         assert_eq!(of(&ear.counters.bulk_in), 1);
+        assert_eq!(
+            of(&ear.counters.bulk_damaged),
+            0,
+            "none was whole enough for that"
+        );
+    }
+
+    /// A long frame as it is on its way.
+    fn bulk(way: Way, frame: &[u8]) -> Vec<u8> {
+        let len = (frame.len() + CHECK_LEN) as u32;
+        [&len.to_le_bytes(), frame, &way.check(frame)].concat()
+    }
+
+    /// From the peer's own address: whatever bit is wrong, and whoever it is meant for or said to be from, the engine never
+    /// sees it, as it would take any later life of a sender for the true one.
+    #[tokio::test]
+    async fn a_long_frame_that_is_damaged_or_anothers_is_no_frame() {
+        let ((mut ear, _), (_ear, voice), at) = pair(18, 19);
+        let here = voice.peers[0].there;
+        let good = bulk(here, &frame_of(2, 1, BULK_FRAME_LEN_MAX));
+        let mut damaged = Vec::new();
+        // Of the header the sender's life; something of the middle; the check.
+        for at in [4 + 16, 4 + 23, 5000, good.len() - 1] {
+            let mut other = good.clone();
+            other[at] ^= 1;
+            damaged.push(other);
+        }
+        let frame = frame_of(2, 1, BULK_FRAME_LEN_MAX);
+        for way in [
+            Way { cluster: 8, ..here },
+            Way {
+                from: NodeId(3),
+                ..here
+            },
+            Way {
+                to: NodeId(3),
+                ..here
+            },
+        ] {
+            damaged.push(bulk(way, &frame));
+        }
+        // As it went before there was a check.
+        damaged.push([&(frame.len() as u32).to_le_bytes(), &frame[..]].concat());
+        for (damaged, count) in damaged.iter().zip(1..) {
+            let mut peer = dial("127.79.0.19", at).await.expect("accepted");
+            peer.write_all(damaged).await.expect("sent");
+            until(&mut ear, |c| of(&c.bulk_damaged), count).await;
+            assert_eq!(peer.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
+            until(&mut ear, |c| of(&c.bulk_refused), count).await;
+        }
+        // Whole, and of another: only the frame is lost.
+        let mut peer = dial("127.79.0.19", at).await.expect("accepted");
+        for (from, count) in [(3, 1), (1, 2)] {
+            let other = bulk(here, &frame_of(from, 9, 3000));
+            peer.write_all(&other).await.expect("sent");
+            until(&mut ear, |c| of(&c.bulk_foreign), count).await;
+        }
+        peer.write_all(&bulk(here, &[0xff; 3000])).await.expect("sent");
+        until(&mut ear, |c| of(&c.bulk_foreign), 3).await;
+        peer.write_all(&good).await.expect("sent");
+        assert_eq!(frames(&mut ear, 1).await, [frame]);
+        let c = Arc::clone(&ear.counters);
+        assert_eq!((of(&c.bulk_in), of(&c.bulk_foreign)), (1, 3));
+        assert_eq!((of(&c.bulk_damaged), of(&c.bulk_refused)), (8, 8));
+    }
+
+    /// Two peers of one host: each is known by its frames.
+    #[tokio::test]
+    async fn peers_of_one_address_are_told_apart_by_their_frames() {
+        let (at, to) = ends(20, 21);
+        let other = SocketAddr::new(to.ip(), to.port().wrapping_add(1).max(1024));
+        let (mut ear, _voice) =
+            open(member(1), at, &[(NodeId(2), to), (NodeId(3), other)]).expect("loopback");
+        for from in [2, 3] {
+            let way = Way {
+                cluster: 7,
+                from: NodeId(from),
+                to: NodeId(1),
+            };
+            let frame = frame_of(from, 1, 3000);
+            let mut peer = dial("127.79.0.21", at).await.expect("accepted");
+            peer.write_all(&bulk(way, &frame)).await.expect("sent");
+            assert_eq!(frames(&mut ear, 1).await, [frame]);
+        }
+        assert_eq!(of(&ear.counters.bulk_refused), 0);
+    }
+
+    /// Who only holds connections open, one with half a frame, keeps no peer out: they go, oldest first.
+    #[tokio::test]
+    async fn a_newer_connection_of_a_peer_takes_the_place_of_the_oldest() {
+        let ((mut ear, _), (_ear, voice), at) = pair(22, 23);
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTION_COUNT_MAX {
+            let mut peer = dial("127.79.0.23", at).await.expect("accepted");
+            peer.write_all(&[0, 16]).await.expect("sent");
+            idle.push(peer);
+        }
+        for n in 0..3 {
+            let mut newer = dial("127.79.0.23", at).await.expect("accepted");
+            until(&mut ear, |c| of(&c.bulk_refused), n + 1).await;
+            let mut oldest = idle.remove(0);
+            assert_eq!(oldest.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
+            newer.write_all(&[0, 16]).await.expect("sent");
+            idle.push(newer);
+        }
+        let frame = frame_of(2, 1, BULK_FRAME_LEN_MAX);
+        voice.send_of_worker(None, &frame);
+        assert_eq!(frames(&mut ear, 1).await, std::slice::from_ref(&frame));
+        assert_eq!(of(&ear.counters.bulk_refused), 4);
+        // Of two connections the newer one is left: the peer's.
+        voice.send_of_worker(None, &frame);
+        assert_eq!(frames(&mut ear, 1).await, [frame]);
+        assert_eq!(of(&voice.counters.bulk_failed), 0);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::sync::SyncCommand;
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{Command, Worker};
+use tracing::warn;
 
 use crate::clock;
 use crate::lane::{IoCounts, Lane, Seen};
@@ -19,6 +20,8 @@ const TURN_COUNT_MAX: usize = 64;
 const SYNC_FRAME_COUNT_MAX: usize = 32;
 /// Turns without work before a worker that may sleep does so.
 const IDLE_TURN_COUNT: u32 = 64;
+/// A worker that does not sleep says what became of its interfaces after so many turns.
+const NEWS_TURN_COUNT: u64 = 1024;
 /// Longest sleep: a beat is due then.
 const SLEEP_MAX: Duration = Duration::from_millis(10);
 
@@ -30,6 +33,8 @@ pub(crate) trait Wires: Port {
     fn enter(&self) -> Self::Guard;
     /// Sleeps until a frame, or the worker's bell, or the end of `at_most`. May return earlier.
     fn sleep(&mut self, at_most: Duration, lane: &Lane);
+    /// Logs what became of its interfaces since it was asked last. Called before each sleep, and once in a while without.
+    fn say_news(&mut self) {}
     /// The station has these addresses on every link, beside those of its interfaces.
     fn set_extra_macs(&mut self, macs: &[[u8; 6]]);
     /// What it counted since it was opened.
@@ -56,7 +61,10 @@ pub(crate) fn run<W: Wires>(mut worker: Worker, mut wires: W, lane: &Arc<Lane>, 
     let mut idle = 0u32;
     while !lane.stop.load(Ordering::Relaxed) {
         let now = clock::now();
-        lane.beat.fetch_add(1, Ordering::Relaxed);
+        // One who polls, or is never idle, has news too.
+        if lane.beat.fetch_add(1, Ordering::Relaxed) % NEWS_TURN_COUNT == NEWS_TURN_COUNT - 1 {
+            wires.say_news();
+        }
         let told = hear(&mut worker, &mut wires, lane, now);
         // The table's idea of time follows even while nothing is due.
         worker.handle_timeout(now);
@@ -78,6 +86,7 @@ pub(crate) fn run<W: Wires>(mut worker: Worker, mut wires: W, lane: &Arc<Lane>, 
         }
         lane.worker_bell.lie_down();
         if !lane.has_work() {
+            wires.say_news();
             wires.sleep(left.min(SLEEP_MAX), lane);
         }
         lane.worker_bell.get_up();
@@ -100,8 +109,11 @@ fn hear<W: Wires>(worker: &mut Worker, wires: &mut W, lane: &Lane, now: Instant)
             macs.dedup();
             wires.set_extra_macs(&macs);
         }
-        let refused = worker.handle_command(now, command);
-        debug_assert!(refused.is_ok(), "{refused:?}");
+        // The control side believes that it is done.
+        if let Err(error) = worker.handle_command(now, command) {
+            lane.counters.commands_refused.fetch_add(1, Ordering::Relaxed);
+            warn!(%error, "a worker refused a command of the control side: this is a fault of evenkeel, please report it");
+        }
         // Each makes room for the events of the next one: a snapshot finds no place without.
         if tell(worker, lane) {
             lane.control_bell.ring();
@@ -193,6 +205,8 @@ mod tests {
         falls: bool,
         /// At which poll it slept, and how long it might have.
         sleeps: Arc<std::sync::Mutex<Vec<(u32, Duration)>>>,
+        /// How often it was asked for news.
+        news: Arc<std::sync::atomic::AtomicU64>,
     }
 
     impl Port for Silence {
@@ -232,6 +246,10 @@ mod tests {
                 .push((self.polls, at_most));
         }
 
+        fn say_news(&mut self) {
+            self.news.fetch_add(1, Ordering::Relaxed);
+        }
+
         fn set_extra_macs(&mut self, _: &[[u8; 6]]) {}
     }
 
@@ -253,16 +271,17 @@ mod tests {
         Worker::new(config, &mut HeapMemory).expect("a small one")
     }
 
-    /// Runs a worker without frames; when it slept.
-    fn run_idle(polls_max: u32, may_sleep: bool) -> Vec<(u32, Duration)> {
+    /// Runs a worker without frames; when it slept, and how often it said its news.
+    fn run_idle(polls_max: u32, may_sleep: bool) -> (Vec<(u32, Duration)>, u64) {
         let lane = Arc::new(Lane::new(Arc::default(), 64).expect("an eventfd"));
-        let sleeps = Arc::default();
+        let (sleeps, news) = (Arc::default(), Arc::default());
         let wires = Silence {
             lane: Arc::clone(&lane),
             polls: 0,
             polls_max,
             falls: false,
             sleeps: Arc::clone(&sleeps),
+            news: Arc::clone(&news),
         };
         run(worker(), wires, &lane, may_sleep);
         assert_eq!(
@@ -271,12 +290,13 @@ mod tests {
             "it turned"
         );
         assert!(lane.ended.load(Ordering::Acquire));
-        sleeps.lock().expect("it has ended").clone()
+        let slept = sleeps.lock().expect("it has ended").clone();
+        (slept, news.load(Ordering::Relaxed))
     }
 
     #[test]
     fn idle_it_pauses_first_and_then_sleeps_with_a_bound() {
-        let slept = run_idle(IDLE_TURN_COUNT + 10, true);
+        let (slept, news) = run_idle(IDLE_TURN_COUNT + 10, true);
         assert_eq!(
             slept.first().map(|s| s.0),
             Some(IDLE_TURN_COUNT),
@@ -287,6 +307,7 @@ mod tests {
             10,
             "and sleeps after each turn from then on, but for the last one"
         );
+        assert_eq!(news, 10, "said before each");
         assert!(
             slept.iter().all(|s| s.1 <= SLEEP_MAX && !s.1.is_zero()),
             "{slept:?}"
@@ -294,8 +315,8 @@ mod tests {
     }
 
     #[test]
-    fn polling_it_never_sleeps() {
-        assert_eq!(run_idle(10 * IDLE_TURN_COUNT, false), []);
+    fn polling_it_never_sleeps_and_says_its_news_all_the_same() {
+        assert_eq!(run_idle(3 * NEWS_TURN_COUNT as u32 - 1, false), (Vec::new(), 2));
     }
 
     /// A worker that did not turn for a while, and configs that changed more often meanwhile than it keeps events.
@@ -318,6 +339,7 @@ mod tests {
             polls_max: u32::MAX,
             falls: false,
             sleeps: Arc::default(),
+            news: Arc::default(),
         };
         let mut worker = worker();
         assert!(hear(&mut worker, &mut wires, &lane, Instant::ZERO));
@@ -326,6 +348,29 @@ mod tests {
         let released = std::iter::from_fn(|| lane.events.pop());
         let released = released.filter(|e| matches!(e, evenkeel_core::worker::Event::SnapshotReleased(_)));
         assert_eq!(released.count(), 50, "each made way for the next one");
+    }
+
+    #[test]
+    fn a_command_that_a_worker_refuses_is_counted_and_the_next_one_taken() {
+        let lane = Arc::new(Lane::new(Arc::default(), 64).expect("an eventfd"));
+        let mut wires = Silence {
+            lane: Arc::clone(&lane),
+            polls: 0,
+            polls_max: u32::MAX,
+            falls: false,
+            sleeps: Arc::default(),
+            news: Arc::default(),
+        };
+        let mut worker = worker();
+        let snapshot = Snapshot::new(&SnapshotSpec::default())
+            .map(Arc::new)
+            .expect("an empty one");
+        // There is no cluster.
+        assert!(lane.command(Command::Sync(SyncCommand::Create(None))));
+        assert!(lane.command(Command::SetSnapshot(Arc::clone(&snapshot))));
+        assert!(hear(&mut worker, &mut wires, &lane, Instant::ZERO));
+        assert_eq!(lane.counters.commands_refused.load(Ordering::Relaxed), 1);
+        assert!(Arc::ptr_eq(worker.snapshot(), &snapshot));
     }
 
     #[test]
@@ -339,6 +384,7 @@ mod tests {
                 polls_max: u32::MAX,
                 falls: true,
                 sleeps: Arc::default(),
+                news: Arc::default(),
             };
             run(worker(), wires, &own, true);
         });

@@ -63,7 +63,9 @@ pub struct ClusterStatus {
     pub promoted: bool,
     /// Whether the VIPs move by a virtual router.
     pub virtual_router: bool,
-    /// The families, `ipv4` and `ipv6`, in which it is the virtual router's master.
+    /// The families, `ipv4` and `ipv6`, in which there is a virtual router.
+    pub router_families: Vec<String>,
+    /// Those of them in which it is the virtual router's master.
     pub master: Vec<String>,
     /// The addresses that it answers for.
     pub answers_for: Vec<IpAddr>,
@@ -266,7 +268,7 @@ pub struct Stats {
     pub health: Counts,
     /// Why the last health check that could not be made could not.
     pub health_not_made_because: Option<String>,
-    /// Connections to this socket and to `/metrics` that were refused for want of room.
+    /// Connections to this socket and to `/metrics` that were closed, or answered 503, for want of room.
     pub admin: Counts,
     /// By data port.
     pub ports: Vec<PortStats>,

@@ -39,6 +39,8 @@ pub(super) struct Facts {
     /// Seconds since 1970.
     pub(super) started_unix: f64,
     cluster: Option<(u32, String)>,
+    /// IPv4 and IPv6: whether there is a virtual router of it.
+    router_families: [bool; 2],
     names: Names,
     nodes: BTreeMap<String, NodeId>,
 }
@@ -47,7 +49,12 @@ impl Facts {
     pub(super) fn of(config: &Config) -> Self {
         let cluster = config.cluster.as_ref();
         let nodes = cluster.into_iter().flat_map(|c| &c.nodes);
+        let router = cluster.and_then(|c| c.config.vrrp.as_ref());
         Facts {
+            router_families: [
+                router.is_some_and(|r| r.source_v4.is_some()),
+                router.is_some_and(|r| r.source_v6.is_some()),
+            ],
             started: Clock::now(),
             started_unix: crate::clock::unix_nanos() as f64 / 1e9,
             cluster: cluster.map(|c| (c.config.cluster, c.name.clone())),
@@ -76,7 +83,7 @@ pub(super) struct WorkerView {
     pub(super) io: IoCounts,
 }
 
-/// Connections that were refused for want of room.
+/// Connections that were closed, or answered 503, for want of room.
 #[derive(Debug, Default)]
 pub(super) struct AdminCounters {
     pub(super) ctl_refused: AtomicU64,
@@ -187,7 +194,11 @@ impl Known {
     }
 
     fn cluster_status(&self, id: u32, name: &str, view: &ClusterView) -> ClusterStatus {
-        let families = ["ipv4", "ipv6"].into_iter().zip(view.master);
+        let names = |of: [bool; 2]| -> Vec<String> {
+            let families = ["ipv4", "ipv6"].into_iter().zip(of);
+            let those = families.filter(|(_, is)| *is);
+            those.map(|(family, _)| family.to_string()).collect()
+        };
         ClusterStatus {
             id,
             node: name.to_string(),
@@ -199,10 +210,8 @@ impl Known {
             drained: view.drained,
             promoted: view.promoted,
             virtual_router: view.virtual_router,
-            master: families
-                .filter(|(_, is)| *is)
-                .map(|(family, _)| family.to_string())
-                .collect(),
+            router_families: names(self.facts.router_families),
+            master: names(view.master),
             answers_for: view.answering.clone(),
             creating: view.creating.map(|group| self.facts.names.group(group)),
             peers: view.peers.iter().map(|peer| self.peer(view, peer)).collect(),
@@ -734,11 +743,12 @@ pub(super) fn io_counts(io: &IoCounts) -> Vec<(&'static str, u64)> {
     io.iter().copied().filter(|(name, _)| !name.is_empty()).collect()
 }
 
-pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 6] {
+pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 7] {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let c = &lane.counters;
     [
         ("commands-full", load(&c.commands_full)),
+        ("commands-refused", load(&c.commands_refused)),
         ("messages-full", load(&c.messages_full)),
         ("frames-full", load(&c.frames_full)),
         ("events-full", load(&c.events_full)),
@@ -747,7 +757,7 @@ pub(super) fn lane_counts(lane: &Lane) -> [(&'static str, u64); 6] {
     ]
 }
 
-pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 12] {
+pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 14] {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     [
         ("udp-out", load(&c.udp_out)),
@@ -761,6 +771,8 @@ pub(super) fn transport_counts(c: &TransportCounters) -> [(&'static str, u64); 1
         ("bulk-in", load(&c.bulk_in)),
         ("bulk-full", load(&c.bulk_full)),
         ("bulk-failed", load(&c.bulk_failed)),
+        ("bulk-damaged", load(&c.bulk_damaged)),
+        ("bulk-foreign", load(&c.bulk_foreign)),
         ("bulk-refused", load(&c.bulk_refused)),
     ]
 }

@@ -19,7 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -31,10 +31,16 @@ use super::metrics;
 
 /// Connections to the control socket at a time: fewer than looks may wait for a worker.
 pub(super) const CTL_COUNT_MAX: usize = 8;
-/// Connections to `/metrics` at a time.
+/// Connections to `/metrics`, `/ready` and `/live` at a time.
 pub(super) const METRICS_COUNT_MAX: usize = 32;
-/// Questions of these that are answered at a time.
-const METRICS_ANSWER_COUNT: usize = 2;
+/// Questions for each of these that are answered at a time.
+const ANSWER_COUNT: usize = 2;
+/// Of those connections, so many are for `/metrics` at most: who asks beyond that is told so at once, and others find room.
+pub(super) const METRICS_SHARE: usize = 12;
+/// The same, for `/ready` and for `/live`, each.
+pub(super) const PROBE_SHARE: usize = 8;
+// Some are left whose head is still to come.
+const _: () = assert!(METRICS_SHARE + 2 * PROBE_SHARE < METRICS_COUNT_MAX);
 /// Longest request line and headers together.
 const HEAD_LEN_MAX: usize = 16 << 10;
 const HEADER_COUNT_MAX: usize = 64;
@@ -260,26 +266,73 @@ async fn command_of(known: &Known, command: NodeCommand, done: &str) -> Answer<D
     }))
 }
 
+/// How many may ask for one page at a time, so that those who ask for another have their answer meanwhile.
+#[derive(Debug)]
+struct Share {
+    /// Of who asks.
+    places: Semaphore,
+    /// Of who is answered.
+    answers: Semaphore,
+}
+
+impl Share {
+    fn new(places: usize) -> Self {
+        Share {
+            places: Semaphore::new(places),
+            answers: Semaphore::new(ANSWER_COUNT),
+        }
+    }
+
+    /// Until this question may be answered; `None`: too many wait for that.
+    async fn enter(&self) -> Option<[SemaphorePermit<'_>; 2]> {
+        let place = self.places.try_acquire().ok()?;
+        let answer = self.answers.acquire().await.ok()?;
+        Some([place, answer])
+    }
+}
+
 /// What is served beside `/metrics`, and how many of it at a time.
 #[derive(Clone)]
 struct Watched {
     known: Arc<Known>,
-    room: Arc<Semaphore>,
+    metrics: Arc<Share>,
+    ready: Arc<Share>,
+    live: Arc<Share>,
+}
+
+impl Watched {
+    fn too_many(&self) -> (StatusCode, String) {
+        self.known
+            .counters
+            .metrics_refused
+            .fetch_add(1, Ordering::Relaxed);
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many ask for this at the same time\n".to_string(),
+        )
+    }
 }
 
 /// What the listener for Prometheus and for load balancers before this one answers.
 pub(super) fn watched(known: Arc<Known>) -> Router {
-    let room = Arc::new(Semaphore::new(METRICS_ANSWER_COUNT));
+    let share = |places| Arc::new(Share::new(places));
     Router::new()
         .route("/metrics", get(metrics_page))
         .route("/ready", get(ready))
         .route("/live", get(live))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /metrics, /ready and /live\n") })
-        .with_state(Watched { known, room })
+        .with_state(Watched {
+            known,
+            metrics: share(METRICS_SHARE),
+            ready: share(PROBE_SHARE),
+            live: share(PROBE_SHARE),
+        })
 }
 
 async fn metrics_page(State(watched): State<Watched>, headers: HeaderMap) -> Response {
-    let _room = watched.room.acquire().await;
+    let Some(_entered) = watched.metrics.enter().await else {
+        return watched.too_many().into_response();
+    };
     let begun = Instant::now();
     let (gathered, services) = tokio::join!(watched.known.gather(), watched.known.known_services());
     let services = services.unwrap_or_default();
@@ -298,7 +351,9 @@ async fn metrics_page(State(watched): State<Watched>, headers: HeaderMap) -> Res
 }
 
 async fn ready(State(watched): State<Watched>) -> (StatusCode, String) {
-    let _room = watched.room.acquire().await;
+    let Some(_entered) = watched.ready.enter().await else {
+        return watched.too_many();
+    };
     let control = watched.known.control().await.ok();
     match not_ready(control.as_ref()) {
         None => (StatusCode::OK, "ready\n".to_string()),
@@ -307,7 +362,9 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, String) {
 }
 
 async fn live(State(watched): State<Watched>) -> (StatusCode, String) {
-    let _room = watched.room.acquire().await;
+    let Some(_entered) = watched.live.enter().await else {
+        return watched.too_many();
+    };
     let gathered = watched.known.gather().await;
     let silent = gathered.workers.iter().position(Option::is_none);
     match (gathered.control, silent) {

@@ -18,11 +18,12 @@ use serde::de::DeserializeOwned;
 
 use super::conns::{Filter, Glance, LOOK_CONN_COUNT, Looker, Place};
 use super::*;
-use crate::control::{ControlSide, Parts, Reload, Signals};
+use crate::control::{ControlSide, Parts, Signals};
 use crate::health::{CheckSpec, Checks};
 use crate::io::{DriverLook, PoolView};
 use crate::lane::ControlBell;
 use crate::ports::{Link, Ports};
+use crate::reload::Reader;
 use crate::system::Manager;
 use crate::telling::Names;
 use crate::worker::Wires;
@@ -306,10 +307,7 @@ impl Node {
                 names: Names::new(config.cluster.as_ref()),
                 manager: Manager::new(),
                 config,
-                reload: Reload {
-                    read: Box::new(|| Err("not in this test".to_string())),
-                    probe: Box::new(|| Ok(())),
-                },
+                reader: Reader::new(Box::new(|| Err("not in this test".to_string()))),
                 driver_words: None,
                 seed: 1,
                 asks: asked,
@@ -843,6 +841,7 @@ fn a_node_of_a_cluster_says_how_far_it_is_and_is_told_to_drain_and_to_take_over(
         "{status:?}"
     );
     let cluster = status.cluster.expect("a cluster");
+    assert_eq!(cluster.router_families, ["ipv4"]);
     assert_eq!(
         (cluster.node.as_str(), cluster.id, cluster.incarnation),
         ("lb1", 1, 1)
@@ -1043,6 +1042,39 @@ fn a_worker_that_does_not_answer_is_a_line_and_no_hang() {
     drop(sender);
     let all: Vec<u16> = answers.iter().collect();
     assert_eq!((all.len(), all.iter().all(|status| *status == 503)), (24, true));
+}
+
+/// Who asks for everything, and waits for a worker that hangs, keeps nobody from being told whether the node is ready.
+#[test]
+fn a_storm_of_scrapes_delays_no_probe() {
+    let mut config = config("storm", "");
+    config.daemon.metrics = Some(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
+    // Longer than a connection lives: no scrape is answered in this test.
+    let node = Node::start_within(config, vec![None], LIMIT);
+    let at = node.metrics.expect("a listener");
+    let scrape = |path: &str| {
+        let mut stream = TcpStream::connect(at).expect("connected");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").expect("written");
+        stream.set_nonblocking(true).expect("set");
+        stream
+    };
+    for (path, share) in [("/metrics", http::METRICS_SHARE), ("/live", http::PROBE_SHARE)] {
+        let mut waiting: Vec<_> = (0..share + 4).map(|_| scrape(path)).collect();
+        let mut refused = 0;
+        while refused < 4 {
+            waiting.retain_mut(|scrape| {
+                let mut said = [0; 12];
+                if scrape.peek(&mut said).is_err() {
+                    return true;
+                }
+                assert_eq!(&said, b"HTTP/1.1 503");
+                refused += 1;
+                false
+            });
+            assert_eq!(node.get("/ready", "*/*").0, 200);
+        }
+        assert_eq!((refused, waiting.len()), (4, share));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::wire::vrrp::{virtual_mac_v4, virtual_mac_v6};
 use evenkeel_io_dpdk::{
     Control, DeviceSpec, Devices, DevicesConfig, DpdkPort, Eal, EalArgs, EalError, InterfaceConfig,
-    LcoreGuard, LogLine, Memory, Mempool, MempoolConfig, Reception, Steered, TapConfig,
+    LcoreGuard, LogLine, Memory, Mempool, MempoolConfig, PortError, Reception, Steered, TapConfig, TapError,
 };
 use tracing::{debug, error, info, warn};
 
@@ -194,12 +194,8 @@ pub(crate) fn open(
     }
     let eal = Eal::init(&args).map_err(|e| wrong(&e, remedy(&e)))?;
     let mut wanted = DevicesConfig::new(interfaces, workers, Arc::clone(&config.steering), &config.rss_key);
-    wanted.pool = Some(MempoolConfig {
-        frame_count: dpdk
-            .mbufs
-            .saturating_mul(u32::try_from(devices.len()).unwrap_or(1)),
-        ..MempoolConfig::default()
-    });
+    wanted.pool = Some(MempoolConfig::default());
+    wanted.frames_per_interface = Some(dpdk.mbufs);
     for (n, (device, port)) in config.io.devices.iter().zip(&config.spec.ports).enumerate() {
         if let Some(name) = &device.tap {
             let tap = TapConfig {
@@ -210,8 +206,7 @@ pub(crate) fn open(
             wanted.taps.push((PortId(n as u16), tap));
         }
     }
-    let (devices, ports) = Devices::open(&eal, &wanted)
-        .map_err(|e| wrong(&e, "docs/deploy.md says how interfaces are bound to DPDK"))?;
+    let (devices, ports) = Devices::open(&eal, &wanted).map_err(|e| wrong(&e, remedy_of_port(&e)))?;
     tell(config, devices.control());
     let frames_before = frames(&devices);
     let eal = Arc::new(eal);
@@ -291,6 +286,35 @@ fn remedy(error: &EalError) -> &'static str {
     }
 }
 
+/// What to do where an interface cannot be opened.
+fn remedy_of_port(error: &PortError) -> &'static str {
+    match error {
+        PortError::Count(_) => "have fewer [[port]]s",
+        PortError::Workers(_) => "lower `workers`",
+        PortError::NoSuchPort { .. } => {
+            "correct `device` of the port; docs/deploy.md says how interfaces are bound to DPDK"
+        }
+        PortError::InUse(_) => "two ports have this `device`: correct one of them",
+        PortError::Configure { .. } => {
+            "the device has limits of its own: lower `workers`, `rx_descriptors` or `tx_descriptors`, or `mtu` of the port"
+        }
+        PortError::Start { .. } => {
+            "see what DPDK says of it; more `mbufs` in [io.dpdk] help where its queues cannot be filled"
+        }
+        PortError::Deaf { .. } => "let it be trusted, or have the virtual router on another port",
+        PortError::Pool(_) => "lower `mbufs` of [io.dpdk], or give it more by `memory_mib`",
+        PortError::Tap(TapError::Name(_)) => "correct `tap` of the port",
+        PortError::Tap(TapError::Open { .. }) => {
+            "start as root, with `user` of [daemon], or choose another `tap` of the port"
+        }
+        PortError::Tap(TapError::Address { .. }) => {
+            "remove the address from the kernel where it is, or correct `addresses` of the port"
+        }
+        PortError::TapOf(_) => "have one `tap` for each port",
+        PortError::TapThread(_) => "see the limits of this process (ulimit -a) and of its cgroup",
+    }
+}
+
 /// Free buffers of all pools.
 fn frames(devices: &Devices) -> u32 {
     let pools = devices.control().pools();
@@ -348,6 +372,7 @@ impl Running {
 mod tests {
     use std::sync::Mutex;
 
+    use evenkeel_io_dpdk::MempoolError;
     use tracing::{Event, Level, Subscriber};
     use tracing_subscriber::layer::{Context, SubscriberExt};
     use tracing_subscriber::{Layer, Registry};
@@ -360,6 +385,38 @@ mod tests {
     impl<S: Subscriber> Layer<S> for Levels {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             self.0.lock().expect("no panic").push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_opened_has_its_own_remedy() {
+        let (name, said, text): (String, String, String) = Default::default();
+        let configure = PortError::Configure {
+            name: name.clone(),
+            code: -22,
+            text,
+            said: said.clone(),
+        };
+        let missing = PortError::NoSuchPort {
+            name,
+            known: Vec::new(),
+            said,
+        };
+        for (error, remedy) in [
+            (missing, "bound to DPDK"),
+            (configure, "`workers`"),
+            (PortError::InUse("a".into()), "two ports"),
+            (PortError::Pool(MempoolError::FrameCount(0)), "`memory_mib`"),
+            (PortError::Tap(TapError::Name("/".into())), "correct `tap`"),
+            (PortError::TapThread("no".into()), "ulimit"),
+        ] {
+            let help = remedy_of_port(&error);
+            assert!(help.contains(remedy), "{error}: {help}");
+            assert_eq!(
+                help.contains("bound to DPDK"),
+                remedy == "bound to DPDK",
+                "{error}"
+            );
         }
     }
 

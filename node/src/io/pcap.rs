@@ -24,10 +24,6 @@ impl Driver for LivePort {
         if self.waiting() > 0 {
             return;
         }
-        // Once for each change, however often it is asked.
-        while let Some(news) = self.take_news() {
-            warn!("{news}");
-        }
         let fds = self.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         let mut fds: Vec<_> = fds
             .chain([PollFd::new(&lane.worker_bell, PollFlags::IN)])
@@ -38,6 +34,13 @@ impl Driver for LivePort {
         };
         // Interrupted by a signal: as good as the end of the time.
         let _ = poll(&mut fds, Some(&timeout));
+    }
+
+    fn say_news(&mut self) {
+        // Once for each change, however often it is asked.
+        while let Some(news) = self.take_news() {
+            warn!("{news}");
+        }
     }
 
     fn counts(&mut self) -> IoCounts {

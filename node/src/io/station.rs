@@ -94,6 +94,8 @@ pub(crate) trait Driver: Port {
     fn enter(&self) -> Self::Guard;
     /// As [`Wires::sleep`].
     fn sleep(&mut self, at_most: Duration, lane: &Lane);
+    /// As [`Wires::say_news`].
+    fn say_news(&mut self) {}
     /// As [`Wires::counts`], one place at least left free.
     fn counts(&mut self) -> IoCounts;
 }
@@ -107,6 +109,10 @@ impl<P: Driver> Wires for Station<P> {
 
     fn sleep(&mut self, at_most: Duration, lane: &Lane) {
         self.port.sleep(at_most, lane);
+    }
+
+    fn say_news(&mut self) {
+        self.port.say_news();
     }
 
     fn set_extra_macs(&mut self, macs: &[[u8; 6]]) {
