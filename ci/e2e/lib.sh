@@ -38,8 +38,9 @@ VIP4=192.0.2.80 VIP6=2001:db8::80 VIP64=2001:db8::64
 # How the config of a cluster differs from the usual one.
 # shellcheck disable=SC2034 # priorities are read by their names
 REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3
-# What [service.health] has, by the names of services; those that are not here have none.
-declare -A HEALTH=()
+# What [service.health] has, by the names of services; those that are not here have none. And the interfaces of the kernel that
+# ports of DPDK have, by the names of ports.
+declare -A HEALTH=() TAP=()
 
 # micros: the clock, in NOW; without a process.
 micros() { NOW=${EPOCHREALTIME/[.,]/}; }
@@ -317,6 +318,7 @@ vrrp_source_v6 = "fe80::10$n"
 TOML
         for device in clients servers; do
             printf '\n[[cluster.node.port]]\nname = "%s"\ndevice = "%s"\n' $device "$(device $device $n)"
+            [ -z "${TAP[$device]:-}" ] || printf 'tap = "%s"\n' "${TAP[$device]}"
             if [ $device = clients ]; then
                 printf 'mac = "02:00:00:00:0%s:01"\n' $n
                 printf 'addresses = ["203.0.113.10%s/24", "2001:db8:c::10%s/64", "fe80::10%s/64"]\n' $n $n $n
