@@ -38,7 +38,7 @@ HUGE_RESERVED=
 VIP4=192.0.2.80 VIP6=2001:db8::80 VIP64=2001:db8::64
 # How the config of a cluster differs from the usual one.
 # shellcheck disable=SC2034 # priorities are read by their names
-REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3
+REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3 IDLE=sleep
 # What [service.health] has, by the names of services; those that are not here have none. And the interfaces of the kernel that
 # ports of DPDK have, by the names of ports.
 declare -A HEALTH=() TAP=()
@@ -288,6 +288,7 @@ workers = $(workers_of "$1")
 
 [io]
 driver = "$EK_DRIVER"
+idle = "$IDLE"
 TOML
     [ "$EK_DRIVER" != dpdk ] || cat <<TOML
 
