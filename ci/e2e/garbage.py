@@ -1,8 +1,8 @@
-"""Sends garbage to the replication port of a node, as fast as it can, for a time.
+"""Sends garbage to the replication port of a node, for a time.
 
-    python3 garbage.py SOURCE ADDRESS PORT SECONDS [HEX..]
+    python3 garbage.py SOURCE ADDRESS PORT SECONDS RATE [HEX..]
 
-SOURCE is `own`, or the IPv4 address of another host: the datagrams then come from there and from the same port.
+RATE is in datagrams a second; 0: as fast as it can. SOURCE is `own`, or the IPv4 address of another host: the datagrams then come from there and from the same port.
 
 Datagrams are random bytes of 1 to 1,400, random bytes behind the beginning of a frame, and cut or altered copies of
 frames that are given in hexadecimal. Says when it begins, when 10,000 were sent, and how many were at the end or at SIGTERM. The
@@ -36,8 +36,8 @@ def datagrams(frames):
 
 
 def main():
-    source, address, port, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-    made = datagrams([bytes.fromhex(text) for text in sys.argv[5:]])
+    source, address, port, seconds, rate = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+    made = datagrams([bytes.fromhex(text) for text in sys.argv[6:]])
     if source == "own":
         out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         out.connect((address, port))
@@ -54,8 +54,17 @@ def main():
     print("sending", flush=True)
     began = time.monotonic()
     enough = 10000
+    turn = 0
+    # Every 5 ms what is due by then; who was late for more than a tenth of a second does not catch up.
+    due, share = began, max(1, rate // 200)
     while time.monotonic() < began + seconds and not stopped:
-        for datagram in made:
+        some = made
+        if rate:
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due, time.monotonic() - 0.1) + share / rate
+            some = [made[(turn + n) % len(made)] for n in range(share)]
+            turn += share
+        for datagram in some:
             try:
                 out.send(datagram)
                 sent += 1

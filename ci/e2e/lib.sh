@@ -33,13 +33,15 @@ STARTED_MS=$(now_ms)
 # Whether ci/test is told of each test.
 COUNTS=1
 HUGE_BEFORE=$(cat /proc/sys/vm/nr_hugepages 2>/dev/null || say 0)
+HUGE_RESERVED=
 
 VIP4=192.0.2.80 VIP6=2001:db8::80 VIP64=2001:db8::64
 # How the config of a cluster differs from the usual one.
 # shellcheck disable=SC2034 # priorities are read by their names
-REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3
-# What [service.health] has, by the names of services; those that are not here have none.
-declare -A HEALTH=()
+REPLICATE=synack DRAIN_LIMIT=20s PRIORITY1=200 PRIORITY2=100 PREEMPT=true ADVERTISE=100ms DOWN_COUNT=3 IDLE=sleep
+# What [service.health] has, by the names of services; those that are not here have none. And the interfaces of the kernel that
+# ports of DPDK have, by the names of ports.
+declare -A HEALTH=() TAP=()
 
 # micros: the clock, in NOW; without a process.
 micros() { NOW=${EPOCHREALTIME/[.,]/}; }
@@ -139,6 +141,7 @@ e2e_end() {
         mkdir -p "$EK_KEEP" && cp -r "$E2E"/*.log "$E2E"/*.err "$E2E"/*.toml "$E2E"/*.pcapng "$EK_KEEP"/ 2>/dev/null
     fi
     rm -rf "$E2E"
+    [ -z "$HUGE_RESERVED" ] || huge_pages_give_back
     nothing_left || { count 0 1 0 && rc=1; }
     exit "$rc"
 }
@@ -158,10 +161,21 @@ nothing_left() {
     found=$(grep -F "$E2E" /proc/self/mounts || true)
     [ -z "$found" ] || { say "left behind: mounts $found" && left=1; }
     [ ! -e "$E2E" ] || { say "left behind: $E2E" && left=1; }
+    # Another script that runs at the same time may have reserved some.
     found=$(cat /proc/sys/vm/nr_hugepages 2>/dev/null || say 0)
-    [ "$found" = "$HUGE_BEFORE" ] || { say "left behind: $found huge pages, and there were $HUGE_BEFORE" && left=1; }
+    [ -z "$HUGE_RESERVED" ] || [ "$found" = "$HUGE_BEFORE" ] || { say "left behind: $found huge pages, and there were $HUGE_BEFORE" && left=1; }
     return $left
 }
+
+# huge_pages_reserve N: so many of 2 MiB more than there are, until the script ends. Returns 1 where the kernel has not so many.
+huge_pages_reserve() {
+    [ -d $HUGE_DIR ] && [ "$(awk '/^Hugepagesize:/ { print $2 }' /proc/meminfo)" = 2048 ] || return 1
+    HUGE_RESERVED=1
+    say $((HUGE_BEFORE + $1)) 2>/dev/null >/proc/sys/vm/nr_hugepages && [ "$(huge_pages_free)" -ge "$1" ]
+}
+huge_pages_free() { cat $HUGE_DIR/free_hugepages; }
+huge_pages_give_back() { say "$HUGE_BEFORE" 2>/dev/null >/proc/sys/vm/nr_hugepages; }
+HUGE_DIR=/sys/kernel/mm/hugepages/hugepages-2048kB
 
 # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -274,6 +288,7 @@ workers = $(workers_of "$1")
 
 [io]
 driver = "$EK_DRIVER"
+idle = "$IDLE"
 TOML
     [ "$EK_DRIVER" != dpdk ] || cat <<TOML
 
@@ -317,6 +332,7 @@ vrrp_source_v6 = "fe80::10$n"
 TOML
         for device in clients servers; do
             printf '\n[[cluster.node.port]]\nname = "%s"\ndevice = "%s"\n' $device "$(device $device $n)"
+            [ -z "${TAP[$device]:-}" ] || printf 'tap = "%s"\n' "${TAP[$device]}"
             if [ $device = clients ]; then
                 printf 'mac = "02:00:00:00:0%s:01"\n' $n
                 printf 'addresses = ["203.0.113.10%s/24", "2001:db8:c::10%s/64", "fe80::10%s/64"]\n' $n $n $n

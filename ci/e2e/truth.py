@@ -66,9 +66,10 @@ async def ask(load, kind, n, address, port, requests, until, gap):
     clock = asyncio.get_running_loop().time
     who = (kind, n)
     load.connections += 1
-    begun_before = load.killed is None
+    begun_before, opened = load.killed is None, False
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), GIVE_UP)
+        opened = True
         load.alive.add(who)
         if begun_before and load.killed is None:
             load.waits[who] = 0.0
@@ -85,12 +86,15 @@ async def ask(load, kind, n, address, port, requests, until, gap):
                     print("open", flush=True)
             await asyncio.sleep(gap())
         writer.close()
-    except (asyncio.IncompleteReadError, asyncio.TimeoutError, OSError):
-        if who in load.waits:
+    except (asyncio.IncompleteReadError, asyncio.TimeoutError, OSError) as error:
+        # One whose SYN-ACK was in the last flush may be heard of here only after the signal was.
+        is_broken = who in load.waits or (opened and begun_before)
+        load.waits.pop(who, None)
+        if is_broken:
             load.broken[kind] += 1
-            del load.waits[who]
         else:
             load.failed += 1
+        print(f"{'broken' if is_broken else 'failed'}: {kind} {n}, begun before: {begun_before}, opened: {opened}: {error!r}", flush=True)
     if load.killed is None:
         load.waits.pop(who, None)
     load.alive.discard(who)
