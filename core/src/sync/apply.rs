@@ -2,10 +2,11 @@
 
 use core::time::Duration;
 
+use super::bulk::Purpose;
 use super::codec::SERVICE_UNRESOLVED;
 use super::epochs::{LOCAL, index_of, packed};
 use super::state::{Ctx, Sync};
-use super::{CloseReason, InstallError, LiveRecord, Lsn, SessionRecord, Version};
+use super::{CloseReason, InstallError, LiveRecord, Lsn, PullMode, SessionRecord, Version};
 use crate::cluster::{GroupId, Role};
 use crate::conn::{ConnId, ConnInit, flag};
 use crate::planted::{self, Bug};
@@ -89,16 +90,30 @@ impl Sync {
             }
         };
         self.count_applied(ctx, applied, SyncCount::Applied);
-        if applied == Applied::Refused {
+        if matches!(applied, Applied::Refused | Applied::Conflict) {
             let tuple = match record {
                 LiveRecord::Open(s) | LiveRecord::Update(s) => s.conn.inbound(),
                 LiveRecord::Close(tuple, _) => *tuple,
             };
             let slot = ctx.table.slot_of(&tuple);
+            if applied == Applied::Conflict {
+                self.after_conflict(ctx, group, slot);
+                return true;
+            }
             self.repair(ctx, group, slot, ctx.now + REFUSED_AGAIN);
             return false;
         }
         true
+    }
+
+    /// What lost its tuple to a session of another group is here as soon as that one has gone. Until then it is missing, but
+    /// nothing of its slot is said to be: it cannot be had.
+    pub(super) fn after_conflict(&mut self, ctx: &mut Ctx<'_>, group: GroupId, slot: u16) {
+        let holder = self.group(group).map(|g| g.epoch.holder);
+        if let Some(holder) = holder.filter(|h| *h != self.id) {
+            let when = ctx.now + CONFLICT_AGAIN;
+            self.pull(ctx, group, holder, Purpose::Repair, PullMode::Replace, slot, when);
+        }
     }
 
     pub(super) fn count_applied(&mut self, ctx: &mut Ctx<'_>, applied: Applied, as_what: SyncCount) {
@@ -442,6 +457,8 @@ pub(crate) enum TimerTurn {
 
 /// A slot whose record found no room is pulled after so long.
 pub(super) const REFUSED_AGAIN: Duration = Duration::from_millis(100);
+/// What lost its tuple to another session is asked for again after so long.
+const CONFLICT_AGAIN: Duration = Duration::from_secs(1);
 /// A conn that may not be deleted is looked at again after so long.
 const UNCERTAIN_AGAIN_MS: u64 = 200;
 /// Sessions that nobody holds end so long after their timeout.

@@ -77,6 +77,7 @@ pub(super) struct Flight {
     /// Records counted so far.
     seen: u32,
     refused: bool,
+    conflicts: bool,
     again_at: Instant,
 }
 
@@ -453,6 +454,7 @@ impl Sync {
             mode,
             seen: 0,
             refused: false,
+            conflicts: false,
             again_at: ctx.now + PULL_AGAIN,
         });
         true
@@ -492,10 +494,11 @@ impl Sync {
         };
         f.again_at = now + PULL_AGAIN;
         let merge = f.purpose == Purpose::Extra;
-        let (mut seen, mut refused) = (0, false);
+        let (mut seen, mut refused, mut conflicts) = (0, false, false);
         for r in records {
             let applied = self.apply_pulled(ctx, place, pulled, merge, r);
             refused |= applied == Applied::Refused;
+            conflicts |= applied == Applied::Conflict;
             self.count_applied(ctx, applied, SyncCount::PulledIn);
             // Mentioned twice it counts once: a message may come twice.
             seen += match applied.conn().and_then(|id| ctx.table.meta_mut(id)) {
@@ -510,6 +513,7 @@ impl Sync {
         if let Some(f) = self.flight(from, pulled) {
             f.seen += seen;
             f.refused |= refused;
+            f.conflicts |= conflicts;
         }
         SyncOutcome::Taken
     }
@@ -597,6 +601,9 @@ impl Sync {
                     self.repair(ctx, group, slot, when);
                 }
             }
+        }
+        if f.conflicts && matches!(f.purpose, Purpose::Join | Purpose::Repair | Purpose::Resync) {
+            self.after_conflict(ctx, group, slot);
         }
         self.slot_ended(ctx, &f);
         if let Some(place) = self.place(self.bucket_of_slot(slot)) {

@@ -8,7 +8,8 @@ use evenkeel_core::proto::ConnState;
 use evenkeel_core::service::FwdMode;
 use evenkeel_core::stats::SyncCount;
 use evenkeel_core::sync::{
-    Isns, LiveRecord, LiveSection, SessionRecord, SyncBody, SyncMessage, SyncOutcome, WindowScales,
+    CloseReason, Isns, LiveRecord, LiveSection, SessionRecord, SyncBody, SyncMessage, SyncOutcome,
+    WindowScales,
 };
 use evenkeel_core::tuple::L4Proto;
 
@@ -51,6 +52,10 @@ struct Script {
 
 impl Script {
     fn say(&mut self, net: &mut Net, from: usize, bucket: u16, record: SessionRecord) {
+        self.tell(net, from, bucket, LiveRecord::Open(record));
+    }
+
+    fn tell(&mut self, net: &mut Net, from: usize, bucket: u16, record: LiveRecord) {
         let last = self.last.entry((from, bucket)).or_default();
         *last += 1;
         let first = *last;
@@ -63,7 +68,7 @@ impl Script {
                 group: crate::net::group_of(from),
                 epoch: first_epoch(from),
                 first,
-                records: vec![LiveRecord::Open(record)],
+                records: vec![record],
             }),
         };
         assert_eq!(net.hear(1, &message), SyncOutcome::Taken);
@@ -122,6 +127,35 @@ fn the_session_that_is_further_stays_then_that_of_the_lower_group() {
     }
     assert_eq!(number, 32);
     net.run(MS);
+}
+
+/// The winner goes before the loser's holder has heard of it: who kept the winner alone has the loser, too, a little later.
+#[test]
+fn what_lost_its_tuple_is_here_once_the_other_one_has_gone() {
+    let mut net = silent();
+    let mut script = Script::default();
+    let flows = [0, 2].map(|n| net.begin(n, Kind::V4, L4Proto::Tcp, 1));
+    let tuple = flows[0].inbound().tuple();
+    for (n, flow) in [0, 2].into_iter().zip(&flows) {
+        // Its holder has told it, too; nobody has heard that.
+        net.forwarded(n, &flow.outbound().flags(SYN | ACK));
+        let (bucket, record) = (bucket(&net, flow), record(&net, n, flow, ConnState::SynRecv));
+        script.say(&mut net, n, bucket, record);
+    }
+    assert_eq!(net.nodes[1].sync(SyncCount::Conflict), 1);
+    assert_eq!(net.conn(1, &tuple).map(|c| c.1), Some(net.group(0)));
+    let bucket = bucket(&net, &flows[0]);
+    script.tell(
+        &mut net,
+        0,
+        bucket,
+        LiveRecord::Close(tuple, CloseReason::Expired),
+    );
+    assert_eq!(net.conn(1, &tuple), None);
+    net.cut.remove(&(1, 2));
+    net.run(1_500 * MS);
+    assert_eq!(net.conn(1, &tuple).map(|c| c.1), Some(net.group(2)));
+    net.forwarded(1, &flows[1].inbound());
 }
 
 #[test]
