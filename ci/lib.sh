@@ -152,9 +152,14 @@ library_features() {
     export EK_FEATURES
 }
 
-# binary PROFILE: builds `evenkeel` (debug or release) with all drivers that can be built here; EVENKEEL is its path.
+# binary PROFILE: builds `evenkeel` (debug or release) with all drivers that can be built here; EVENKEEL is its path. EK_BIN
+# names one to take instead.
 binary() {
     local args=(-p evenkeel-cli)
+    if [ -n "${EK_BIN:-}" ]; then
+        EVENKEEL=$EK_BIN
+        return 0
+    fi
     library_features
     case $1 in
     release) args+=(--release) ;;

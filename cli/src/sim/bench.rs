@@ -22,10 +22,12 @@ use crate::{Exit, print};
   A thousand quiet flows; a hundred thousand and a failover:
     evenkeel sim bench quiet-1k
     evenkeel sim bench wide-100k
+  The most nodes, one of them with the most workers:
+    evenkeel sim bench sixteen
 
 Exit codes: 0 fine; 1 refused; 3 the scenario failed; 130, 143 stopped by SIGINT, SIGTERM.")]
 pub(super) struct Args {
-    /// Scenario file, the name of a committed one, or quiet-1k or wide-100k
+    /// Scenario file, the name of a committed one, or quiet-1k, wide-100k or sixteen
     #[arg(value_name = "FILE", default_value = "active-backup-crash")]
     file: PathBuf,
     /// Seed
@@ -46,6 +48,7 @@ pub(super) struct Args {
 const CASES: &[(&str, &str)] = &[
     ("quiet-1k", include_str!("cases/quiet-1k.toml")),
     ("wide-100k", include_str!("cases/wide-100k.toml")),
+    ("sixteen", include_str!("cases/sixteen.toml")),
 ];
 
 /// Events that wait at a time, for the floor: about one for each connection and link.

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_sim_scenarios::{Options, Report, RunError, Scenario, run_plan, swarm, write};
+use evenkeel_sim_scenarios::{Options, Recording, Report, RunError, Scenario, run_plan, swarm, write};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// Print one JSON object for each different failure and one for the whole, each on a line
     #[arg(long)]
     json: bool,
-    /// Write each different failure's smallest plan, its report and its frames into this folder
+    /// Write each different failure's smallest plan, its report, as text and as a page, and its frames into this folder
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Runs for shrinking one failure at most; 0: none is shrunk
@@ -271,7 +271,7 @@ fn tell(
     print(&text)
 }
 
-/// Writes a plan, what its run says, and its frames.
+/// Writes a plan, what its run says, as text and as a page, and its frames.
 fn put(
     folder: &Path,
     signature: &str,
@@ -295,15 +295,22 @@ fn put(
     let text = report.text(&file.display().to_string()).to_string();
     put(&folder.join(format!("{name}.txt")), &text)?;
     let options = Options {
-        pcap: Some(folder.join(name)),
+        pcap: Some(folder.join(&name)),
+        record: Some(Recording::default()),
         ..Options::default()
     };
-    // What panics leaves the frames so far; so does what is stopped.
+    // What panics leaves the frames so far, and no page; so does what is stopped.
     let again = swarm::caught(plan, |plan| run_plan(plan, &options, go_on));
     match again {
-        Err(error @ RunError::Write(_)) => Err(Complaint::new(error.to_string())),
-        _ => Ok(file),
+        Err(error @ RunError::Write(_)) => return Err(Complaint::new(error.to_string())),
+        Ok(report) => {
+            if let Some(page) = report.html(plan, &file.display().to_string()) {
+                put(&folder.join(format!("{name}.html")), &page)?;
+            }
+        }
+        Err(_) => {}
     }
+    Ok(file)
 }
 
 fn summary(args: &Args, whole: &Whole) -> Result<(), Complaint> {

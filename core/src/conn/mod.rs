@@ -10,7 +10,9 @@ mod tests;
 
 pub use index::{Bucket, WAYS};
 pub use slots::{SLOT_COUNT, SlotChunk};
-pub use table::{ConnTable, HeapMemory, MemorySource, TableFull, TableMemory, TableSizes, TableUse};
+pub use table::{
+    ConnMark, ConnTable, HeapMemory, MemorySource, TableFull, TableMemory, TableSizes, TableUse,
+};
 
 pub(crate) use index::Candidates;
 pub(crate) use slab::Slab;

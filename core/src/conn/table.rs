@@ -123,6 +123,16 @@ impl TableMemory {
     }
 }
 
+/// What tells a conn from the one that had its place before, and from itself before it changed; see [`ConnTable::marks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnMark {
+    /// Its place.
+    pub id: ConnId,
+    generation: u8,
+    state: u8,
+    version: u64,
+}
+
 /// What of a table is in use. An empty one, without tombstones, uses nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableUse {
@@ -748,6 +758,23 @@ impl ConnTable {
     /// All conns, slot by slot.
     pub fn iter(&self) -> impl Iterator<Item = ConnView> + '_ {
         (0..SLOT_COUNT as u16).flat_map(|slot| self.slot(slot))
+    }
+
+    /// A few words of each conn, in the order of their places, for who looks at all of them often: as long as a conn's mark
+    /// stays, it is the same one, in the same state and with the same version.
+    pub fn marks(&self) -> impl Iterator<Item = ConnMark> + '_ {
+        let v4 = (0..self.v4.high_water()).map(ConnId::v4);
+        let v6 = (0..self.v6.high_water()).map(ConnId::v6);
+        v4.chain(v6).filter_map(|id| {
+            let meta = self.meta(id)?;
+            L4Proto::from_ip_proto(meta.proto)?;
+            Some(ConnMark {
+                id,
+                generation: meta.generation,
+                state: meta.state,
+                version: meta.version,
+            })
+        })
     }
 
     /// The slot in which the conn with this client's tuple lies.

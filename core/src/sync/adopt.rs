@@ -487,15 +487,18 @@ impl Sync {
         next
     }
 
-    /// Conns of a slot of which the winner may know nothing.
+    /// Conns of a slot of which the winner may know nothing. What its merge was based on may itself have been merged without
+    /// this node: then nothing that this node told is known to be in it.
     fn only_here(&self, ctx: &Ctx<'_>, group: GroupId, slot: u16, base: Version) -> Vec<(ConnId, u8)> {
         ctx.table
             .slot_tail(slot, usize::MAX)
             .filter(|id| !ctx.table.is_tomb(*id))
             .filter_map(|id| Some((id, ctx.table.meta(id)?)))
             .filter(|(_, m)| {
+                let version = self.epochs.version(m.version);
+                let apart = version.epoch < base.epoch && version.epoch.holder == self.id;
                 self.epochs.group(m.version) == Some(group)
-                    && (lsn_of(m.version) == 0 || self.epochs.version(m.version) > base)
+                    && (lsn_of(m.version) == 0 || version > base || apart)
             })
             .map(|(id, m)| (id, m.generation))
             .collect()

@@ -693,6 +693,7 @@ impl Sync {
         let mark = self.known_of(own, place);
         let lsn = mark.above.last().map_or(mark.contiguous, |range| range.last);
         let seen = Version { lsn, ..own };
-        (seen > base).then_some(seen)
+        // Of an epoch before the base's own: that was merged without this node, and need not have what this node saw.
+        (seen > base || seen.epoch < base.epoch).then_some(seen)
     }
 }

@@ -86,7 +86,8 @@ impl Sync {
         if g.epoch.holder != own
             || g.merged[place] != g.epoch
             || min.epoch >= g.epoch
-            || min <= g.base[place].0
+            // An earlier epoch than the base's may have gone on after that one had begun.
+            || min.epoch == g.base[place].0.epoch && min <= g.base[place].0
         {
             return;
         }

@@ -255,6 +255,65 @@ fn a_fenced_node_offers_what_only_it_has() {
     }
 }
 
+/// Two terms have passed when the fenced node hears of the second: what the winner's merge was based on is of the first, which
+/// knew nothing of what the fenced node did meanwhile.
+#[test]
+fn a_node_that_missed_two_terms_offers_and_agrees() {
+    for seed in 0..3 {
+        let mut net = nodes(seed, 3);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..60).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.extend([(0, 1), (0, 2)]);
+        net.meet_but(0, &[1, 2]);
+        net.meet_but(1, &[0]);
+        net.meet_but(2, &[0]);
+        let mut epoch = next(&net, 1, 2);
+        for (heir, term) in [(1, 2), (2, 3)] {
+            epoch = next(&net, heir, term);
+            if heir == 2 {
+                // It has agreed with the first heir before it loses that one, too.
+                net.cut.insert((1, 2));
+                net.meet_but(2, &[0, 1]);
+                net.meet_but(1, &[0, 2]);
+            } else {
+                net.authority(2, group, epoch, Role::Replica);
+            }
+            net.authority(heir, group, epoch, Role::Adopting);
+            net.run(300 * MS);
+            assert_eq!(merged(&net, heir, group), 2);
+            net.authority(heir, group, epoch, Role::Owned);
+            net.run(300 * MS);
+        }
+        let late: Vec<_> = (100..130).map(|n| net.open(0, n)).collect();
+        for flow in &flows[..10] {
+            net.reset(0, flow);
+        }
+        for flow in &flows[10..20] {
+            net.fin(0, flow);
+        }
+        net.run(500 * MS);
+        net.cut.clear();
+        net.meet();
+        for n in [0, 1] {
+            net.command(n, &SyncCommand::Create(None));
+            net.authority(n, group, epoch, Role::Fenced);
+        }
+        net.run(Duration::from_secs(3));
+        assert!(net.nodes[2].sync(SyncCount::OffersTaken) >= 30, "seed {seed}");
+        for n in [0, 1] {
+            net.authority(n, group, epoch, Role::Replica);
+        }
+        net.run(Duration::from_secs(2));
+        for n in [0, 1] {
+            assert!(net.agree(2, n, group) >= 80, "seed {seed}, node {n}");
+        }
+        for flow in &late {
+            assert_eq!(net.state(2, flow), Some(ConnState::Established));
+        }
+    }
+}
+
 /// The winner lost so many of its own records to the other side that it names slots to be pulled, of all groups that it
 /// holds. The fenced node pulls none of them before it has offered what only it has.
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use evenkeel_core::conn::ConnId;
+use evenkeel_core::conn::{ConnId, ConnMark};
 use evenkeel_io_sim::{LbRef, LbState, World};
 
 use super::cluster;
@@ -20,6 +20,7 @@ type Place = (u16, u16, u32);
 #[derive(Clone, Copy, Debug)]
 struct Held {
     row: Row,
+    mark: ConnMark,
     seen: u64,
 }
 
@@ -85,8 +86,16 @@ impl Ledger {
             let mut kept = self.tables.remove(&at).unwrap_or_default();
             let mut met = 0;
             if !worker.table().is_empty() {
-                for conn in worker.table().iter() {
+                for mark in worker.table().marks() {
                     met += 1;
+                    let held = kept.place(mark.id);
+                    if let Some(held) = held.as_mut().filter(|h| h.mark == mark) {
+                        held.seen = look;
+                        continue;
+                    }
+                    let Some(conn) = worker.table().view(mark.id) else {
+                        continue;
+                    };
                     let row = Row {
                         inbound: conn.init.inbound(),
                         local: conn.init.local,
@@ -94,8 +103,11 @@ impl Ledger {
                         state: conn.init.state,
                         version: cluster::version(worker, &conn),
                     };
-                    let held = kept.place(conn.id);
-                    let before = held.replace(Held { row, seen: look });
+                    let before = held.replace(Held {
+                        row,
+                        mark,
+                        seen: look,
+                    });
                     if before.is_some_and(|b| b.row == row) {
                         continue;
                     }
@@ -237,5 +249,53 @@ impl Kept {
             slab.resize(at + 1, None);
         }
         &mut slab[at]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::judge::rows;
+    use crate::run::tests::{TWO_NODES, scenario};
+
+    /// Whatever happens between looks, a ledger holds what the tables hold.
+    #[test]
+    fn a_ledger_that_is_kept_is_what_a_fresh_look_finds() {
+        let (mut built, _) = crate::run::tests::started(&crate::plan::plan(&scenario(TWO_NODES), 3));
+        let mut ledger = Ledger::default();
+        let (mut seen, mut changed, mut before) = (0, 0, Vec::new());
+        for step in 1..=60u64 {
+            let world = &mut built.world;
+            world.run_until(crate::run::build::at(Duration::from_millis(100 * step)));
+            // The tables of a node go, and fill again.
+            let node = crate::run::build::lb(2);
+            match step {
+                30 => world.crash(node).expect("it runs"),
+                36 => world.start(node).expect("it starts again"),
+                _ => {}
+            }
+            ledger.look(world);
+            let kept: Vec<Row> = ledger
+                .by_inbound
+                .values()
+                .flatten()
+                .filter_map(|p| ledger.row(*p))
+                .collect();
+            let mut kept: Vec<String> = kept.iter().map(|row| format!("{row:?}")).collect();
+            let running = world.lbs().filter(|lb| lb.state() != LbState::Down);
+            let mut fresh: Vec<String> = running.flat_map(rows).map(|row| format!("{row:?}")).collect();
+            kept.sort_unstable();
+            fresh.sort_unstable();
+            assert_eq!(kept, fresh, "at {step}");
+            let held = ledger.by_outbound.values().map(Vec::len).sum::<usize>();
+            assert_eq!(held, fresh.len());
+            seen += fresh.len();
+            changed += usize::from(fresh != before);
+            before = fresh;
+        }
+        assert!(
+            seen > 500 && changed > 20,
+            "{seen} rows, {changed} looks with a change"
+        );
     }
 }

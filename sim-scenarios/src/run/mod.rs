@@ -568,7 +568,7 @@ every = "10ms"
 that = "broken == 0"
 "#;
 
-    fn started(scenario: &Scenario) -> (Built, Plan) {
+    pub(crate) fn started(scenario: &Scenario) -> (Built, Plan) {
         let mut built = build::world(scenario, QueueKind::default()).expect("a world");
         let plan = Plan::new(scenario);
         for node in &scenario.cluster.nodes {
