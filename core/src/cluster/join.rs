@@ -230,11 +230,21 @@ impl NodeCore {
         best.and_then(|p| p.live())
     }
 
+    /// Whether this source is to be asked now. Who joins itself may have nothing yet: it is asked only if nobody is there who
+    /// has more, and that somebody does not hear this node yet is no reason to take less.
+    fn may_ask(&self, id: GroupId, source: PeerId) -> bool {
+        let holder = self.groups.get(&id).map(|g| g.epoch.holder);
+        let holds = |p: &&PeerState| holder.is_some() && p.live() == holder;
+        let has = |p: &&PeerState| holds(p) || p.claim(id).is_some() && p.readiness >= Readiness::Degraded;
+        let mut have = self.peers.iter().filter(|p| p.up).filter(has).peekable();
+        have.peek().is_none() || have.any(|p| p.live() == Some(source))
+    }
+
     /// Asks for what this node does not have. A pull is no level: one that got lost, or stands still, is asked
     /// for again.
     pub(super) fn advance_pulls(&mut self, now: Instant) {
         for id in self.group_ids() {
-            let source = self.source(id);
+            let source = self.source(id).filter(|source| self.may_ask(id, *source));
             let Some(g) = self.groups.get_mut(&id) else {
                 continue;
             };

@@ -4,6 +4,7 @@
 //! - A node crashes, and no other node that runs has the flow's session then.
 //! - A fault divides the nodes, or deafens one, while the flow is open or a little later: who serves may be two, or one
 //!   that has not heard of the session.
+//! - Its node gave it the ends of a session that died with the last node that had it: the server may not take it yet.
 //! - Its service replicates nothing, or not before it is established, and another node takes over meanwhile.
 //!
 //! Nothing else excuses anything: neither what a crash alone does to sessions that others have, nor a start, nor a node that
@@ -31,6 +32,8 @@ const LOSS_HEARD_PPM: u32 = 10_000;
 pub(crate) struct Excuses {
     /// Flows, by number, whose sessions died with a node.
     lost: BTreeSet<u32>,
+    /// Ends, of node and server, of sessions that died so.
+    ends: BTreeSet<(SocketAddr, SocketAddr)>,
     /// When dividing faults began and ended: index of the fault, and its times.
     divided: Vec<(usize, Duration, Option<Duration>)>,
 }
@@ -83,7 +86,14 @@ impl Excuses {
             .filter(|lb| Some(lb.id()) == met)
             .flat_map(|lb| rows(lb));
         let dies = |row: &Row| !(anybody && known.contains(&oracle::key(&row.inbound)));
-        crashed.filter(dies).map(|row| (row.local, row.server)).collect()
+        let died: Vec<_> = crashed.filter(dies).map(|row| (row.local, row.server)).collect();
+        self.ends.extend(&died);
+        died
+    }
+
+    /// Whether a session has the ends of one that died with the last node that had it.
+    pub(crate) fn died(&self, row: &Row) -> bool {
+        self.ends.contains(&(row.local, row.server))
     }
 
     /// Whether something excuses that a flow breaks, by `now`. `masters`: when other nodes began to answer for the VIPs.

@@ -617,7 +617,10 @@ impl<'s> Judge<'s> {
             set(Metric::Unequal, self.tables_equal.found.count);
         }
         if let Some(fault_at) = watch.fault_at {
-            set(Metric::Resurrected, self.resurrected(&built.world, fault_at));
+            set(
+                Metric::Resurrected,
+                self.resurrected(&built.world, fault_at).len() as u64,
+            );
         }
         let running = || built.world.lbs().filter(|lb| lb.state() == LbState::Running);
         if self.scenario.cluster.clustered {
@@ -657,13 +660,25 @@ impl<'s> Judge<'s> {
         measures
     }
 
-    /// Flows that broke, failed or hang at the end though nothing excuses it; see [`Excuses`].
+    /// Flows that broke, failed or hang at the end, or are back though they were over, and nothing excuses it; see
+    /// [`Excuses`].
     fn unexcused(&self, world: &World, watch: &Watch, end: Duration) -> impl Iterator<Item = u32> {
+        let back = watch
+            .fault_at
+            .map(|at| self.resurrected(world, at))
+            .unwrap_or_default();
+        let rows = self.last.nodes.iter().flat_map(|n| &n.rows);
+        let taken: BTreeSet<oracle::Key> = rows
+            .filter(|row| self.excuses.died(row))
+            .map(|row| oracle::key(&row.inbound))
+            .collect();
         let flows = (0u32..).zip(world.flows());
         flows.filter_map(move |(number, flow)| {
-            let wrong = flow.broken.is_some() || self.hangs(flow);
+            let key = oracle::key(&tuple(flow));
+            let wrong = flow.broken.is_some() || self.hangs(flow) || back.contains(&key);
             let masters = watch.masters.iter().skip(1).map(|m| m.0);
-            let excused = || self.excuses.excuses(self.scenario, (number, flow), end, masters);
+            let excused =
+                || taken.contains(&key) || self.excuses.excuses(self.scenario, (number, flow), end, masters);
             (wrong && !excused()).then_some(number)
         })
     }
@@ -676,8 +691,8 @@ impl<'s> Judge<'s> {
         flow.opened.is_some() && flow.ended.is_none() && (waits || flow.state == FlowState::Closing)
     }
 
-    /// Sessions in tables whose flows ended so long before the fault that their holder had told it.
-    fn resurrected(&self, world: &World, fault_at: u64) -> u64 {
+    /// Clients' tuples of sessions in tables whose flows ended so long before the fault that their holder had told it.
+    fn resurrected(&self, world: &World, fault_at: u64) -> BTreeSet<oracle::Key> {
         let over = |flow: &&FlowRecord| {
             let within = nanos(told_within(self.scenario));
             let told = |t: evenkeel_core::time::Instant| t.as_nanos() + within < fault_at;
@@ -692,7 +707,7 @@ impl<'s> Judge<'s> {
         let rows = self.last.nodes.iter().flat_map(|n| &n.rows);
         let live = rows.filter(|r| r.state == ConnState::Established);
         let keys: BTreeSet<_> = live.map(|r| oracle::key(&r.inbound)).collect();
-        keys.intersection(&over).count() as u64
+        keys.intersection(&over).copied().collect()
     }
 
     /// The longest time from a start to readiness of the nodes that run at the end and were started by a fault: who

@@ -609,7 +609,6 @@ fn expects() -> Vec<Expectation> {
         ("unexcused == 0", None),
         ("not_ready == 0", None),
         ("masters == 1", None),
-        ("resurrected == 0", None),
         ("broken + failed + hanging == 0", Some(AFTER_LOAD)),
     ]
     .into_iter()
@@ -669,7 +668,7 @@ mod tests {
             let read = crate::language::parse("drawn.toml", &text, &|_| Err(String::new()));
             let read = read.unwrap_or_else(|e| panic!("{seed}: {:?}\n{text}", e.problems()));
             assert_eq!(read, drawn, "seed {seed}");
-            assert_eq!(drawn.expects.len(), 5);
+            assert_eq!(drawn.expects.len(), 4);
             let flows = drawn.loads.iter().map(|l| match &l.arrival {
                 Arrival::Planned(flows) => flows.len(),
                 _ => 0,

@@ -1,3 +1,5 @@
+use alloc::vec::Vec;
+
 use super::net::*;
 use crate::cluster::*;
 use crate::sync::{GroupClaim, NodeMessage, Readiness, SyncEvent};
@@ -122,6 +124,38 @@ fn sources_that_die_are_replaced_and_without_any_it_is_degraded() {
     net.run(200);
     net.assert_settled();
     assert_eq!(net.core(3).creating(), Some(group(3, 3)));
+}
+
+/// Who has everything does not hear the node yet; who hears it joins itself, and has nothing: that one is not asked.
+#[test]
+fn who_joins_is_asked_by_nobody_while_another_one_has_more() {
+    let mut net = Net::ready(3);
+    net.crash(1);
+    net.crash(3);
+    net.run(1_000);
+    net.mute.insert(2);
+    net.no_sync.insert((1, 2));
+    net.start(3, 2);
+    net.start(1, 2);
+    net.run(600);
+    assert_eq!(net.core(3).readiness(), Readiness::Joining);
+    let known = net.nodes[&1].workers[0].groups.contains_key(&group(2, 1));
+    assert!(known, "it has heard of what it lacks");
+    assert!(net.nodes[&1].workers[0].pulled.is_empty());
+    net.no_sync.clear();
+    net.mute.clear();
+    net.until(2_000, "both are ready", |n| {
+        [1, 3]
+            .iter()
+            .all(|id| n.core(*id).readiness() == Readiness::Ready)
+    });
+    let source = net.core(2).id();
+    let of_old: Vec<_> = net.nodes[&1].workers[0]
+        .pulled
+        .iter()
+        .filter(|(id, _)| [group(1, 1), group(2, 1), group(3, 1)].contains(id))
+        .collect();
+    assert!(of_old.len() >= 3 && of_old.iter().all(|(_, from)| *from == source));
 }
 
 #[test]
