@@ -554,7 +554,7 @@ ask() {
     limit=$((NOW + ${3:-30} * 1000000))
     printf "%s;\nSELECT '%s';\n" "$2" "$mark" >&"${IN[$1]}"
     while :; do
-        if read -r -t 0.5 line <&"${OUT[$1]}"; then
+        if IFS= read -r -t 0.5 line <&"${OUT[$1]}"; then
             line=$part$line part=
             [ "$line" != "$mark" ] || return 0
             ROWS+=("$line")

@@ -98,6 +98,11 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         }
         return Ok(Exit::Fine);
     }
+    // Not after hours.
+    if let Some(folder) = &args.out {
+        fs::create_dir_all(folder)
+            .map_err(|e| Complaint::io(format!("cannot make {}", folder.display()), e))?;
+    }
     let signals = Signals::listen()?;
     let go_on = || signals.received().is_none();
     let count = (args.seeds.0.end - args.seeds.0.start) as usize;
@@ -129,7 +134,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             Some(Ok(report)) => report,
             None | Some(Err(RunError::Stopped)) => {
                 whole.stopped = true;
-                return Ok(());
+                return Err(End::Enough);
             }
             Some(Err(error)) => {
                 return Err(End::Failed(Complaint::new(format!("seed {seed}: {error}"))));

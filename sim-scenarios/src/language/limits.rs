@@ -59,7 +59,7 @@ limits! {
     WORKER = "[[fault]]", "worker", 0, 63;
     FACTOR = "[[fault]]", "factor", 2, evenkeel_io_sim::SLOWNESS_MAX;
     SERVER = "[[fault]]", "server", 1, 64;
-    WEIGHT = "[[fault]]", "weight", 0, 65_535;
+    WEIGHT = "[[fault]]", "weight", 0, evenkeel_core::service::WEIGHT_MAX as u32;
     PUSHED_SERVERS = "[[fault]]", "servers", 0, 64;
     FORMAT = "[[cluster.node]]", "format", 1, 255;
 }
@@ -75,7 +75,7 @@ pub(crate) const JOIN_TIME_MS: (u64, u64) = (40, 600_000);
 
 /// Between two hellos of a router.
 pub(crate) const HELLO_MS: (u64, u64) = (10, 10_000);
-/// What a fault adds to a link's delay at most.
+/// The delay of a link at most, and what a fault adds to it.
 pub(crate) const ADDED_DELAY_MAX: Duration = Duration::from_secs(10);
 /// What a frame costs a worker, in nanoseconds.
 pub(crate) const FRAME_COST_NS: (u64, u64) = (0, 10_000_000);
@@ -104,6 +104,7 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
         ("[cluster]", "join_time", ms(JOIN_TIME_MS)),
         ("[router]", "interval", ms(HELLO_MS)),
         ("[[fault]]", "delay", format!("`\"{}\"`", span(ADDED_DELAY_MAX))),
+        ("[links]", "delay", format!("`\"{}\"`", span(ADDED_DELAY_MAX))),
         (
             "[cluster]",
             "join_time",

@@ -141,7 +141,9 @@ fn who_joins_is_asked_by_nobody_while_another_one_has_more() {
     assert_eq!(net.core(3).readiness(), Readiness::Joining);
     let known = net.nodes[&1].workers[0].groups.contains_key(&group(2, 1));
     assert!(known, "it has heard of what it lacks");
-    assert!(net.nodes[&1].workers[0].pulled.is_empty());
+    let pulled = &net.nodes[&1].workers[0].pulled;
+    let own = |(id, _): &(GroupId, PeerId)| *id == group(3, 2);
+    assert!(pulled.iter().all(own), "what node 3 has is its own: {pulled:?}");
     net.no_sync.clear();
     net.mute.clear();
     net.until(2_000, "both are ready", |n| {

@@ -225,12 +225,25 @@ fn delay(text: &str) -> Result<(String, Duration), Bad> {
         let help = "write the link's name and a span, such as \"client0 50us\" or \"node1-sync 2ms\"";
         return Err(Bad::new(Code::BadValue, message, help));
     };
-    Ok((value::name(name)?, value::span(span)?))
+    let (name, span) = (value::name(name)?, value::span(span)?);
+    if span > limits::ADDED_DELAY_MAX {
+        let message = format!("the delay of {name} cannot be \"{}\"", value::show_span(span));
+        let help = format!("write \"{}\" at most", value::show_span(limits::ADDED_DELAY_MAX));
+        return Err(Bad::new(Code::OutOfRange, message, help));
+    }
+    Ok((name, span))
 }
 
 fn read_link(table: &Table<'_, '_>, findings: &mut Findings) -> Link {
     let default = Link::default();
     let delay = table.parsed("delay", Need::Optional, value::drawn, findings);
+    if let Some(delay) = &delay
+        && *delay.value.end() > limits::ADDED_DELAY_MAX
+    {
+        let message = format!("`delay` cannot be \"{}\"", value::show_span(*delay.value.end()));
+        let help = format!("write \"{}\" at most", value::show_span(limits::ADDED_DELAY_MAX));
+        findings.push(Finding::new(Code::OutOfRange, delay.span.clone(), message, help));
+    }
     let mut share = |key| {
         table
             .parsed(key, Need::Optional, value::share, findings)
