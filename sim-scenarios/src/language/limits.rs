@@ -104,7 +104,11 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
         ("[cluster]", "join_time", ms(JOIN_TIME_MS)),
         ("[router]", "interval", ms(HELLO_MS)),
         ("[[fault]]", "delay", format!("`\"{}\"`", span(ADDED_DELAY_MAX))),
-        ("[links]", "delay", format!("`\"{}\"`", span(ADDED_DELAY_MAX))),
+        (
+            "[links.clients]",
+            "delay",
+            format!("`\"{}\"`", span(ADDED_DELAY_MAX)),
+        ),
         (
             "[cluster]",
             "join_time",
