@@ -761,7 +761,7 @@ impl ConnTable {
     }
 
     /// A few words of each conn, in the order of their places, for who looks at all of them often: as long as a conn's mark
-    /// stays, it is the same one, in the same state and with the same version.
+    /// stays, it is the same one, in the same state and with the same version; but for a place that was used 256 times since.
     pub fn marks(&self) -> impl Iterator<Item = ConnMark> + '_ {
         let v4 = (0..self.v4.high_water()).map(ConnId::v4);
         let v6 = (0..self.v6.high_water()).map(ConnId::v6);
