@@ -109,11 +109,54 @@ impl Steering {
 
     /// The class of local ports that brings the replies of `server` to `local` into `bucket`.
     pub fn class_for(&self, server: SocketAddr, local: IpAddr, bucket: u16) -> PortClass<'_> {
-        let classes = match Family::of(&local) {
+        self.class_of(
+            Family::of(&local),
+            self.server_base(server) ^ self.local_base(local),
+            bucket,
+        )
+    }
+
+    /// What a server is for the class of its replies: with [`Steering::local_base`], xored, it makes a base.
+    pub fn server_base(&self, server: SocketAddr) -> u16 {
+        let classes = self.classes(Family::of(&server.ip()));
+        let addr = addr_hash(&self.toeplitz, 0, server.ip());
+        (addr
+            ^ self
+                .toeplitz
+                .hash_at(2 * classes.half(), &server.port().to_be_bytes())) as u16
+    }
+
+    /// What a LIP is for the class of the replies to it.
+    pub fn local_base(&self, local: IpAddr) -> u16 {
+        let classes = self.classes(Family::of(&local));
+        addr_hash(&self.toeplitz, classes.half(), local) as u16
+    }
+
+    /// The class of local ports that brings replies with this base into `bucket`.
+    #[inline]
+    pub fn class_of(&self, family: Family, base: u16, bucket: u16) -> PortClass<'_> {
+        let classes = self.classes(family);
+        let class = (bucket ^ base) & classes.bucket_mask;
+        PortClass {
+            classes,
+            particular: classes.particular[usize::from(class)],
+        }
+    }
+
+    #[inline]
+    fn classes(&self, family: Family) -> &PortClasses {
+        match family {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
-        };
-        classes.class_for(&self.toeplitz, server.ip(), server.port(), local, bucket)
+        }
+    }
+}
+
+/// Hash of an address that stands at byte `at` of the tuple.
+fn addr_hash(toeplitz: &Toeplitz, at: usize, addr: IpAddr) -> u32 {
+    match addr {
+        IpAddr::V4(a) => toeplitz.hash_at(at, &a.octets()),
+        IpAddr::V6(a) => toeplitz.hash_at(at, &a.octets()),
     }
 }
 
@@ -238,27 +281,9 @@ impl PortClasses {
         65_536 / (u32::from(self.bucket_mask) + 1)
     }
 
-    /// The class whose ports bring the replies of `server` to `local` into `bucket`.
-    pub fn class_for(
-        &self,
-        toeplitz: &Toeplitz,
-        server: IpAddr,
-        server_port: u16,
-        local: IpAddr,
-        bucket: u16,
-    ) -> PortClass<'_> {
-        let half = self.port_offset / 2 - 1;
-        let addr = |at, a: IpAddr| match a {
-            IpAddr::V4(a) => toeplitz.hash_at(at, &a.octets()),
-            IpAddr::V6(a) => toeplitz.hash_at(at, &a.octets()),
-        };
-        let base =
-            addr(0, server) ^ addr(half, local) ^ toeplitz.hash_at(2 * half, &server_port.to_be_bytes());
-        let class = (bucket ^ base as u16) & self.bucket_mask;
-        PortClass {
-            classes: self,
-            particular: self.particular[usize::from(class)],
-        }
+    /// Length of an address: where the second one stands in the Toeplitz input.
+    fn half(&self) -> usize {
+        self.port_offset / 2 - 1
     }
 }
 

@@ -45,19 +45,43 @@ impl Key {
         addrs: [0; 32],
     };
 
+    #[inline]
     pub(crate) fn from_tuple(t: &Tuple) -> Self {
-        let mut key = Key {
-            family: Family::of(&t.src.ip()),
-            proto: t.proto.ip_proto(),
-            ports: ports(t.src.port(), t.dst.port()),
-            addrs: [0; 32],
-        };
-        let (src, dst) = (wide(t.src.ip()), wide(t.dst.ip()));
-        match key.family {
-            Family::V4 => key.set_v4(narrowed(joined(src, dst))),
-            Family::V6 => key.set_v6(&joined(src, dst)),
+        let (proto, ports) = (t.proto.ip_proto(), ports(t.src.port(), t.dst.port()));
+        match (t.src.ip(), t.dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
+                Key::v4(proto, [a, b, c, d, e, f, g, h], ports)
+            }
+            // No packet has ends of two families, nor has any conn.
+            (IpAddr::V4(_), IpAddr::V6(_)) => {
+                Key::v4(proto, narrowed(joined(wide(t.src.ip()), wide(t.dst.ip()))), ports)
+            }
+            _ => Key::v6(proto, joined(wide(t.src.ip()), wide(t.dst.ip())), ports),
         }
+    }
+
+    /// Of an IPv4 packet, from addresses and ports as it carries them.
+    #[inline]
+    pub(crate) fn v4(proto: u8, addrs: [u8; 8], ports: [u8; 4]) -> Self {
+        let mut key = Key {
+            proto,
+            ports,
+            ..Key::NONE
+        };
+        key.set_v4(addrs);
         key
+    }
+
+    /// Of an IPv6 packet, from addresses and ports as it carries them.
+    #[inline]
+    pub(crate) fn v6(proto: u8, addrs: [u8; 32], ports: [u8; 4]) -> Self {
+        Key {
+            family: Family::V6,
+            proto,
+            ports,
+            addrs,
+        }
     }
 
     #[inline]

@@ -1,6 +1,6 @@
-//! TCP and UDP over IPv4 as most of it is: headers where most have them, right in every respect, and neither
-//! the beginning nor the end of anything. With that known, every offset is a constant and every bound one
-//! check. Whatever is not like that is `parse`'s and `xmit`'s, which know all cases.
+//! TCP and UDP over IPv4 as most of it is: headers where most have them, and right in every respect. With that known,
+//! every offset is a constant and every bound one check. Whatever is not like that is `parse`'s and `xmit`'s, which
+//! know all cases.
 
 use crate::hash::TupleHasher;
 use crate::parse::{ETHERNET_LEN, IPV4_LEN, TCP_LEN, UDP_LEN, is_plain_segment};
@@ -23,6 +23,8 @@ pub(crate) type Head = [u8; L4 + TCP_LEN];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
     pub(crate) proto: L4Proto,
+    /// Whether it is neither malformed nor the beginning or the end of anything, as most are.
+    pub(crate) is_middle: bool,
     pub(crate) packet_len: u16,
 }
 
@@ -56,13 +58,14 @@ impl Plain {
                 }
             }
         }
-        let proto = IpProto(head[L3 + 9]);
+        let proto = IpProto(ip_proto(head));
         if proto == IpProto::TCP {
             let header_len = usize::from(head[L4 + 12] >> 4) * 4;
             let fits =
                 header_len >= TCP_LEN && IPV4_LEN + header_len <= len_max && L4 + header_len <= data.len();
-            return (fits && is_plain_segment(head[L4 + 13])).then_some(Plain {
+            return fits.then_some(Plain {
                 proto: L4Proto::Tcp,
+                is_middle: is_plain_segment(flags(head)),
                 packet_len,
             });
         }
@@ -70,6 +73,7 @@ impl Plain {
         let fits = udp_len >= UDP_LEN && IPV4_LEN + udp_len <= len_max;
         (fits && proto == IpProto::UDP).then_some(Plain {
             proto: L4Proto::Udp,
+            is_middle: true,
             packet_len,
         })
     }
@@ -83,7 +87,7 @@ pub(crate) fn hash_ahead(data: &[u8], hasher: &TupleHasher) -> Option<u64> {
     if u16::from_be_bytes(bytes(head, L3 - 2)) != EtherType::IPV4.0 {
         return None;
     }
-    let ports_proto = u64::from(ports(head).to_le()) | u64::from(head[L3 + 9]) << 32;
+    let ports_proto = u64::from(ports(head).to_le()) | u64::from(ip_proto(head)) << 32;
     Some(hasher.hash_v4(addrs(head).to_le(), ports_proto))
 }
 
@@ -103,6 +107,18 @@ pub(crate) fn addrs(head: &Head) -> u64 {
 #[inline(always)]
 pub(crate) fn ports(head: &Head) -> u32 {
     u32::from_ne_bytes(bytes(head, L4))
+}
+
+/// The protocol over IPv4.
+#[inline(always)]
+pub(crate) fn ip_proto(head: &Head) -> u8 {
+    head[L3 + 9]
+}
+
+/// Flags of a segment of TCP.
+#[inline(always)]
+pub(crate) fn flags(head: &Head) -> u8 {
+    head[L4 + 13]
 }
 
 /// Time to live.
@@ -281,15 +297,13 @@ mod tests {
             let plain = Plain::read(shown, len, rx);
             let is_plain = outcome.is_ok()
                 && shown.len() >= size_of::<Head>()
-                && match parsed.kind {
-                    Kind::Tcp => is_plain_segment(parsed.flags),
-                    Kind::Udp => true,
-                    _ => false,
-                }
+                && matches!(parsed.kind, Kind::Tcp | Kind::Udp)
                 && (parsed.key.family, usize::from(parsed.l4)) == (Family::V4, L4);
             prop_assert_eq!(plain.is_some(), is_plain, "{:?} {:?}", plain, outcome);
             if let Some(plain) = plain {
                 prop_assert_eq!(plain.proto.ip_proto(), parsed.key.proto);
+                let is_middle = parsed.kind == Kind::Udp || is_plain_segment(parsed.flags);
+                prop_assert_eq!(plain.is_middle, is_middle);
                 prop_assert_eq!(frame_len(plain.packet_len), parsed.end as usize);
                 prop_assert_eq!(hash_ahead(shown, &hasher), Some(parsed.key.hash(&hasher)));
             }

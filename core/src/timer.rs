@@ -1,18 +1,32 @@
 //! A hierarchical timer wheel (Varghese and Lauck 1987) over nodes that live elsewhere.
 //!
-//! Seven levels of 64 slots; a slot of level n spans 64^n ticks. A node is linked in one slot. The wheel
-//! does not know deadlines: it hands out a node when its slot begins, and whoever owns the node looks at
-//! its deadline and arms it again, nearer, or lets it expire. So a packet that only prolongs a deadline
-//! touches nothing here, and the same rule moves nodes down the levels.
+//! The lowest level has a slot for each of the next 8,192 ticks, so that the short times of what begins and ends (a TIME_WAIT
+//! of 7 s) are armed once; five more of 64 slots, each of them as long as all of the level below, lie above it. A node
+//! is linked in one slot. The wheel does not know deadlines: it hands out a node when its slot begins, and whoever
+//! owns the node looks at its deadline and arms it again, nearer, or lets it expire. So a packet that only prolongs a
+//! deadline touches nothing here, and the same rule moves nodes down the levels.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::memory::Region;
 use crate::prefetch::prefetch;
 
-const LEVEL_BITS: u32 = 6;
-const SLOTS: usize = 1 << LEVEL_BITS;
-const LEVELS: usize = 7;
+const NEAR_BITS: u32 = 13;
+/// Slots of the lowest level, of a tick each.
+const NEAR_SLOTS: usize = 1 << NEAR_BITS;
+const NEAR_WORDS: usize = NEAR_SLOTS / 64;
+const FAR_BITS: u32 = 6;
+/// Slots of each level above.
+const FAR_SLOTS: usize = 1 << FAR_BITS;
+const FAR_LEVELS: usize = 5;
+
+// What is occupied of the near slots is summed up in as many bits as there are words of it.
+const _: () = assert!(NEAR_WORDS == u128::BITS as usize);
+
+/// A slot of a far level spans two to this power of ticks.
+const fn shift(level: usize) -> u32 {
+    NEAR_BITS + level as u32 * FAR_BITS
+}
 
 /// Links of a node: `next` is a node, `prev` a node or a slot. One more than the number, 0 is none.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -35,10 +49,22 @@ pub(crate) const NODE_COUNT_MAX: usize = (1 << 31) - 2;
 pub(crate) struct Wheel {
     /// Every slot that begins at or before this tick is empty, but for the one that is being handed out.
     elapsed: u64,
-    occupied: [u64; LEVELS],
-    heads: [[u32; SLOTS]; LEVELS],
+    near: [u64; NEAR_WORDS],
+    /// Which words of `near` are not 0.
+    near_words: u128,
+    far: [u64; FAR_LEVELS],
+    /// First node of each slot, plus one: those of the lowest level, then those of the others in turn.
+    heads: Region<u32>,
     links: Region<TimerLink>,
     len: usize,
+}
+
+/// A slot that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Occupied {
+    slot: usize,
+    /// Its first tick.
+    tick: u64,
 }
 
 impl Wheel {
@@ -47,8 +73,10 @@ impl Wheel {
         assert!(links.len() <= NODE_COUNT_MAX, "node numbers have 31 bits");
         Wheel {
             elapsed: 0,
-            occupied: [0; LEVELS],
-            heads: [[0; SLOTS]; LEVELS],
+            near: [0; NEAR_WORDS],
+            near_words: 0,
+            far: [0; FAR_LEVELS],
+            heads: Region::zeroed(NEAR_SLOTS + FAR_LEVELS * FAR_SLOTS),
             links,
             len: 0,
         }
@@ -60,7 +88,6 @@ impl Wheel {
     }
 
     /// The tick that has been reached.
-    #[cfg(test)]
     pub(crate) fn elapsed(&self) -> u64 {
         self.elapsed
     }
@@ -82,22 +109,63 @@ impl Wheel {
 
     /// Arms `node`, which is not armed, for the tick `when`; a past one means now.
     pub(crate) fn arm(&mut self, node: u32, when: u64) {
-        let when = when.max(self.elapsed);
-        let differing = (self.elapsed ^ when) | 1;
-        let level = ((63 - differing.leading_zeros()) / LEVEL_BITS).min(LEVELS as u32 - 1);
-        let slot = (when >> (level * LEVEL_BITS)) as usize % SLOTS;
-        let level = level as usize;
-        let head = self.heads[level][slot];
+        let slot = self.slot_for(when.max(self.elapsed));
+        let head = self.heads[slot];
         if head != 0 {
             self.links[head as usize - 1].prev = node + 1;
+        } else {
+            self.set_occupied(slot, true);
         }
         self.links[node as usize] = TimerLink {
             next: head,
-            prev: SLOT | (level * SLOTS + slot) as u32,
+            prev: SLOT | slot as u32,
         };
-        self.heads[level][slot] = node + 1;
-        self.occupied[level] |= 1 << slot;
+        self.heads[slot] = node + 1;
         self.len += 1;
+    }
+
+    /// The slot of the tick `when`, which has not passed: on the lowest level whose turn reaches as far. Two nodes of one slot
+    /// are of one turn, as whatever begins earlier has been handed out.
+    #[inline]
+    fn slot_for(&self, when: u64) -> usize {
+        if when - self.elapsed < NEAR_SLOTS as u64 {
+            return when as usize % NEAR_SLOTS;
+        }
+        for level in 0..FAR_LEVELS - 1 {
+            let (to, from) = (when >> shift(level), self.elapsed >> shift(level));
+            if to - from < FAR_SLOTS as u64 {
+                return far_slot(level, to);
+            }
+        }
+        // What is farther than the wheel is handed out early, and armed again.
+        let (to, from) = (
+            when >> shift(FAR_LEVELS - 1),
+            self.elapsed >> shift(FAR_LEVELS - 1),
+        );
+        far_slot(FAR_LEVELS - 1, to.min(from + FAR_SLOTS as u64 - 1))
+    }
+
+    #[inline]
+    fn set_occupied(&mut self, slot: usize, occupied: bool) {
+        let set = |word: &mut u64, bit: usize| {
+            let mask = 1 << (bit % 64);
+            *word = if occupied { *word | mask } else { *word & !mask };
+            *word != 0
+        };
+        match slot.checked_sub(NEAR_SLOTS) {
+            None => {
+                let word = slot / 64;
+                let mask = 1u128 << word;
+                if set(&mut self.near[word], slot) {
+                    self.near_words |= mask;
+                } else {
+                    self.near_words &= !mask;
+                }
+            }
+            Some(far) => {
+                set(&mut self.far[far / FAR_SLOTS], far);
+            }
+        }
     }
 
     /// Takes `node` out, if it is armed.
@@ -110,11 +178,10 @@ impl Wheel {
             self.links[next as usize - 1].prev = prev;
         }
         if prev & SLOT != 0 {
-            let at = (prev & !SLOT) as usize;
-            let (level, slot) = (at / SLOTS, at % SLOTS);
-            self.heads[level][slot] = next;
+            let slot = (prev & !SLOT) as usize;
+            self.heads[slot] = next;
             if next == 0 {
-                self.occupied[level] &= !(1 << slot);
+                self.set_occupied(slot, false);
             }
         } else {
             self.links[prev as usize - 1].next = next;
@@ -125,15 +192,15 @@ impl Wheel {
 
     /// The tick at which the next node is handed out; its deadline may be later.
     pub(crate) fn next_tick(&self) -> Option<u64> {
-        self.next_slot().map(|(_, _, tick)| tick)
+        self.next_slot().map(|next| next.tick)
     }
 
     /// Takes out one node whose slot has begun by `now`.
     pub(crate) fn pop(&mut self, now: u64) -> Option<u32> {
         match self.next_slot() {
-            Some((level, slot, tick)) if tick <= now => {
+            Some(Occupied { slot, tick }) if tick <= now => {
                 self.elapsed = self.elapsed.max(tick);
-                let node = self.heads[level][slot] - 1;
+                let node = self.heads[slot] - 1;
                 self.disarm(node);
                 Some(node)
             }
@@ -144,49 +211,63 @@ impl Wheel {
         }
     }
 
-    /// The node behind which [`Wheel::pop`] hands out next, if it hands out soon: for prefetching.
-    pub(crate) fn peek(&self, now: u64) -> Option<u32> {
-        let (level, slot, tick) = self.next_slot()?;
-        (tick <= now).then(|| self.heads[level][slot] - 1)
-    }
-
-    /// The node after `node` in its slot.
-    pub(crate) fn after(&self, node: u32) -> Option<u32> {
-        self.links.get(node as usize)?.next.checked_sub(1)
-    }
-
     /// Asks for the links of `node`.
     pub(crate) fn prefetch(&self, node: u32) {
         prefetch(self.links.as_ptr().wrapping_add(node as usize));
     }
 
-    /// Asks for the links of the node after `node`, whose own are at hand.
-    pub(crate) fn prefetch_after(&self, node: u32) {
-        if let Some(after) = self.after(node) {
-            self.prefetch(after);
-        }
-    }
-
-    /// Level, slot and first tick of the earliest occupied slot. Usually that of the lowest level; but a slot
-    /// of a higher one, begun and not yet handed out to the end, comes before what its nodes were armed for.
-    fn next_slot(&self) -> Option<(usize, usize, u64)> {
-        let mut earliest: Option<(usize, usize, u64)> = None;
-        for level in 0..LEVELS {
-            let occupied = self.occupied[level];
+    /// The earliest slot that is not empty. Usually one of the lowest level; but a slot of a higher one, begun and not yet
+    /// handed out to the end, comes before what its nodes were armed for.
+    fn next_slot(&self) -> Option<Occupied> {
+        let mut earliest = self.next_near();
+        for (level, &occupied) in self.far.iter().enumerate() {
             if occupied == 0 {
                 continue;
             }
-            let shift = level as u32 * LEVEL_BITS;
-            let now_slot = (self.elapsed >> shift) as u32 % SLOTS as u32;
-            let ahead = occupied.rotate_right(now_slot).trailing_zeros();
-            let slot = (now_slot + ahead) % SLOTS as u32;
-            let tick = ((self.elapsed >> shift) + u64::from(ahead)) << shift;
-            if earliest.is_none_or(|(_, _, t)| tick < t) {
-                earliest = Some((level, slot as usize, tick));
+            let turn = self.elapsed >> shift(level);
+            let ahead = occupied
+                .rotate_right(turn as u32 % FAR_SLOTS as u32)
+                .trailing_zeros();
+            let at = turn + u64::from(ahead);
+            let tick = at << shift(level);
+            if earliest.is_none_or(|e| tick < e.tick) {
+                let slot = far_slot(level, at);
+                earliest = Some(Occupied { slot, tick });
             }
         }
         earliest
     }
+
+    /// The earliest slot of the lowest level that is not empty.
+    #[inline]
+    fn next_near(&self) -> Option<Occupied> {
+        let now = self.elapsed as usize % NEAR_SLOTS;
+        let (word, bit) = (now / 64, now % 64);
+        let rest = self.near[word] >> bit;
+        let slot = if rest != 0 {
+            now + rest.trailing_zeros() as usize
+        } else {
+            // The words after it, and at last what lies before it in its own.
+            let after = (word + 1) % NEAR_WORDS;
+            let words = self.near_words.rotate_right(after as u32);
+            if words == 0 {
+                return None;
+            }
+            let word = (after + words.trailing_zeros() as usize) % NEAR_WORDS;
+            word * 64 + self.near[word].trailing_zeros() as usize
+        };
+        let ahead = slot.wrapping_sub(now) % NEAR_SLOTS;
+        Some(Occupied {
+            slot,
+            tick: self.elapsed + ahead as u64,
+        })
+    }
+}
+
+/// The slot of a far level whose turns have come to `turn` when it begins.
+#[inline]
+fn far_slot(level: usize, turn: u64) -> usize {
+    NEAR_SLOTS + level * FAR_SLOTS + turn as usize % FAR_SLOTS
 }
 
 #[cfg(test)]
@@ -237,7 +318,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let ticks = prop_oneof![0u64..70, 0u64..5_000, 0u64..700_000_000];
+        let ticks = prop_oneof![0u64..70, 0u64..20_000, 0u64..700_000_000, 0u64..(1 << 45)];
         prop_oneof![
             3 => (0u32..20, ticks.clone()).prop_map(|(n, t)| Step::Arm(n, t)),
             2 => (0u32..20, ticks.clone()).prop_map(|(n, t)| Step::Prolong(n, t)),

@@ -21,25 +21,33 @@ Runs bursts of 32 through DPDK: net_ring, the engine, net_null; one worker, Full
 random. Prints medians in nanoseconds a packet, drivers included, beside an echo (receive, swap the MAC addresses, send) on the
 same ports in the same run. Frames are made by this process and put into the ring before a burst is timed.
 
-    dpdk [--flows 2900,100k,1m] [--batches N] [--bursts N] [--connections N] [--json] [--check]
+    dpdk [--flows 2900,100k,1m] [--batches N] [--bursts N] [--connections N] [--open N] [--json] [--check]
 
     --flows        established flows in the table
     --batches      batches of each side (101)
     --bursts       bursts of 32 in a batch (128)
-    --connections  short TCP connections of 6 packets, opened at 1 M a second of the engine's clock after 7.5 M that
-                   fill the table as this rate would (500k; 0: none)
+    --connections  short TCP connections of 6 packets, opened at 1 M a second of the engine's clock (1m; 0: none):
+                   the median of batches of 65,536
+    --open         connections before them, not timed: 7.5 M fill the table as this rate does (7500k)
     --json         one object on standard output
     --check        exit code 1 if a goal was missed: 60, 80 and 95 ns a packet, and 1 M short connections a second
+
+Goals are for a core of its own, whose echo takes 20 ns. Where it takes longer, as other machines share the core and its memory,
+a goal is as many times as far: a ratio to the echo of the same run.
 
 Exit code: 0, 1 packets were lost (or see --check), 2 a wrong call, 3 DPDK or memory cannot be had.
 ";
 
 /// Connections that are open, or in TIME_WAIT for 7 s, at a rate of 1 M a second.
 const OPEN_CONNECTIONS: u32 = 7_500_000;
+/// Short connections that are timed at once: in so many, everything that expires has its turns.
+const CONNECTION_BATCH: u32 = 65_536;
 /// Flows, and the nanoseconds a packet that they are to take at most.
 const GOALS: [(u32, f64); 3] = [(2_900, 60.0), (100_000, 80.0), (1_000_000, 95.0)];
 /// Nanoseconds that a short connection is to take at most: 1 M a second.
 const CONNECTION_GOAL: f64 = 1000.0;
+/// Nanoseconds that the echo takes on a core that nobody else uses: there, goals are what they say.
+const ECHO: f64 = 20.0;
 /// Time between two connections at that rate.
 const CONNECTION_INTERVAL: Duration = Duration::from_micros(1);
 
@@ -48,6 +56,7 @@ struct Options {
     batches: usize,
     bursts: usize,
     connections: u32,
+    open: u32,
     json: bool,
     check: bool,
 }
@@ -57,7 +66,8 @@ fn options() -> Result<Options, String> {
         flows: vec![2_900, 100_000, 1_000_000],
         batches: 101,
         bursts: 128,
-        connections: 500_000,
+        connections: 1_000_000,
+        open: OPEN_CONNECTIONS,
         json: false,
         check: false,
     };
@@ -75,6 +85,7 @@ fn options() -> Result<Options, String> {
                 let text = value()?;
                 o.connections = if text == "0" { 0 } else { size(&text)? };
             }
+            "--open" => o.open = size(&value()?)?,
             "-h" | "--help" => {
                 print!("{HELP}");
                 std::process::exit(0);
@@ -177,7 +188,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     };
     let lcore = eal.register_thread()?;
     let (mut all_forwarded, mut goals_reached) = (true, true);
-    let mut rows = Vec::new();
+    let (mut rows, mut echoes) = (Vec::new(), Vec::new());
     for &flows in &options.flows {
         // As long as a packet gives a conn: a longer time would be cut by its first packet, and its timer moved.
         let mut worker = world::established(Kind::V4, flows, ESTABLISHED_TIMEOUT, Pages::Huge)?;
@@ -194,8 +205,10 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
             }
         }
         let (engine, echo) = (quantile(&mut engine, 0.5), quantile(&mut echo, 0.5));
-        let goal = GOALS.iter().find(|(of, _)| *of == flows).map(|(_, ns)| *ns);
-        goals_reached &= goal.is_none_or(|goal| engine <= goal);
+        echoes.push(echo);
+        let goal = GOALS.iter().find(|(of, _)| *of == flows);
+        let goal = goal.map(|(_, ns)| Goal::new(*ns, echo));
+        goals_reached &= goal.is_none_or(|goal| goal.is_reached(engine));
         if !options.json {
             println!(
                 "{flows:>9} flows: {engine:6.1} ns a packet, echo {echo:5.1}, ratio {:.2}{}",
@@ -207,13 +220,19 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     }
     let mut short = None;
     if options.connections > 0 {
-        let ns = connections(&mut bench, options.connections)?;
-        goals_reached &= ns <= CONNECTION_GOAL;
+        let ns = connections(&mut bench, options.open, options.connections)?;
+        let echo = if echoes.is_empty() {
+            ECHO
+        } else {
+            quantile(&mut echoes, 0.5)
+        };
+        let goal = Goal::new(CONNECTION_GOAL, echo);
+        goals_reached &= goal.is_reached(ns);
         if !options.json {
             println!(
                 "short TCP connections: {ns:6.1} ns each, {:.2} M a second{}",
                 1000.0 / ns,
-                against(ns, Some(CONNECTION_GOAL))
+                against(ns, Some(goal))
             );
         }
         short = Some(ns);
@@ -234,13 +253,31 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     Ok(all_forwarded && (goals_reached || !options.check))
 }
 
-/// How a measurement stands to its goal, for people.
-fn against(ns: f64, goal: Option<f64>) -> String {
-    match goal {
-        Some(goal) if ns <= goal => format!(", goal {goal:.0} reached"),
-        Some(goal) => format!(", goal {goal:.0} missed"),
-        None => String::new(),
+/// What something is to take at most, in nanoseconds.
+#[derive(Clone, Copy)]
+struct Goal {
+    /// On a core of its own.
+    alone: f64,
+    /// On this one, by its echo.
+    here: f64,
+}
+
+impl Goal {
+    fn new(alone: f64, echo: f64) -> Self {
+        let here = alone * (echo / ECHO).max(1.0);
+        Goal { alone, here }
     }
+
+    fn is_reached(self, ns: f64) -> bool {
+        ns <= self.here
+    }
+}
+
+/// How a measurement stands to its goal, for people.
+fn against(ns: f64, goal: Option<Goal>) -> String {
+    let Some(goal) = goal else { return String::new() };
+    let is = if goal.is_reached(ns) { "reached" } else { "missed" };
+    format!(", goal {:.0} (on this core {:.0}) {is}", goal.alone, goal.here)
 }
 
 /// Established packets through the engine, in nanoseconds each.
@@ -274,16 +311,17 @@ fn plain_echo(bench: &mut Bench, order: &mut Order, bursts: usize) -> f64 {
 
 /// Short connections, 32 at a time: SYN, SYN-ACK, ACK, FIN, FIN of the server, ACK. Nanoseconds each, at a steady
 /// number of connections in TIME_WAIT, which expire as fast as new ones come.
-fn connections(bench: &mut Bench, count: u32) -> Result<f64, Box<dyn std::error::Error>> {
-    let mut worker = world::worker(OPEN_CONNECTIONS + count.min(500_000), 0, Pages::Huge)?;
+fn connections(bench: &mut Bench, open: u32, count: u32) -> Result<f64, Box<dyn std::error::Error>> {
+    let (open, batches) = (
+        open.next_multiple_of(BURST as u32),
+        count.div_ceil(CONNECTION_BATCH),
+    );
+    let total = open + batches * CONNECTION_BATCH;
+    let mut worker = world::worker(total.min(OPEN_CONNECTIONS + 500_000), 0, Pages::Huge)?;
     let mut now = Instant::from_nanos(1);
-    let mut watch = Stopwatch::default();
     let mut buffers = StepBuffers::default();
     let mut forwarded = 0u64;
-    let total = OPEN_CONNECTIONS + count;
-    for first in (0..total).step_by(BURST) {
-        let timed = first >= OPEN_CONNECTIONS;
-        let mut clock = Stopwatch::default();
+    let mut burst = |first: u32, watch: &mut Stopwatch| {
         let mut locals = [None; BURST];
         for segment in Segment::ALL {
             let mut frame = BenchFrame::default();
@@ -299,19 +337,27 @@ fn connections(bench: &mut Bench, count: u32) -> Result<f64, Box<dyn std::error:
             }
             bench.source.flush();
             let before = bench.sent();
-            clock.time(|| step(&mut worker, bench, now, &mut buffers));
+            watch.time(|| step(&mut worker, bench, now, &mut buffers));
             forwarded += bench.sent() - before;
         }
         now = now + CONNECTION_INTERVAL * BURST as u32;
-        if timed {
-            watch.add(&clock);
-        }
+    };
+    for first in (0..open).step_by(BURST) {
+        burst(first, &mut Stopwatch::default());
     }
-    let wanted = u64::from(total.next_multiple_of(BURST as u32)) * Segment::ALL.len() as u64;
+    let mut times = Vec::new();
+    for batch in 0..batches {
+        let (begin, mut watch) = (open + batch * CONNECTION_BATCH, Stopwatch::default());
+        for first in (begin..begin + CONNECTION_BATCH).step_by(BURST) {
+            burst(first, &mut watch);
+        }
+        times.push(watch.per(CONNECTION_BATCH as usize));
+    }
+    let wanted = u64::from(total) * Segment::ALL.len() as u64;
     if forwarded != wanted {
         return Err(format!("{forwarded} of {wanted} packets of short connections were forwarded").into());
     }
-    Ok(watch.per(count as usize))
+    Ok(quantile(&mut times, 0.5))
 }
 
 /// The local and the server's end that the engine chose for the connection of a client.

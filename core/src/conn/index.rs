@@ -124,6 +124,12 @@ impl Index {
         Hint::from_bits(bits)
     }
 
+    /// Whether `bucket` has an entry of this conn and direction.
+    #[inline]
+    pub(crate) fn holds(&self, bucket: u32, conn: u32) -> bool {
+        self.buckets[bucket as usize].conns.contains(&conn)
+    }
+
     /// Conns with this signature in either bucket.
     #[inline]
     pub(crate) fn find(&self, at: Candidates) -> impl Iterator<Item = ConnRef> + '_ {
@@ -143,7 +149,10 @@ impl Index {
                 return Ok(());
             }
         }
-        let (bucket, way) = self.make_room(at.first, second)?;
+        let (bucket, way) = match self.move_one([at.first, second]) {
+            Some(freed) => freed,
+            None => self.make_room(at.first, second)?,
+        };
         self.put(bucket, way, at.signature, conn.bits());
         self.len += 1;
         Ok(())
@@ -154,12 +163,11 @@ impl Index {
         let second = self.other(at.first, at.signature);
         for bucket in [at.first, second] {
             let b = &mut self.buckets[bucket as usize];
-            for way in 0..WAYS {
-                if b.conns[way] == conn.bits() && b.signatures[way] == at.signature {
-                    b.conns[way] = 0;
-                    self.len -= 1;
-                    return true;
-                }
+            let is_it = |way| b.conns[way] == conn.bits() && b.signatures[way] == at.signature;
+            if let Some(way) = first_way(is_it) {
+                b.conns[way] = 0;
+                self.len -= 1;
+                return true;
             }
         }
         false
@@ -167,7 +175,8 @@ impl Index {
 
     #[inline]
     fn free_way(&self, bucket: u32) -> Option<usize> {
-        self.buckets[bucket as usize].conns.iter().position(|&c| c == 0)
+        let conns = &self.buckets[bucket as usize].conns;
+        first_way(|way| conns[way] == 0)
     }
 
     #[inline]
@@ -177,8 +186,27 @@ impl Index {
         b.conns[way] = conn;
     }
 
+    /// Moves one entry of two full buckets to where it has its other place, if one of those is free: what mostly
+    /// suffices. Returns the place that is free then.
+    fn move_one(&mut self, full: [u32; 2]) -> Option<(u32, usize)> {
+        for bucket in full {
+            let Bucket { signatures, conns } = self.buckets[bucket as usize];
+            for way in 0..WAYS {
+                let next = self.other(bucket, signatures[way]);
+                if next != bucket
+                    && let Some(free) = self.free_way(next)
+                {
+                    self.put(next, free, signatures[way], conns[way]);
+                    return Some((bucket, way));
+                }
+            }
+        }
+        None
+    }
+
     /// Searches, breadth first, the shortest chain of moves that frees a place in one of two full buckets,
     /// and makes the moves. The shortest chain visits no bucket twice, so that no move undoes another.
+    #[inline(never)]
     fn make_room(&mut self, first: u32, second: u32) -> Result<(u32, usize), IndexFull> {
         // (bucket, place in `seen` that it was reached from, way there)
         let mut seen = [(0u32, 0u16, 0u8); SEARCH_MAX];
@@ -228,6 +256,13 @@ impl Index {
             at = usize::from(from);
         }
     }
+}
+
+/// The first way of a bucket of which something holds. All are looked at, by no branch: which it is cannot be predicted.
+#[inline]
+fn first_way(holds: impl Fn(usize) -> bool) -> Option<usize> {
+    let mask = (0..WAYS).fold(0u32, |mask, way| mask | u32::from(holds(way)) << way);
+    (mask != 0).then(|| mask.trailing_zeros() as usize % WAYS)
 }
 
 /// Iterator over the conns of a bucket whose signature matched.

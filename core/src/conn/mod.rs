@@ -16,6 +16,7 @@ pub use table::{
 
 pub(crate) use index::Candidates;
 pub(crate) use slab::Slab;
+pub(crate) use table::{ConnPlaces, Fired, slot_of_hash};
 
 use bytemuck::{Pod, Zeroable};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

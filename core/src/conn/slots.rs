@@ -10,6 +10,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::ConnId;
 use crate::memory::Region;
+use crate::prefetch::prefetch;
 
 /// Slots: a slot lies in one bucket for any number of buckets up to 256.
 pub const SLOT_COUNT: usize = 4096;
@@ -106,6 +107,19 @@ impl Slots {
         }
         self.chunks[place as usize / CHUNK_LEN].conns[place as usize % CHUNK_LEN] = last;
         ConnId::from_link(last)
+    }
+
+    /// Asks for the line of a place.
+    #[inline]
+    pub(crate) fn prefetch(&self, place: u32) {
+        prefetch(self.chunks.as_ptr().wrapping_add(place as usize / CHUNK_LEN));
+    }
+
+    /// Asks for the first line of a slot.
+    #[inline]
+    pub(crate) fn prefetch_first(&self, slot: u16) {
+        let Head { chunk, .. } = self.heads[usize::from(slot) % SLOT_COUNT];
+        prefetch(self.chunks.as_ptr().wrapping_add(chunk as usize).wrapping_sub(1));
     }
 
     /// The conns of a slot, in the order described above.

@@ -157,6 +157,44 @@ pub enum TableFull {
     Index,
 }
 
+/// Where a conn is put: in the index by both its tuples, and in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnPlaces {
+    pub(crate) inbound: Candidates,
+    pub(crate) outbound: Candidates,
+    pub(crate) slot: u16,
+}
+
+/// Conns that are taken out of the wheel at once.
+const FIRED_MAX: usize = 16;
+
+/// Ticks between the turns of those, at most.
+const FIRED_SPAN: u64 = 1 << 24;
+
+/// Conns whose turn has come.
+#[derive(Debug)]
+pub(crate) struct Fired {
+    ids: [ConnId; FIRED_MAX],
+    len: usize,
+}
+
+impl Fired {
+    pub(crate) const NONE: Fired = Fired {
+        ids: [ConnId::v4(0); FIRED_MAX],
+        len: 0,
+    };
+
+    pub(crate) fn as_slice(&self) -> &[ConnId] {
+        &self.ids[..self.len]
+    }
+}
+
+/// The slot of a canonical hash.
+#[inline]
+pub(crate) fn slot_of_hash(canonical: u32) -> u16 {
+    canonical as u16 & (SLOT_COUNT as u16 - 1)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ConnTable {
@@ -246,7 +284,7 @@ impl ConnTable {
         self.sizes
     }
 
-    /// First tick at which [`ConnTable::pop_due`] has something to do.
+    /// First tick at which [`ConnTable::pop_fired`] has something to do.
     pub(crate) fn next_tick(&self) -> Option<u64> {
         self.wheel.next_tick()
     }
@@ -265,6 +303,12 @@ impl ConnTable {
     #[inline]
     pub(crate) fn candidates(&self, hash: u64) -> Candidates {
         self.index.candidates(hash)
+    }
+
+    /// Where a key is looked up.
+    #[inline]
+    pub(crate) fn candidates_of(&self, key: &Key) -> Candidates {
+        self.candidates(self.hash(key))
     }
 
     #[inline]
@@ -344,13 +388,40 @@ impl ConnTable {
     /// The conn of `tuple` and the direction in which the tuple runs.
     pub fn lookup(&self, tuple: &Tuple) -> Option<(ConnId, Direction)> {
         let key = Key::from_tuple(tuple);
-        let conn = self.find(&key, self.candidates(self.hash(&key)))?;
+        let conn = self.find(&key, self.candidates_of(&key))?;
         Some((conn.id(), conn.direction()))
+    }
+
+    /// Where a conn is put.
+    pub(crate) fn places(&self, init: &ConnInit) -> ConnPlaces {
+        let inbound = Key::from_tuple(&init.inbound());
+        ConnPlaces {
+            inbound: self.candidates_of(&inbound),
+            outbound: self.candidates_of(&Key::from_tuple(&init.outbound())),
+            slot: self.slot_of_key(&inbound),
+        }
     }
 
     /// Adds a conn that expires at `deadline` (a tick). Neither of its tuples is in the table. Every failure
     /// leaves the table as it was.
     pub(crate) fn insert(&mut self, init: &ConnInit, deadline: u64) -> Result<ConnId, TableFull> {
+        let places = self.places(init);
+        self.insert_at(init, places, deadline)
+    }
+
+    /// [`ConnTable::insert`] where the places of the conn are known.
+    pub(crate) fn insert_at(
+        &mut self,
+        init: &ConnInit,
+        places: ConnPlaces,
+        deadline: u64,
+    ) -> Result<ConnId, TableFull> {
+        debug_assert_eq!(places, self.places(init), "places are those of the conn");
+        let ConnPlaces {
+            inbound,
+            outbound,
+            slot,
+        } = places;
         let client_family = Family::of(&init.client.ip());
         let server_family = Family::of(&init.server.ip());
         let narrow_conn = (client_family, server_family) == (Family::V4, Family::V4);
@@ -366,8 +437,6 @@ impl ConnTable {
             ConnId::v6(place)
         };
 
-        let inbound = self.candidates(self.hash(&Key::from_tuple(&init.inbound())));
-        let outbound = self.candidates(self.hash(&Key::from_tuple(&init.outbound())));
         self.index
             .insert(inbound, id.with(Direction::Inbound))
             .map_err(|_| TableFull::Index)?;
@@ -376,8 +445,6 @@ impl ConnTable {
             return Err(TableFull::Index);
         }
 
-        let addrs = [(init.client, init.vip), (init.server, init.local)]
-            .map(|(src, dst)| joined(wide(src.ip()), wide(dst.ip())));
         let ports = [
             ports(init.client.port(), init.vip.port()),
             ports(init.server.port(), init.local.port()),
@@ -388,15 +455,16 @@ impl ConnTable {
             deadline: deadline as u32,
             service: init.service.0,
             server: init.server_id.0,
-            slot_link: self.slots.add(self.slot_of(&init.inbound()), id),
+            slot_link: self.slots.add(slot, id),
             ..ConnMeta::zeroed()
         };
         if narrow_conn {
             self.v4.take();
             if let Some(conn) = self.v4.at_mut(place) {
                 meta.generation = conn.meta.generation.wrapping_add(1);
+                let addrs = |tuple| Key::from_tuple(&tuple).addrs_v4();
                 *conn = Conn4 {
-                    addrs: addrs.map(narrowed),
+                    addrs: [addrs(init.inbound()), addrs(init.outbound())],
                     ports,
                     meta,
                 };
@@ -411,8 +479,9 @@ impl ConnTable {
             }
             if let Some(conn) = self.v6.at_mut(place) {
                 meta.generation = conn.meta.generation.wrapping_add(1);
+                let addrs = |tuple| Key::from_tuple(&tuple).addrs_wide();
                 *conn = Conn6 {
-                    addrs,
+                    addrs: [addrs(init.inbound()), addrs(init.outbound())],
                     ports,
                     meta,
                     ..Conn6::zeroed()
@@ -441,10 +510,10 @@ impl ConnTable {
 
     /// Takes a conn out, with all that belongs to it. `false` if there is none.
     pub(crate) fn remove(&mut self, id: ConnId) -> bool {
-        let Some(inbound) = self.unlink(id) else {
+        let Some(slot) = self.unlink(id) else {
             return false;
         };
-        self.vacate(id, &inbound);
+        self.vacate(id, slot);
         true
     }
 
@@ -499,10 +568,10 @@ impl ConnTable {
 
     /// Frees the place of a tombstone; `false` if it is none.
     pub(crate) fn free_tomb(&mut self, id: ConnId) -> bool {
-        match self.inbound(id) {
-            Some(inbound) if self.is_tomb(id) => {
+        match self.keys(id) {
+            Some([inbound, _]) if self.is_tomb(id) => {
                 self.tombs[usize::from(id.is_v6())] -= 1;
-                self.vacate(id, &inbound);
+                self.vacate(id, self.slot_of_key(&inbound));
                 true
             }
             _ => false,
@@ -519,25 +588,26 @@ impl ConnTable {
         self.tombs[usize::from(v6)] > 0
     }
 
-    /// Takes a conn out of index and wheel, and its rarer state away; returns the tuple of its client.
-    fn unlink(&mut self, id: ConnId) -> Option<Tuple> {
-        let view = self.view(id)?;
-        let inbound = self.candidates(self.hash(&Key::from_tuple(&view.init.inbound())));
-        let outbound = self.candidates(self.hash(&Key::from_tuple(&view.init.outbound())));
-        let both = self.index.remove(inbound, id.with(Direction::Inbound))
-            & self.index.remove(outbound, id.with(Direction::Outbound));
+    /// Takes a conn out of index and wheel, and its rarer state away; returns its slot.
+    fn unlink(&mut self, id: ConnId) -> Option<u16> {
+        L4Proto::from_ip_proto(self.meta(id)?.proto)?;
+        let [inbound, outbound] = self.keys(id)?;
+        let slot = self.slot_of_key(&inbound);
+        self.slots.prefetch_first(slot);
+        let (first, second) = (self.candidates_of(&inbound), self.candidates_of(&outbound));
+        let both = self.index.remove(first, id.with(Direction::Inbound))
+            & self.index.remove(second, id.with(Direction::Outbound));
         debug_assert!(both, "both directions of a conn are in the index");
         self.wheel.disarm(self.node(id));
         let ext = core::mem::take(&mut self.meta_mut(id)?.ext);
         if let Some(place) = ext.checked_sub(1) {
             self.exts.give_back(place);
         }
-        Some(view.init.inbound())
+        Some(slot)
     }
 
     /// Gives back the place and the place in its slot of what is in neither index nor wheel.
-    fn vacate(&mut self, id: ConnId, inbound: &Tuple) {
-        let slot = self.slot_of(inbound);
+    fn vacate(&mut self, id: ConnId, slot: u16) {
         let Some(meta) = self.meta_mut(id) else { return };
         meta.proto = 0;
         let slot_link = meta.slot_link;
@@ -553,39 +623,67 @@ impl ConnTable {
         }
     }
 
-    /// Takes out of the wheel one conn whose turn has come by the tick `now`, whatever its deadline; the caller
-    /// arms it again or removes it. Lowers `budget` by one.
-    pub(crate) fn pop_fired(&mut self, now: u64, budget: &mut usize) -> Option<ConnId> {
-        *budget = budget.checked_sub(1)?;
-        let node = self.wheel.pop(now)?;
-        self.prefetch_expiring(now);
-        Some(self.conn_of(node))
+    /// Takes out of the wheel conns whose turn has come by the tick `now`, whatever their deadlines, as many as `into` has
+    /// room for; the caller arms each again or removes it. Lowers `budget` by as many.
+    ///
+    /// What removing them reads lies all over memory: it is asked for in stages, for all of them at once.
+    pub(crate) fn pop_fired(&mut self, now: u64, budget: &mut usize, into: &mut Fired) {
+        into.len = 0;
+        // However long nobody looked: a deadline is read by its low bits, near to the tick that the wheel has come to.
+        let mut until = now;
+        while into.len < FIRED_MAX.min(*budget) {
+            let Some(node) = self.wheel.pop(until) else { break };
+            if into.len == 0 {
+                until = now.min(self.wheel.elapsed().saturating_add(FIRED_SPAN));
+            }
+            let id = self.conn_of(node);
+            self.prefetch_conn(id);
+            into.ids[into.len] = id;
+            into.len += 1;
+        }
+        *budget -= into.len;
+        let mut places = [(Candidates::default(), 0); 2 * FIRED_MAX];
+        let mut len = 0;
+        for &id in into.as_slice() {
+            let Some(&ConnMeta {
+                deadline, slot_link, ..
+            }) = self.meta(id)
+            else {
+                continue;
+            };
+            // One that only goes to another slot of the wheel stays in the index.
+            if (now as u32).wrapping_sub(deadline).cast_signed() < 0 {
+                continue;
+            }
+            let Some(keys) = self.keys(id) else { continue };
+            self.slots.prefetch(slot_link);
+            self.slots.prefetch_first(self.slot_of_key(&keys[0]));
+            for (key, direction) in keys.iter().zip([Direction::Inbound, Direction::Outbound]) {
+                let at = self.candidates_of(key);
+                self.prefetch_first(at);
+                places[len] = (at, id.with(direction).bits());
+                len += 1;
+            }
+        }
+        for &(at, conn) in &places[..len] {
+            if !self.index.holds(at.first, conn) {
+                self.prefetch_second(at);
+            }
+        }
     }
 
-    /// Asks for what the wheel hands out next: nodes of a slot lie all over memory, and so do their entries in the index.
-    fn prefetch_expiring(&self, now: u64) {
-        let Some(next) = self.wheel.peek(now) else { return };
-        if let Some(after) = self.wheel.after(next) {
-            self.prefetch_conn(self.conn_of(after));
-            self.wheel.prefetch_after(after);
+    /// Whether the deadline of a conn that was taken out of the wheel has come by the tick `now`. If not, it is armed again.
+    pub(crate) fn is_due(&mut self, id: ConnId, now: u64) -> bool {
+        let when = self.deadline(id);
+        if when > now {
+            self.wheel.arm(self.node(id), when);
         }
-        let Some([(client, vip), (server, local)]) = self.ends(self.conn_of(next)) else {
-            return;
-        };
-        let Some(proto) = self
-            .meta(self.conn_of(next))
-            .and_then(|m| L4Proto::from_ip_proto(m.proto))
-        else {
-            return;
-        };
-        for (src, dst) in [(client, vip), (server, local)] {
-            self.prefetch_tuple(&Tuple { proto, src, dst });
-        }
+        when <= now
     }
 
     /// Asks for where a tuple is looked up.
     pub(crate) fn prefetch_tuple(&self, tuple: &Tuple) {
-        let at = self.candidates(self.hash(&Key::from_tuple(tuple)));
+        let at = self.candidates_of(&Key::from_tuple(tuple));
         self.prefetch_first(at);
         self.prefetch_second(at);
     }
@@ -613,26 +711,6 @@ impl ConnTable {
             self.wheel.disarm(node);
             self.wheel.arm(node, when);
         }
-    }
-
-    /// Takes out of the wheel one conn whose deadline has come by the tick `now`; the caller removes it. Looks
-    /// at `budget` conns at most and lowers it by as many.
-    pub(crate) fn pop_due(&mut self, now: u64, budget: &mut usize) -> Option<ConnId> {
-        while *budget > 0 {
-            let node = self.wheel.pop(now)?;
-            *budget -= 1;
-            self.prefetch_expiring(now);
-            let id = self.conn_of(node);
-            let Some(deadline) = self.meta(id).map(|m| m.deadline) else {
-                continue;
-            };
-            let when = self.wheel.widen(deadline);
-            if when <= now {
-                return Some(id);
-            }
-            self.wheel.arm(node, when);
-        }
-        None
     }
 
     #[inline]
@@ -712,6 +790,27 @@ impl ConnTable {
         })
     }
 
+    /// What packets of both directions carry; of a tombstone, too.
+    #[inline]
+    fn keys(&self, id: ConnId) -> Option<[Key; 2]> {
+        let directions = [Direction::Inbound, Direction::Outbound];
+        if id.is_v6() {
+            let c = self.v6.at(id.place())?;
+            let proto = c.meta.proto & !TOMB;
+            Some(directions.map(|d| {
+                let (addrs, ports) = (c.addrs[d as usize], c.ports[d as usize]);
+                match c.family(d) {
+                    Family::V4 => Key::v4(proto, narrowed(addrs), ports),
+                    Family::V6 => Key::v6(proto, addrs, ports),
+                }
+            }))
+        } else {
+            let c = self.v4.at(id.place())?;
+            let proto = c.meta.proto & !TOMB;
+            Some(directions.map(|d| Key::v4(proto, c.addrs[d as usize], c.ports[d as usize])))
+        }
+    }
+
     /// Source and destination of the packets of both directions.
     fn ends(&self, id: ConnId) -> Option<[(SocketAddr, SocketAddr); 2]> {
         let (addrs, families, ports) = if id.is_v6() {
@@ -779,7 +878,12 @@ impl ConnTable {
 
     /// The slot in which the conn with this client's tuple lies.
     pub(crate) fn slot_of(&self, inbound: &Tuple) -> u16 {
-        self.steering.toeplitz().hash_tuple(inbound) as u16 & (SLOT_COUNT as u16 - 1)
+        self.slot_of_key(&Key::from_tuple(inbound))
+    }
+
+    #[inline]
+    fn slot_of_key(&self, inbound: &Key) -> u16 {
+        slot_of_hash(inbound.toeplitz(self.steering.toeplitz()))
     }
 
     /// The number of a conn in the wheel: IPv4's first.

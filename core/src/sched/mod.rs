@@ -44,7 +44,10 @@ pub(crate) fn pick(cycle: &[u16], position: &mut u32) -> Option<u16> {
     if cycle.is_empty() {
         return None;
     }
-    let at = *position as usize % cycle.len();
+    let mut at = *position as usize;
+    if at >= cycle.len() {
+        at %= cycle.len();
+    }
     *position = if at + 1 == cycle.len() { 0 } else { at as u32 + 1 };
     cycle.get(at).copied()
 }

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use super::{
     FwdMode, LOCAL_ADDR_COUNT_MAX, NEIGHBOUR_COUNT_MAX, NeighbourSpec, NextHop, PORT_COUNT_MAX, PortSpec,
@@ -88,13 +88,70 @@ pub struct Snapshot {
     services: Vec<Option<VirtualService>>,
     /// Place of a real server, by [`RealServerId`].
     servers: Vec<Option<(ServiceId, u16)>>,
-    /// Sorted by (VIP, port, protocol).
-    by_vip: Vec<((IpAddr, u16, L4Proto), ServiceId)>,
-    /// Sorted by address.
-    owned: Vec<(IpAddr, OwnedAddr)>,
+    /// By VIP; the port and the protocol say which of its services.
+    by_vip: ByAddr<ServiceId>,
+    owned: ByAddr<OwnedAddr>,
     routes: RouteTable,
     /// Sorted by (address, interface).
     neighbours: Vec<((IpAddr, PortId), MacAddr)>,
+}
+
+/// Something by an address, and by a number of 24 bits that tells those of one address apart. Numbers are compared, as a
+/// search that compares addresses of either family takes several times as long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ByAddr<T> {
+    v4: Vec<(u64, T)>,
+    v6: Vec<((u128, u32), T)>,
+}
+
+impl<T> Default for ByAddr<T> {
+    fn default() -> Self {
+        ByAddr {
+            v4: Vec::new(),
+            v6: Vec::new(),
+        }
+    }
+}
+
+impl<T: Copy> ByAddr<T> {
+    fn new(all: impl Iterator<Item = (IpAddr, u32, T)>) -> Self {
+        let mut by = ByAddr::default();
+        for (addr, which, what) in all {
+            match addr {
+                IpAddr::V4(a) => by.v4.push((key_v4(a, which), what)),
+                IpAddr::V6(a) => by.v6.push(((a.to_bits(), which), what)),
+            }
+        }
+        by.v4.sort_by_key(|e| e.0);
+        by.v6.sort_by_key(|e| e.0);
+        by
+    }
+
+    #[inline]
+    fn get(&self, addr: IpAddr, which: u32) -> Option<T> {
+        match addr {
+            IpAddr::V4(a) => {
+                let at = self.v4.binary_search_by_key(&key_v4(a, which), |e| e.0).ok()?;
+                Some(self.v4.get(at)?.1)
+            }
+            IpAddr::V6(a) => {
+                let key = (a.to_bits(), which);
+                let at = self.v6.binary_search_by_key(&key, |e| e.0).ok()?;
+                Some(self.v6.get(at)?.1)
+            }
+        }
+    }
+}
+
+#[inline]
+fn key_v4(addr: Ipv4Addr, which: u32) -> u64 {
+    u64::from(addr.to_bits()) << 24 | u64::from(which)
+}
+
+/// Which service of its VIP one is.
+#[inline]
+fn at_vip(port: u16, proto: L4Proto) -> u32 {
+    u32::from(port) << 8 | u32::from(proto.ip_proto())
 }
 
 /// Which element of a [`SnapshotSpec`] an error is about.
@@ -295,7 +352,7 @@ impl Snapshot {
         neighbours.dedup_by_key(|(key, _)| *key);
         let mut snapshot = Snapshot {
             ports: spec.ports.clone(),
-            owned,
+            owned: ByAddr::new(owned.into_iter().map(|(addr, what)| (addr, 0, what))),
             neighbours,
             ..Snapshot::default()
         };
@@ -310,7 +367,8 @@ impl Snapshot {
                 }),
             }
         }
-        snapshot.by_vip.sort_unstable();
+        let at = |s: &VirtualService| (s.vip, at_vip(s.port, s.proto), s.id);
+        snapshot.by_vip = ByAddr::new(snapshot.services().map(at));
         if errors.is_empty() {
             Ok(snapshot)
         } else {
@@ -354,7 +412,6 @@ impl Snapshot {
             local_v4: of(Family::V4),
             local_v6: of(Family::V6),
         };
-        self.by_vip.push(((spec.vip, spec.port, spec.proto), spec.id));
         place_at(&mut self.services, usize::from(spec.id.0), service);
     }
 
@@ -388,17 +445,12 @@ impl Snapshot {
 
     /// The service at a VIP.
     pub fn service_at(&self, vip: IpAddr, port: u16, proto: L4Proto) -> Option<&VirtualService> {
-        let at = self
-            .by_vip
-            .binary_search_by(|(key, _)| key.cmp(&(vip, port, proto)))
-            .ok()?;
-        self.service(self.by_vip[at].1)
+        self.service(self.by_vip.get(vip, at_vip(port, proto))?)
     }
 
     /// What `addr` is, if it is owned.
     pub fn owned(&self, addr: IpAddr) -> Option<OwnedAddr> {
-        let at = self.owned.binary_search_by(|(a, _)| a.cmp(&addr)).ok()?;
-        Some(self.owned[at].1)
+        self.owned.get(addr, 0)
     }
 
     /// The neighbour with this address on `port`, static or learnt.

@@ -7,7 +7,7 @@ use super::{Turn, Worker, tcp_event};
 use crate::conn::{ConnRef, flag};
 use crate::parse::{Kind, Parsed};
 use crate::port::Frame;
-use crate::proto::{ConnState, TcpSide, Timeouts, tcp_transition, udp_transition};
+use crate::proto::{ConnState, TcpEvent, TcpSide, Timeouts, tcp_transition, udp_transition};
 use crate::service::RealServerId;
 use crate::stats::DropReason;
 use crate::sync::set_state;
@@ -25,7 +25,7 @@ impl Worker {
         };
         match turn {
             Ok(port) => {
-                self.advance(conn, parsed);
+                self.advance(conn, event(parsed));
                 Ok(port)
             }
             Err(unsent) => Err(self.not_forwarded(conn, unsent)),
@@ -100,9 +100,9 @@ impl Worker {
         })
     }
 
-    /// Counts a packet that was forwarded; state and deadline follow.
+    /// Counts a packet that was forwarded; state and deadline follow. `None` is what UDP says.
     #[inline]
-    fn advance(&mut self, conn: ConnRef, parsed: &Parsed) {
+    pub(super) fn advance(&mut self, conn: ConnRef, event: Option<TcpEvent>) {
         let (id, direction) = (conn.id(), conn.direction());
         self.count_forwarded(direction);
         let tick = self.table.now();
@@ -112,8 +112,8 @@ impl Worker {
         let Some(state) = ConnState::from_u8(meta.state) else {
             return;
         };
-        let next = match parsed.kind {
-            Kind::Tcp => {
+        let next = match event {
+            Some(event) => {
                 let client = if meta.flags & flag::INBOUND_ONLY != 0 {
                     TcpSide::InboundOnly
                 } else {
@@ -122,9 +122,9 @@ impl Worker {
                 // No branch on the direction, which cannot be predicted.
                 let inbound = direction == Direction::Inbound;
                 let side = select_unpredictable(inbound, client, TcpSide::Outbound);
-                tcp_transition(state, side, tcp_event(parsed.flags))
+                tcp_transition(state, side, event)
             }
-            _ => udp_transition(state, direction),
+            None => udp_transition(state, direction),
         };
         let timeout = match self.timeouts.get(usize::from(meta.service)) {
             Some(timeouts) => timeouts.ms(next),
@@ -140,7 +140,7 @@ impl Worker {
             // A reload made its timeout shorter.
             self.table.set_deadline(id, deadline);
         } else {
-            self.change_state(conn, parsed, state, next, deadline);
+            self.change_state(conn, event, state, next, deadline);
         }
     }
 
@@ -148,7 +148,7 @@ impl Worker {
     fn change_state(
         &mut self,
         conn: ConnRef,
-        parsed: &Parsed,
+        event: Option<TcpEvent>,
         from: ConnState,
         to: ConnState,
         deadline: u64,
@@ -156,7 +156,6 @@ impl Worker {
         let (id, direction) = (conn.id(), conn.direction());
         let version = self.table.meta(id).map_or(0, |m| m.version);
         if self.sync.as_ref().is_some_and(|sync| !sync.advances(version)) {
-            let event = (parsed.kind == Kind::Tcp).then(|| tcp_event(parsed.flags));
             self.with_sync(|sync, ctx| sync.seen(ctx, id, direction, event));
             return;
         }
@@ -170,4 +169,10 @@ impl Worker {
         self.counters.inbound_packets += u64::from(direction == Direction::Inbound);
         self.counters.outbound_packets += u64::from(direction == Direction::Outbound);
     }
+}
+
+/// What a packet says to the state machine of its conn; `None`: it is UDP.
+#[inline]
+fn event(parsed: &Parsed) -> Option<TcpEvent> {
+    (parsed.kind == Kind::Tcp).then(|| tcp_event(parsed.flags))
 }

@@ -20,10 +20,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::hold::Hold;
-use self::opening::Cursor;
+use self::opening::{Bases, Cursor};
 use self::relay::{Ahead, Order};
 use crate::conn::{
-    Candidates, ConnId, ConnInit, ConnRef, ConnTable, ConnView, Hint, MemorySource, TableMemory, flag,
+    Candidates, ConnId, ConnInit, ConnRef, ConnTable, ConnView, Fired, Hint, MemorySource, TableMemory, flag,
 };
 use crate::l3::{self, Originated, Originator};
 use crate::lport::Steering;
@@ -117,6 +117,8 @@ pub struct Worker {
     snapshot: Arc<Snapshot>,
     /// By service id and bucket.
     cursors: Vec<Cursor>,
+    /// By service id; none where there is no such service.
+    bases: Vec<Bases>,
     ways: Ways,
     /// By service id; the defaults where there is no such service.
     timeouts: Vec<Timeouts>,
@@ -155,6 +157,7 @@ impl Worker {
             seed: config.seed,
             snapshot: Arc::new(Snapshot::default()),
             cursors: Vec::new(),
+            bases: Vec::new(),
             ways: Ways::default(),
             timeouts: Vec::new(),
             counters: Counters::default(),
@@ -249,7 +252,14 @@ impl Worker {
                     continue;
                 }
             }
-            self.turn(burst, place, verdicts);
+            let ahead = self.ahead[place];
+            if ahead.is_read()
+                && let Some(port) = self.follow(&mut burst[place], &ahead)
+            {
+                verdicts[place] = self.sent(&burst[place], port);
+            } else {
+                self.turn(burst, place, verdicts);
+            }
             at += 1;
         }
     }
@@ -268,20 +278,23 @@ impl Worker {
         // Taken out for as long as the frame is acted on by what stands there; nothing is allocated.
         let mut all = core::mem::take(&mut self.staged);
         let staged = &mut all[place];
-        if ahead.is_plain() {
+        if ahead.is_read() {
             // Nobody has looked closer yet.
             staged.outcome = parse(frame.data(), frame.len(), frame.rx_checksum(), &mut staged.parsed);
         }
         let turn = self.act(frame, staged, ahead.at, ahead.hint);
         self.staged = all;
         verdicts[place] = match turn {
-            Ok(port) => {
-                self.counters.tx_packets += 1;
-                self.counters.tx_bytes += frame.len() as u64;
-                Verdict::Tx(port)
-            }
+            Ok(port) => self.sent(frame, port),
             Err(unsent) => self.unsent(frame, unsent),
         };
+    }
+
+    #[inline]
+    fn sent<F: Frame>(&mut self, frame: &F, port: PortId) -> Verdict {
+        self.counters.tx_packets += 1;
+        self.counters.tx_bytes += frame.len() as u64;
+        Verdict::Tx(port)
     }
 
     #[inline]
@@ -324,15 +337,15 @@ impl Worker {
         match conn {
             Some(conn) if self.is_overdue(conn.id()) && self.may_delete(conn.id()) => {
                 self.remove(conn.id(), Removal::Expired);
-                self.open(frame, parsed)
+                self.open(frame, parsed, at)
             }
             Some(conn) if !plain && self.begins_anew(conn, parsed) => {
                 self.replace(conn.id())?;
-                self.open(frame, parsed)
+                self.open(frame, parsed, at)
             }
             Some(conn) if !plain && self.sync.is_some() => self.forward_watched(frame, parsed, conn),
             Some(conn) => self.forward(frame, parsed, conn),
-            None => self.open(frame, parsed),
+            None => self.open(frame, parsed, at),
         }
     }
 
@@ -426,19 +439,21 @@ impl Worker {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.set_now(now);
         self.expire_held();
-        let mut budget = TIMER_BUDGET;
-        if self.sync.is_some() {
-            while let Some(id) = self.table.pop_fired(self.now.tick(), &mut budget) {
-                if self.with_sync(|sync, ctx| sync.fire(ctx, id)) == Some(true) {
+        let (mut budget, mut fired) = (TIMER_BUDGET, Fired::NONE);
+        let tick = self.now.tick();
+        loop {
+            self.table.pop_fired(tick, &mut budget, &mut fired);
+            if fired.as_slice().is_empty() {
+                break;
+            }
+            for &id in fired.as_slice() {
+                let expires = self.with_sync(|sync, ctx| sync.fire(ctx, id));
+                if expires.unwrap_or_else(|| self.table.is_due(id, tick)) {
                     self.remove(id, Removal::Expired);
                 }
             }
-            self.with_sync(|sync, ctx| sync.sweep(ctx));
-            return;
         }
-        while let Some(id) = self.table.pop_due(self.now.tick(), &mut budget) {
-            self.remove(id, Removal::Expired);
-        }
+        self.with_sync(|sync, ctx| sync.sweep(ctx));
     }
 
     /// When [`Worker::handle_timeout`] has something to do.
@@ -474,10 +489,13 @@ impl Worker {
                     self.cursors.resize(cursors, Cursor::default());
                 }
                 self.ways = Ways::new(&snapshot);
-                let slots = 0..snapshot.service_slots();
-                self.timeouts = slots
-                    .map(|id| snapshot.service(ServiceId(id as u16)))
+                let services =
+                    || (0..snapshot.service_slots()).map(|id| snapshot.service(ServiceId(id as u16)));
+                self.timeouts = services()
                     .map(|service| service.map_or_else(Timeouts::default, |service| service.timeouts))
+                    .collect();
+                self.bases = services()
+                    .map(|service| service.map_or_else(Bases::default, |s| Bases::new(s, &self.steering)))
                     .collect();
                 let old = core::mem::replace(&mut self.snapshot, snapshot);
                 self.events.push_back(Event::SnapshotReleased(old));

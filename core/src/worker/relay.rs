@@ -1,12 +1,14 @@
-//! What most packets need: to be looked at ahead, and to be forwarded on an established conn. Everything
-//! else is left as it was found for the turns in `worker`, which know all cases.
+//! What most packets need: to be looked at ahead, and to be forwarded on an established conn, or on one that is about to be
+//! or was. Everything else is left as it was found for the turns in `worker`, which know all cases.
 
+use core::hint::select_unpredictable;
 use core::ops::Range;
 
-use super::{Verdict, Worker, bits};
+use super::{Verdict, Worker, bits, check_tcp_flags, is_pure_syn, tcp_event};
 use crate::conn::{Candidates, Conn4, ConnTable, Hint};
+use crate::parse::{main_flags, tcp_flag};
 use crate::plain::{self, Plain};
-use crate::port::{BURST, Frame};
+use crate::port::{BURST, Frame, PortId};
 use crate::prefetch::prefetch_near;
 use crate::proto::{ConnState, TcpEvent, TcpSide, Timeouts, tcp_transition};
 use crate::service::RealServerId;
@@ -34,9 +36,9 @@ pub(super) struct Ahead {
     pub(super) at: Candidates,
     /// A conn that it may belong to.
     pub(super) hint: Hint,
-    /// The rest is of a plain packet.
+    /// Of a packet with headers as most have them.
     packet_len: u16,
-    /// See [`proto_state`]; [`NOT_PLAIN`] of any other packet.
+    /// Of a plain packet: see [`proto_state`]. Of others [`SEGMENT`] or [`UNREAD`].
     proto_state: u16,
 }
 
@@ -50,12 +52,17 @@ impl Ahead {
         },
         hint: Hint::NONE,
         packet_len: 0,
-        proto_state: NOT_PLAIN,
+        proto_state: UNREAD,
     };
 
     /// Whether it is of a plain packet.
     pub(super) fn is_plain(&self) -> bool {
-        self.proto_state != NOT_PLAIN
+        self.proto_state < SEGMENT
+    }
+
+    /// Whether it is of a packet with headers as most have them.
+    pub(super) fn is_read(&self) -> bool {
+        self.proto_state != UNREAD
     }
 }
 
@@ -134,8 +141,12 @@ const fn proto_state(proto: L4Proto) -> u16 {
 /// Frames before whose turn the line of their conn, asked for long ago, is brought near.
 pub(super) const SOON: usize = 3;
 
-/// Neither a protocol nor a state of any conn, free places included.
-const NOT_PLAIN: u16 = u16::MAX;
+/// Of a segment that has headers as most have them, and begins or ends something. Neither this nor the next is
+/// a protocol and a state of any conn, free places included.
+const SEGMENT: u16 = u16::MAX - 1;
+/// Of what `stage` reads.
+const UNREAD: u16 = u16::MAX;
+const _: () = assert!(proto_state(L4Proto::Tcp) < SEGMENT && proto_state(L4Proto::Udp) < SEGMENT);
 
 const fn relay_state(proto: L4Proto) -> ConnState {
     match proto {
@@ -191,10 +202,13 @@ impl Worker {
             let len = frame.len();
             rx_bytes += len as u64;
             if let Some(packet) = Plain::read(frame.data(), len, frame.rx_checksum()) {
-                ahead.proto_state = proto_state(packet.proto);
                 ahead.packet_len = packet.packet_len;
+                // Which it is cannot be predicted.
+                ahead.proto_state =
+                    select_unpredictable(packet.is_middle, proto_state(packet.proto), SEGMENT);
+                not_plain |= u32::from(!packet.is_middle) << place;
             } else {
-                ahead.proto_state = NOT_PLAIN;
+                ahead.proto_state = UNREAD;
                 not_plain |= 1 << place;
                 super::stage(table, frame, ahead, &mut staged[place]);
             }
@@ -293,6 +307,32 @@ impl Worker {
         range.start + passed
     }
 
+    /// Forwards a packet with headers as most have them on a conn between IPv4 ends that is known, whatever its state,
+    /// and the state follows. `None`: it needs a closer look, and nothing was done.
+    #[inline(never)]
+    pub(super) fn follow<F: Frame>(&mut self, frame: &mut F, ahead: &Ahead) -> Option<PortId> {
+        let conn = ahead.hint.conn().filter(|_| !ahead.hint.is_v6())?;
+        let c = self.table.v4.at(conn.id().place())?;
+        let head = frame.data().first_chunk()?;
+        let proto = L4Proto::from_ip_proto(plain::ip_proto(head))?;
+        if c.meta.proto != proto as u8 || c.meta.ext != 0 || self.is_overdue(conn.id()) {
+            return None;
+        }
+        let flags = match proto {
+            L4Proto::Tcp => Some(plain::flags(head)),
+            L4Proto::Udp => None,
+        };
+        if flags.is_some_and(|flags| is_pure_syn(flags) || check_tcp_flags(flags).is_err()) {
+            return None;
+        }
+        let port = cross(c, &self.ways, frame, ahead, proto)?;
+        self.advance(conn, flags.map(tcp_event));
+        if flags.is_some_and(|flags| main_flags(flags) == tcp_flag::SYN | tcp_flag::ACK) {
+            self.syn_acked(conn);
+        }
+        Some(port)
+    }
+
     fn count_sent(&mut self, packets: usize, sent: Sent) {
         self.counters.tx_packets += packets as u64;
         self.counters.tx_bytes += sent.bytes;
@@ -326,15 +366,6 @@ impl<'a> Relay<'a> {
         let hint = ahead.hint;
         // The place of a conn of IPv6 is of another conn here, and its tuple another.
         let c = self.conns.get_mut(hint.place())?;
-        let (direction, other) = (hint.direction(), hint.direction().reversed() as usize);
-        let len = plain::frame_len(ahead.packet_len);
-        let is_padded = frame.len() > len;
-        let head = frame.data_mut().first_chunk_mut()?;
-        let addrs = u64::from_ne_bytes(c.addrs[direction as usize]);
-        let ports = u32::from_ne_bytes(c.ports[direction as usize]);
-        if addrs != plain::addrs(head) || ports != plain::ports(head) {
-            return None;
-        }
         if u16::from_ne_bytes([c.meta.proto, c.meta.state]) != ahead.proto_state || c.meta.ext != 0 {
             return None;
         }
@@ -348,32 +379,48 @@ impl<'a> Relay<'a> {
         if left.wrapping_sub(1) >= timeout {
             return None;
         }
-        let [d0, d1, d2, d3, ..] = c.addrs[other];
-        let server = RealServerId(c.meta.server);
-        let out = self.ways.find_v4(direction, server, [d0, d1, d2, d3])?;
-        if plain::ttl(head) <= 1 || u32::from(ahead.packet_len) > out.mtu {
-            return None;
-        }
-        *verdict = Verdict::Tx(out.port);
-        // The wheel finds out when it looks.
-        c.meta.deadline = self.now.wrapping_add(timeout);
-        self.sent.outbound += direction as u64;
-        self.sent.bytes += len as u64;
         let proto = if ahead.proto_state == proto_state(L4Proto::Tcp) {
             L4Proto::Tcp
         } else {
             L4Proto::Udp
         };
-        // What the packets of the other direction carry, reversed.
-        let change = plain::Change {
-            addrs: [addrs, u64::from_ne_bytes(c.addrs[other]).rotate_left(32)],
-            ports: [ports, u32::from_ne_bytes(c.ports[other]).rotate_left(16)],
-            macs: &out.macs,
-        };
-        plain::rewrite(head, proto, change);
-        if is_padded {
-            frame.truncate(len);
-        }
+        *verdict = Verdict::Tx(cross(c, self.ways, frame, ahead, proto)?);
+        // The wheel finds out when it looks.
+        c.meta.deadline = self.now.wrapping_add(timeout);
+        self.sent.outbound += hint.direction() as u64;
+        self.sent.bytes += plain::frame_len(ahead.packet_len) as u64;
         Some(())
     }
+}
+
+/// Rewrites a packet with headers as most have them to the other side of `c`, if it is of this conn, which has no rarer state.
+/// `None`: it needs a closer look, and nothing was done.
+#[inline(always)]
+fn cross<F: Frame>(c: &Conn4, ways: &Ways, frame: &mut F, ahead: &Ahead, proto: L4Proto) -> Option<PortId> {
+    let direction = ahead.hint.direction();
+    let other = direction.reversed() as usize;
+    let len = plain::frame_len(ahead.packet_len);
+    let is_padded = frame.len() > len;
+    let head = frame.data_mut().first_chunk_mut()?;
+    let addrs = u64::from_ne_bytes(c.addrs[direction as usize]);
+    let ports = u32::from_ne_bytes(c.ports[direction as usize]);
+    if addrs != plain::addrs(head) || ports != plain::ports(head) {
+        return None;
+    }
+    let [d0, d1, d2, d3, ..] = c.addrs[other];
+    let out = ways.find_v4(direction, RealServerId(c.meta.server), [d0, d1, d2, d3])?;
+    if plain::ttl(head) <= 1 || u32::from(ahead.packet_len) > out.mtu {
+        return None;
+    }
+    // What the packets of the other direction carry, reversed.
+    let change = plain::Change {
+        addrs: [addrs, u64::from_ne_bytes(c.addrs[other]).rotate_left(32)],
+        ports: [ports, u32::from_ne_bytes(c.ports[other]).rotate_left(16)],
+        macs: &out.macs,
+    };
+    plain::rewrite(head, proto, change);
+    if is_padded {
+        frame.truncate(len);
+    }
+    Some(out.port)
 }

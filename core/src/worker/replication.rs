@@ -78,11 +78,17 @@ impl Worker {
         conn: ConnRef,
     ) -> Turn {
         let turn = self.forward(frame, parsed, conn)?;
-        let syn_ack = tcp_flag::SYN | tcp_flag::ACK;
-        if main_flags(parsed.flags) == syn_ack && conn.direction() == Direction::Outbound {
-            self.with_sync(|sync, ctx| sync.syn_acked(ctx, conn.id()));
+        if main_flags(parsed.flags) == tcp_flag::SYN | tcp_flag::ACK {
+            self.syn_acked(conn);
         }
         Ok(turn)
+    }
+
+    /// A SYN-ACK was forwarded.
+    pub(super) fn syn_acked(&mut self, conn: ConnRef) {
+        if conn.direction() == Direction::Outbound {
+            self.with_sync(|sync, ctx| sync.syn_acked(ctx, conn.id()));
+        }
     }
 
     /// Runs something of replication, if there is any.

@@ -91,6 +91,11 @@ fn draft() -> impl Strategy<Value = Draft> {
 impl Draft {
     /// The frame, as things stand in `lab`.
     fn frame(&self, lab: &Lab) -> HeapFrame {
+        self.frame_with(lab, &[])
+    }
+
+    /// The same with options of IPv4.
+    fn frame_with(&self, lab: &Lab, ip_options: &[u8]) -> HeapFrame {
         let (client, vip) = (self.kind.client(self.client), self.kind.vip(self.proto));
         let flow = lab
             .conn(&packet(self.proto, client, vip).tuple())
@@ -111,6 +116,7 @@ impl Draft {
             Fault::Tagged => given.tags = vec![(0x8100, 77)],
             _ => {}
         }
+        given.ip_options = ip_options.to_vec();
         let mut bytes = given.bytes();
         match &self.fault {
             Fault::Cut(at) => bytes.truncate(at.index(bytes.len())),
@@ -196,6 +202,34 @@ proptest! {
             }
             prop_assert_eq!(sight(&bursts, of_bursts), sight(&singles, of_singles));
             for lab in [&mut bursts, &mut singles] {
+                lab.audit();
+                lab.pass(Duration::from_millis(pause));
+                lab.expire();
+            }
+        }
+    }
+
+    /// What follows for conns does not depend on how a packet's headers are read: those that most have have a way of
+    /// their own, those with options go the long one.
+    #[test]
+    fn headers_as_most_have_them_equal_others(script in script(8)) {
+        let (mut short, mut long) = (small(1), small(1));
+        for (drafts, pause) in script {
+            let (mut of_short, mut of_long) = (Vec::new(), Vec::new());
+            let plain = |d: &Draft| d.kind == Kind::V4 && matches!(d.fault, Fault::None | Fault::LastHop);
+            for draft in drafts.into_iter().filter(plain) {
+                // No operation, four times (RFC 791, section 3.1).
+                let (frame, other) = (draft.frame(&short), draft.frame_with(&long, &[1; 4]));
+                hand_in(&mut short, &mut [frame], &mut of_short);
+                hand_in(&mut long, &mut [other], &mut of_long);
+            }
+            let verdicts = |out: Vec<(Verdict, Vec<u8>)>| out.into_iter().map(|(v, _)| v).collect::<Vec<_>>();
+            prop_assert_eq!(verdicts(of_short), verdicts(of_long));
+            let (seen, mut other) = (sight(&short, Vec::new()), sight(&long, Vec::new()));
+            // Options have bytes.
+            (other.2.rx_bytes, other.2.tx_bytes) = (seen.2.rx_bytes, seen.2.tx_bytes);
+            prop_assert_eq!(seen, other);
+            for lab in [&mut short, &mut long] {
                 lab.audit();
                 lab.pass(Duration::from_millis(pause));
                 lab.expire();
