@@ -129,6 +129,13 @@ impl Excuses {
         divided || masters.any(|at| opened < at + heard_within && at < untold_until)
     }
 
+    /// Whether a fault divided the nodes while a flow opened.
+    pub(crate) fn divided_opening(&self, flow: &FlowRecord) -> bool {
+        flow.opened
+            .zip(flow.established)
+            .is_some_and(|(opened, established)| self.divides(opened.as_nanos(), established.as_nanos()))
+    }
+
     /// Whether a fault divided the nodes between two times, or shortly before.
     fn divides(&self, from: u64, to: u64) -> bool {
         self.divided.iter().any(|(_, begins, ends)| {

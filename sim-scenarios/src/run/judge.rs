@@ -132,7 +132,12 @@ pub(crate) fn live(world: &World) -> BTreeMap<oracle::Key, LiveFlow> {
         let live = flow.established.is_some() && flow.ended.is_none() && flow.state == FlowState::Open;
         live.then(|| {
             let tuple = tuple(flow);
-            (oracle::key(&tuple), LiveFlow { number, tuple })
+            let flow = LiveFlow {
+                number,
+                divided: false,
+                tuple,
+            };
+            (oracle::key(&tuple), flow)
         })
     };
     (0..).zip(world.flows()).filter_map(live).collect()
@@ -331,7 +336,12 @@ impl<'s> Judge<'s> {
                 continue;
             }
             let tuple = tuple(flow);
-            let live = LiveFlow { number, tuple };
+            let divided = self.excuses.divided_opening(flow);
+            let live = LiveFlow {
+                number,
+                divided,
+                tuple,
+            };
             let is_live =
                 is_open && !self.is_forgotten(&live, now) && !self.may_reopen(world, &live, now, masters);
             if is_live == was_live {
@@ -372,6 +382,7 @@ impl<'s> Judge<'s> {
         for (number, flow) in (0..).zip(world.flows()) {
             let live = LiveFlow {
                 number,
+                divided: false,
                 tuple: tuple(flow),
             };
             let masters = watch.masters.iter().skip(1).map(|m| m.0);
