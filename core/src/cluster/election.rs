@@ -22,7 +22,7 @@ const ANNOUNCE_AGAIN: Duration = crate::vrrp::ANNOUNCE_AGAIN;
 /// Whoever does not hear a node takes it for dead, and takes its local addresses. If it lives it says that they are
 /// its own: first after so long,
 pub(super) const ASSERT_FIRST: Duration = Duration::from_millis(500);
-/// and then ever more rarely, but no more rarely than this.
+/// and then ever more rarely, but no more rarely than this; when it is heard again, as often until it would be that rare.
 const ASSERT_LAST: Duration = Duration::from_secs(16);
 
 /// The virtual routers of a node: one a family.
@@ -256,7 +256,9 @@ impl NodeCore {
         let own = |a: &IpAddr| me.is_some_and(|m| m.local_addrs.contains(a));
         let own: Vec<IpAddr> = answered.filter(own).collect();
         self.announce(&own);
-        self.assert_at = (doubted && !self.stopped).then(|| now + self.assert_every);
+        // Once all hear it again it says so a few times more: that may be lost as well, and nobody else says it.
+        let goes_on = doubted || self.assert_every < ASSERT_LAST;
+        self.assert_at = (goes_on && !self.stopped).then(|| now + self.assert_every);
         self.assert_every = (self.assert_every * 2).min(ASSERT_LAST);
     }
 

@@ -26,6 +26,8 @@ impl NodeCore {
         if paused {
             self.out.counters.pauses += 1;
             self.listening_since = now;
+            // Nor does it prove that there is nobody to join.
+            self.alone_since = self.alone_since + gap;
         }
         let until = self.sent_at.map(|at| at + self.config.lease_time());
         if self.lapsed_at.is_none() && until.is_some_and(|until| until <= now) {

@@ -119,6 +119,9 @@ impl Sync {
                 None if as_of < min || self.rings[place].popped < after => continue,
                 // Who joins gets it once it is whole; an adopter takes what there is.
                 None if g.lacks.has(slot) && min != Version::default() => continue,
+                // What is here is of an epoch that others have left behind: who took it for the group's would seem to know as
+                // much as they do. The next adopter settles it.
+                None if g.merged[place] != g.epoch && to != g.epoch.holder => continue,
                 None => {
                     self.serves[at].begun = Some(Begun {
                         rest: ctx.table.slot_len(slot),

@@ -314,6 +314,62 @@ fn a_node_that_missed_two_terms_offers_and_agrees() {
     }
 }
 
+/// A node that has missed a term is asked by one that joins, and its holder is dead: it has nothing to give until the group is
+/// adopted. What it knows would pass for what the others know who have followed that term.
+#[test]
+fn who_missed_a_term_gives_nothing_to_who_joins() {
+    for seed in 0..3 {
+        let mut net = nodes(seed, 4);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..60).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.extend([(0, 3), (1, 3), (2, 3)]);
+        let late: Vec<_> = (100..130).map(|n| net.open(0, n)).collect();
+        for flow in &flows[..10] {
+            net.reset(0, flow);
+        }
+        net.run(200 * MS);
+        net.crash(0);
+        net.meet_but(1, &[3]);
+        net.meet_but(2, &[3]);
+        let second = next(&net, 1, 2);
+        net.authority(1, group, second, Role::Adopting);
+        net.authority(2, group, second, Role::Replica);
+        net.run(300 * MS);
+        assert_eq!(merged(&net, 1, group), 2);
+        net.authority(1, group, second, Role::Owned);
+        net.run(100 * MS);
+        net.restart(1);
+        net.cut.clear();
+        net.own(1);
+        net.meet();
+        for n in [1, 2, 3] {
+            net.authority(n, group, second, Role::Orphan);
+        }
+        net.pull(1, group, 3);
+        net.run(300 * MS);
+        assert!(net.nodes[1].outstanding() > 0, "seed {seed}: it goes on asking");
+        assert!(net.nodes[1].all(group).is_empty());
+        adopt(&mut net, group, 3, 3);
+        net.run(Duration::from_secs(3));
+        assert_eq!(merged(&net, 3, group), 2);
+        assert_eq!(net.nodes[1].outstanding(), 0);
+        for n in [1, 2] {
+            assert!(net.agree(3, n, group) >= 80, "seed {seed}, node {n}");
+        }
+        for flow in &late {
+            assert_eq!(net.state(3, flow), Some(ConnState::Established), "seed {seed}");
+        }
+        for flow in &flows[..10] {
+            assert_ne!(
+                net.state(3, flow),
+                Some(ConnState::Established),
+                "closed stays closed"
+            );
+        }
+    }
+}
+
 /// The winner lost so many of its own records to the other side that it names slots to be pulled, of all groups that it
 /// holds. The fenced node pulls none of them before it has offered what only it has.
 #[test]

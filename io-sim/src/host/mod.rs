@@ -479,7 +479,11 @@ impl Host {
                         self.conns.put(place, conn);
                         return Ok(());
                     }
-                    Role::Client(stack, _) | Role::Server(stack, _) => stack.receive(net.now, frame, len),
+                    Role::Client(stack, _) | Role::Server(stack, _) => {
+                        if !(is_syn && stack.challenge(local, remote)) {
+                            stack.receive(net.now, frame, len);
+                        }
+                    }
                     Role::Udp(_) => {}
                 }
                 self.turn(net, flows, place, conn);

@@ -10,6 +10,7 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant as TcpInstant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint};
 
+use super::fly::{self, Said};
 use super::wire::ETHERNET_LEN;
 
 /// The end of the stack at which packets cross.
@@ -75,6 +76,8 @@ pub(super) struct Stack {
     wire: Wire,
     sockets: SocketSet<'static>,
     socket: Option<SocketHandle>,
+    /// What its segments have said last.
+    said: Option<Said>,
 }
 
 impl std::fmt::Debug for Stack {
@@ -112,6 +115,7 @@ impl Stack {
             wire,
             sockets: SocketSet::new(Vec::with_capacity(1)),
             socket: None,
+            said: None,
         }
     }
 
@@ -192,6 +196,25 @@ impl Stack {
             .poll_ingress_single(time(now), &mut self.wire, &mut self.sockets);
     }
 
+    /// What answers a SYN to a connection that is there (RFC 5961 section 4.2), as every host has it: who sent it resets a
+    /// connection of which nobody else knows any more. smoltcp drops such a SYN, and both ends would wait for ever.
+    pub(super) fn challenge(&mut self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let is_synchronized = matches!(
+            self.state(),
+            State::Established
+                | State::FinWait1
+                | State::FinWait2
+                | State::CloseWait
+                | State::Closing
+                | State::LastAck
+        );
+        let Some(said) = self.said.filter(|_| is_synchronized) else {
+            return false;
+        };
+        self.wire.tx.push(fly::challenge(said, local, remote));
+        true
+    }
+
     /// Lets the connection send, and do what is due.
     pub(super) fn poll(&mut self, now: u64) {
         let _ = self.iface.poll(time(now), &mut self.wire, &mut self.sockets);
@@ -199,6 +222,9 @@ impl Stack {
 
     /// Frames to send, their Ethernet headers left open.
     pub(super) fn take_frames(&mut self) -> Vec<Vec<u8>> {
+        for frame in &self.wire.tx {
+            self.said = fly::said(frame, self.said);
+        }
         std::mem::take(&mut self.wire.tx)
     }
 
@@ -214,5 +240,87 @@ impl Stack {
         } else {
             at
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::wire::{IPV4, Packet};
+
+    const MTU: u16 = 1_500;
+    const BUFFER: usize = 4_096;
+
+    fn ends() -> (SocketAddr, SocketAddr) {
+        (
+            "10.0.0.1:5000".parse().expect("ends"),
+            "10.0.0.2:80".parse().expect("ends"),
+        )
+    }
+
+    fn hand_in(to: &mut Stack, now: u64, frames: Vec<Vec<u8>>) {
+        for frame in frames {
+            let len = frame.len() - ETHERNET_LEN;
+            to.receive(now, frame, len);
+            to.poll(now);
+        }
+    }
+
+    /// Client and server, connected, and the server has said `hello`.
+    fn connected() -> (Stack, Stack) {
+        let (local, remote) = ends();
+        let mut client = Stack::connect(0, local, remote, MTU, 1, BUFFER).expect("a client");
+        let mut server = Stack::listen(0, remote, MTU, 2, BUFFER).expect("a server");
+        client.poll(0);
+        for round in 0..4 {
+            if round == 2 {
+                let socket = server.socket_mut().expect("a socket");
+                assert_eq!(socket.send_slice(b"hello"), Ok(5));
+                server.poll(0);
+            }
+            hand_in(&mut server, 0, client.take_frames());
+            hand_in(&mut client, 0, server.take_frames());
+        }
+        assert_eq!(
+            (client.state(), server.state()),
+            (State::Established, State::Established)
+        );
+        (client, server)
+    }
+
+    #[test]
+    fn a_syn_to_a_connection_of_which_nobody_knows_any_more_ends_it() {
+        let (local, remote) = ends();
+        let (_, mut server) = connected();
+        let mut next = Stack::connect(0, local, remote, MTU, 7, BUFFER).expect("a client");
+        next.poll(0);
+        assert_eq!(next.take_frames().len(), 1, "its SYN");
+        assert!(server.challenge(remote, local));
+        let challenge = server.take_frames();
+        assert_eq!(challenge.len(), 1);
+        assert!(
+            Packet::parse(IPV4, &challenge[0][ETHERNET_LEN..]).is_ok(),
+            "its checksums are right"
+        );
+        hand_in(&mut next, 0, challenge);
+        let reset = next.take_frames();
+        assert_eq!(reset.len(), 1);
+        hand_in(&mut server, 0, reset);
+        assert_eq!(server.state(), State::Closed, "the reset is where it is expected");
+        assert_eq!(next.state(), State::SynSent, "and it goes on trying");
+    }
+
+    #[test]
+    fn a_challenge_says_where_the_connection_stands() {
+        let (local, remote) = ends();
+        let (mut client, mut server) = connected();
+        assert!(server.challenge(remote, local));
+        hand_in(&mut client, 0, server.take_frames());
+        assert!(
+            client.take_frames().is_empty(),
+            "it is right and says nothing new"
+        );
+        let mut waits = Stack::listen(0, remote, MTU, 2, BUFFER).expect("a server");
+        assert!(!waits.challenge(remote, local), "there is no connection yet");
     }
 }

@@ -23,6 +23,9 @@ pub struct FlowFacts {
     pub broken_at_ns: Option<u64>,
     /// At the end it waits for what it asked for before the quiet began.
     pub hanging: bool,
+    /// Its session has at the end what a session had that died with the last node that had it: the server's end of that one may
+    /// be in its way.
+    pub blocked: bool,
     /// It was connected when the first fault began, and not over.
     pub live_at_fault: bool,
     /// Another node than its own had its session then.
@@ -102,6 +105,7 @@ impl Measures {
             Metric::Broken => self.count(of, |f| broken(f) && f.established),
             Metric::Failed => self.count(of, |f| broken(f) && !f.established),
             Metric::Hanging => self.count(of, |f| f.hanging),
+            Metric::Blocked => self.count(of, |f| f.blocked && (f.hanging || broken(f))),
             Metric::LiveAtFault => self.count(of, |f| f.live_at_fault),
             Metric::BrokenLive => self.count(of, |f| f.live_at_fault && broken(f)),
             Metric::Replicated => self.count(of, |f| f.live_at_fault && f.replicated),

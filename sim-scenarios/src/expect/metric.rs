@@ -72,6 +72,8 @@ metrics! {
     Failed = "failed", Count, false;
     /// flows that were opened and still wait at the end for what they asked for before the quiet, or to be closed
     Hanging = "hanging", Count, false;
+    /// of those that broke, failed or hang: those whose node gave them, when the run ended, the ends of a session that died with the last node that had it
+    Blocked = "blocked", Count, false;
     /// flows that were opened when the first fault began, connected before it or by a SYN-ACK that was on its way, and not over, nor by what was on its way
     LiveAtFault = "live_at_fault", Count, false;
     /// of these: those that broke

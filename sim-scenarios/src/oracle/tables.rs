@@ -27,6 +27,14 @@ fn is_over(state: ConnState) -> bool {
     matches!(state, ConnState::TimeWait | ConnState::Close | ConnState::LastAck)
 }
 
+/// Whether a session has served nobody yet.
+fn is_opening(state: ConnState) -> bool {
+    matches!(
+        state,
+        ConnState::None | ConnState::SynSent | ConnState::SynRecv | ConnState::SynAck
+    )
+}
+
 /// Whether a session is on its way out.
 fn is_closing(state: ConnState) -> bool {
     matches!(
@@ -67,6 +75,10 @@ impl ServerStays {
                     continue;
                 };
                 self.found.looked += 1;
+                // The client took the SYN-ACK of one of its sessions; the other one serves nobody.
+                if flow.divided && (is_opening(row.state) || is_over(row.state)) {
+                    continue;
+                }
                 let (udp, _, vip) = key(&row.inbound);
                 let life = self.alone.contains(&(udp, vip)).then_some((node.node, node.life));
                 match self.servers.entry((flow.number, life)) {
@@ -348,10 +360,44 @@ mod tests {
         row(A.0, A.1, A.2)
     }
 
+    /// Its SYN was sent again, and came to another node that had not heard of the first one.
+    #[test]
+    fn oracle_server_stays_spares_what_serves_nobody_where_nodes_were_divided() {
+        let other = |state| Row {
+            state,
+            ..row(A.0, "198.18.2.1:5000", "198.18.0.11:8000")
+        };
+        let found = |divided, state| {
+            let flow = LiveFlow {
+                number: 7,
+                divided,
+                tuple: a().inbound,
+            };
+            let live = BTreeMap::from([(key(&flow.tuple), flow)]);
+            let mut oracle = ServerStays::default();
+            oracle.sample(
+                &at(1, vec![node(1, vec![other(state)]), node(2, vec![a()])]),
+                &live,
+            );
+            assert_eq!(oracle.found.looked, 2);
+            oracle.found.count
+        };
+        for state in [ConnState::SynSent, ConnState::SynRecv, ConnState::Close] {
+            assert_eq!(found(true, state), 0);
+            assert_eq!(
+                found(false, state),
+                1,
+                "nodes that hear each other open one session"
+            );
+        }
+        assert_eq!(found(true, ConnState::Established), 1, "two serve it");
+    }
+
     #[test]
     fn oracle_server_stays_fires_on_another_server() {
         let flow = LiveFlow {
             number: 7,
+            divided: false,
             tuple: a().inbound,
         };
         let live = BTreeMap::from([(key(&flow.tuple), flow)]);

@@ -48,6 +48,9 @@ pub(crate) struct Built {
     pub(crate) drifts: Vec<i32>,
 }
 
+/// Frames that others overtake are late by so much at most, where a scenario does not say it.
+pub(super) const REORDERED_BY: Duration = Duration::from_millis(5);
+
 fn link_spec(link: &Link, delay: Duration) -> LinkSpec {
     LinkSpec {
         delay,
@@ -64,7 +67,11 @@ fn link_spec(link: &Link, delay: Duration) -> LinkSpec {
         copies: u8::from(link.duplicate_ppm > 0),
         duplication: Ppm(link.duplicate_ppm),
         reordering: Ppm(link.reorder_ppm),
-        reorder_by: Duration::from_millis(if link.reorder_ppm > 0 { 5 } else { 0 }),
+        reorder_by: if link.reorder_ppm > 0 {
+            REORDERED_BY
+        } else {
+            Duration::ZERO
+        },
         corruption: Ppm(link.corrupt_ppm),
         ..Faults::default()
     })

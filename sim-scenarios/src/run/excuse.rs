@@ -5,7 +5,8 @@
 //! - A fault divides the nodes, or deafens one, while the flow is open or a little later: who serves may be two, or one
 //!   that has not heard of the session.
 //! - Its node gave it the ends of a session that died with the last node that had it: the server may not take it yet.
-//! - Its service replicates nothing, or not before it is established, and another node takes over meanwhile.
+//! - Its service replicates nothing, or not before it is established, and another node takes over meanwhile, or so shortly
+//!   before that its client has not heard of it.
 //!
 //! Nothing else excuses anything: neither what a crash alone does to sessions that others have, nor a start, nor a node that
 //! leaves, nor frames that come late or twice, nor losses on the way of clients and servers that TCP repairs.
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
 
+use super::build::REORDERED_BY;
 use super::judge::{rows, tuple};
 use super::{cluster, nanos};
 use crate::oracle::{self, Key, Row};
@@ -111,10 +113,7 @@ impl Excuses {
             return true;
         };
         let ended = flow.ended.map_or(nanos(now), |t| t.as_nanos());
-        let divided = self.divided.iter().any(|(_, from, to)| {
-            let to = to.map_or(u64::MAX, |to| nanos(to + SETTLED_AFTER));
-            nanos(*from) <= ended && opened <= to
-        });
+        let divided = self.divides(opened, ended);
         let mut services = scenario.services.iter();
         let service = services.find(|s| s.vip == flow.spec.target && s.proto == flow.spec.proto);
         let untold_until = match service.map(|s| s.replicate) {
@@ -125,8 +124,42 @@ impl Excuses {
             Some(Replicate::SynAck) => opened,
         };
         let mut masters = masters;
-        divided || masters.any(|at| opened < at && at < untold_until)
+        // Until a client has heard who answers now, its first packets go to who did.
+        let heard_within = nanos(heard_within(scenario));
+        divided || masters.any(|at| opened < at + heard_within && at < untold_until)
     }
+
+    /// Whether a fault divided the nodes while a flow opened.
+    pub(crate) fn divided_opening(&self, flow: &FlowRecord) -> bool {
+        flow.opened
+            .zip(flow.established)
+            .is_some_and(|(opened, established)| self.divides(opened.as_nanos(), established.as_nanos()))
+    }
+
+    /// Whether a fault divided the nodes between two times, or shortly before.
+    fn divides(&self, from: u64, to: u64) -> bool {
+        self.divided.iter().any(|(_, begins, ends)| {
+            let settled = ends.map_or(u64::MAX, |ends| nanos(ends + SETTLED_AFTER));
+            nanos(*begins) <= to && from <= settled
+        })
+    }
+}
+
+/// An announcement of who answers for the VIPs has reached all clients after so long, over two links each. What a client
+/// sends before goes to the node that did.
+fn heard_within(scenario: &Scenario) -> Duration {
+    let links = &scenario.links.clients;
+    let late = scenario.faults.iter().map(|fault| match &fault.action {
+        Action::Disturb(_, Network::Clients | Network::All, _, d) if d.reorder_ppm > 0 => d.reorder_by,
+        _ => Duration::ZERO,
+    });
+    let late = late.max().unwrap_or_default();
+    let late = late.max(if links.reorder_ppm > 0 {
+        REORDERED_BY
+    } else {
+        Duration::ZERO
+    });
+    2 * (*links.delay.end() + late)
 }
 
 /// Whether a fault may let two nodes serve, or one that has not heard what it should have, or may end flows by itself, as
@@ -146,5 +179,35 @@ fn divides(action: &Action) -> bool {
             loss > LOSS_HEARD_PPM || !d.delay.is_zero() || d.bandwidth.is_some()
         }
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Disturbance, Fault, NodeRef, Way};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn who_answers_is_heard_once_the_slowest_announcement_is_there() {
+        let mut scenario = crate::swarm::draw(0);
+        scenario.links.clients.delay = MS..=10 * MS;
+        scenario.links.clients.reorder_ppm = 0;
+        scenario.faults.clear();
+        assert_eq!(heard_within(&scenario), 20 * MS);
+        scenario.links.clients.reorder_ppm = 10_000;
+        assert_eq!(heard_within(&scenario), 30 * MS);
+        for (network, within) in [(Network::Sync, 30 * MS), (Network::Clients, 80 * MS)] {
+            let late = Disturbance {
+                reorder_ppm: 1,
+                reorder_by: 30 * MS,
+                ..Disturbance::default()
+            };
+            let mut fault: Fault = crate::swarm::draw(0).faults.remove(0);
+            fault.action = Action::Disturb(NodeRef::Master, network, Way::Both, late);
+            scenario.faults = vec![fault];
+            assert_eq!(heard_within(&scenario), within);
+        }
     }
 }

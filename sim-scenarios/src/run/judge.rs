@@ -132,7 +132,12 @@ pub(crate) fn live(world: &World) -> BTreeMap<oracle::Key, LiveFlow> {
         let live = flow.established.is_some() && flow.ended.is_none() && flow.state == FlowState::Open;
         live.then(|| {
             let tuple = tuple(flow);
-            (oracle::key(&tuple), LiveFlow { number, tuple })
+            let flow = LiveFlow {
+                number,
+                divided: false,
+                tuple,
+            };
+            (oracle::key(&tuple), flow)
         })
     };
     (0..).zip(world.flows()).filter_map(live).collect()
@@ -331,7 +336,12 @@ impl<'s> Judge<'s> {
                 continue;
             }
             let tuple = tuple(flow);
-            let live = LiveFlow { number, tuple };
+            let divided = self.excuses.divided_opening(flow);
+            let live = LiveFlow {
+                number,
+                divided,
+                tuple,
+            };
             let is_live =
                 is_open && !self.is_forgotten(&live, now) && !self.may_reopen(world, &live, now, masters);
             if is_live == was_live {
@@ -372,6 +382,7 @@ impl<'s> Judge<'s> {
         for (number, flow) in (0..).zip(world.flows()) {
             let live = LiveFlow {
                 number,
+                divided: false,
                 tuple: tuple(flow),
             };
             let masters = watch.masters.iter().skip(1).map(|m| m.0);
@@ -511,6 +522,7 @@ impl<'s> Judge<'s> {
         let end = self.scenario.duration;
         let end_ns = nanos(end);
         let taken_at = watch.vip_taken_at;
+        let blocked = self.blocked();
         let flows = (0..).zip(built.world.flows()).zip(&self.loads);
         let flows = flows.map(|((number, flow), &load)| {
             // What is connected between the fault and the take-over is so by a SYN-ACK that was on its way.
@@ -551,6 +563,7 @@ impl<'s> Judge<'s> {
                 completed: flow.state == FlowState::Closed,
                 broken_at_ns: flow.broken.map(|_| flow.ended.map_or(end_ns, |t| t.as_nanos())),
                 hanging: self.hangs(flow),
+                blocked: blocked.contains(&oracle::key(&tuple(flow))),
                 live_at_fault: at_fault.is_some() && connected && !over,
                 replicated: at_fault.is_some_and(|a| a.1),
                 opening_at_fault: at_fault.is_some()
@@ -667,20 +680,25 @@ impl<'s> Judge<'s> {
             .fault_at
             .map(|at| self.resurrected(world, at))
             .unwrap_or_default();
-        let rows = self.last.nodes.iter().flat_map(|n| &n.rows);
-        let taken: BTreeSet<oracle::Key> = rows
-            .filter(|row| self.excuses.died(row))
-            .map(|row| oracle::key(&row.inbound))
-            .collect();
+        let blocked = self.blocked();
         let flows = (0u32..).zip(world.flows());
         flows.filter_map(move |(number, flow)| {
             let key = oracle::key(&tuple(flow));
             let wrong = flow.broken.is_some() || self.hangs(flow) || back.contains(&key);
             let masters = watch.masters.iter().skip(1).map(|m| m.0);
-            let excused =
-                || taken.contains(&key) || self.excuses.excuses(self.scenario, (number, flow), end, masters);
+            let excused = || {
+                blocked.contains(&key) || self.excuses.excuses(self.scenario, (number, flow), end, masters)
+            };
             (wrong && !excused()).then_some(number)
         })
+    }
+
+    /// Clients' tuples of sessions with the ends of one that died with the last node that had it.
+    fn blocked(&self) -> BTreeSet<oracle::Key> {
+        let rows = self.last.nodes.iter().flat_map(|n| &n.rows);
+        rows.filter(|row| self.excuses.died(row))
+            .map(|row| oracle::key(&row.inbound))
+            .collect()
     }
 
     /// Whether at the end a flow waits for what it asked for before the quiet began: a connection, a reply, its close.

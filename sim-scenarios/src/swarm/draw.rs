@@ -609,7 +609,7 @@ fn expects() -> Vec<Expectation> {
         ("unexcused == 0", None),
         ("not_ready == 0", None),
         ("masters == 1", None),
-        ("broken + failed + hanging == 0", Some(AFTER_LOAD)),
+        ("broken + failed + hanging == blocked", Some(AFTER_LOAD)),
     ]
     .into_iter()
     .filter_map(|(text, of)| {

@@ -81,6 +81,14 @@ fn local_addresses_come_home_from_who_took_them() {
         net.heal();
         net.run(1_000);
         assert_eq!(places(&net), homes, "{cut}");
+        // And once more: hosts may have been cut off for as long as that.
+        net.places.clear();
+        net.run(4_000);
+        assert_eq!(places(&net), homes, "{cut}");
+        net.run(20_000);
+        let announced = net.nodes[&1].announced;
+        net.run(40_000);
+        assert_eq!(net.nodes[&1].announced, announced, "it comes to an end");
     }
 }
 

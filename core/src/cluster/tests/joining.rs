@@ -203,6 +203,29 @@ fn a_master_heard_but_not_asked_is_not_replaced() {
     assert_eq!(net.core(1).alarms().count(), 0);
 }
 
+/// Time that passes while nothing can be heard does not count: its clock may have jumped, too.
+#[test]
+fn a_node_that_stood_still_while_it_joins_goes_on_listening() {
+    let mut net = Net::ready(2);
+    net.crash(1);
+    net.run(1_000);
+    net.cut(1, 2, true, false);
+    net.start(1, 2);
+    net.run(5);
+    net.node(1).paused = true;
+    net.run(1_800);
+    let node = net.node(1);
+    node.paused = false;
+    node.inbox.clear();
+    net.run(3_000);
+    assert_eq!(net.core(1).counters().pauses, 1);
+    assert_eq!(net.core(1).readiness(), Readiness::Joining);
+    assert_eq!(net.core(1).creating(), None);
+    assert_eq!(net.masters(), [2]);
+    net.heal();
+    net.until(2_000, "ready", |n| n.core(1).readiness() == Readiness::Ready);
+}
+
 #[test]
 fn messages_of_strangers_and_of_lives_that_are_over_are_counted() {
     let mut net = Net::ready(2);

@@ -17,7 +17,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
-pub(super) use segment::{Segment, refuse};
+pub(super) use segment::{Said, Segment, challenge, refuse, said};
 
 use self::flow::{Flow, NEVER, State, bits, flag};
 use self::index::{Ends, Index};

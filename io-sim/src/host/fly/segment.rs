@@ -151,6 +151,48 @@ pub(in crate::host) fn refuse(
     Some(header.frame(local, remote, 0, |_| {}))
 }
 
+/// What an end has said last of where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::host) struct Said {
+    /// Behind the last byte that it has sent.
+    next: u32,
+    ack: u32,
+    window: u16,
+}
+
+/// What an end has said once it has sent a frame, its Ethernet header left open, without options of IP.
+pub(in crate::host) fn said(frame: &[u8], before: Option<Said>) -> Option<Said> {
+    let packet = frame.get(wire::ETHERNET_LEN..)?;
+    let header_len = if packet.first()? >> 4 == 4 { 20 } else { 40 };
+    let segment = Segment::parse(packet.get(header_len..)?)?;
+    if segment.has(RST) {
+        return before;
+    }
+    let end = segment.seq.wrapping_add(segment.len());
+    // What is sent again ends before what was sent.
+    let next = before.map_or(end, |said| match end.wrapping_sub(said.next) as i32 {
+        1.. => end,
+        _ => said.next,
+    });
+    Some(Said {
+        next,
+        ack: segment.ack,
+        window: segment.window,
+    })
+}
+
+/// An acknowledgement that says where an end stands (RFC 5961 section 4.2).
+pub(in crate::host) fn challenge(said: Said, local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    let header = Header {
+        seq: said.next,
+        ack: said.ack,
+        flags: ACK,
+        window: said.window,
+        mss: None,
+    };
+    header.frame(local, remote, 0, |_| {})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
