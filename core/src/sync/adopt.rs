@@ -1,6 +1,7 @@
 //! A group changes hands: watermarks are compared, what differs is pulled, the merge is told; who lost it offers
 //! what only it has.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -525,10 +526,10 @@ impl Sync {
         let Some((version, session)) = record else {
             return Some(false);
         };
-        let record = VersionedRecord {
+        let record = Box::new(VersionedRecord {
             version: self.epochs.version(version),
             session: Ok(session),
-        };
+        });
         let g = self.group_mut(group)?;
         let holder = g.epoch.holder;
         let number = g.offers.get(at)?.1.id;

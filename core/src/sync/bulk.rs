@@ -63,6 +63,10 @@ impl Job {
     pub(super) fn left(&self) -> u32 {
         self.slots.count() + self.later.count()
     }
+
+    fn is_done(&self) -> bool {
+        self.slots.is_empty() && self.later.is_empty()
+    }
 }
 
 /// A slot that is asked for.
@@ -149,8 +153,16 @@ impl Sync {
     /// Something of a pull came. What the same source was asked for after it waits behind it there, and is not to be
     /// asked for again yet; what it was asked for before was lost, or is.
     fn progress(&mut self, now: Instant, source: PeerId, id: u32) {
+        // Answers come many at once, in their order: the first has said it of all that follow.
+        let told = |(at, from, first): (Instant, PeerId, u32)| {
+            at == now && from == source && id.wrapping_sub(first).cast_signed() >= 0
+        };
+        if self.progressed.is_some_and(told) {
+            return;
+        }
+        self.progressed = Some((now, source, id));
         for f in &mut self.flights {
-            if f.source == source && f.id.wrapping_sub(id).cast_signed() >= 0 {
+            if f.id.wrapping_sub(id).cast_signed() >= 0 && f.source == source {
                 f.again_at = now + PULL_AGAIN;
             }
         }
@@ -187,7 +199,7 @@ impl Sync {
         let later = when > ctx.now;
         if let Some(job) = self.jobs.iter_mut().find(is_it) {
             if later {
-                if job.later.count() == 0 {
+                if job.later.is_empty() {
                     job.later_at = when;
                 }
                 job.later.set(slot);
@@ -309,7 +321,12 @@ impl Sync {
     /// Asks for slots, and again for those that do not come. Returns when it has something to do again.
     pub(super) fn sweep_pulls(&mut self, ctx: &mut Ctx<'_>) -> Option<Instant> {
         let now = ctx.now;
-        for f in core::mem::take(&mut self.flights) {
+        let late = self.flights.iter().any(|f| f.again_at <= now);
+        for f in if late {
+            core::mem::take(&mut self.flights)
+        } else {
+            Vec::new()
+        } {
             if f.again_at > now {
                 self.flights.push(f);
             } else {
@@ -329,7 +346,7 @@ impl Sync {
         let room = self.flights.len() <= self.flight_count / 2;
         while room && j < self.jobs.len() && self.flights.len() < self.flight_count {
             let job = &mut self.jobs[j];
-            if job.later.count() > 0 {
+            if !job.later.is_empty() {
                 if job.later_at <= now {
                     for (word, later) in job.slots.0.iter_mut().zip(&mut job.later.0) {
                         *word |= core::mem::take(later);
@@ -338,25 +355,26 @@ impl Sync {
                     next = Some(next.map_or(job.later_at, |n| n.min(job.later_at)));
                 }
             }
-            if job.slots.count() == 0 {
+            if job.slots.is_empty() {
                 j += 1;
                 continue;
             }
-            match self.next_slot(j) {
-                Some(slot) => {
-                    if !self.ask(ctx, j, slot) {
-                        return Some(now);
-                    }
-                }
-                None => {
-                    // Its slots wait for a first heartbeat, or for flights of the same slot.
-                    let again = now + Duration::from_millis(5);
-                    next = Some(next.map_or(again, |n| n.min(again)));
-                    j += 1;
+            let mut open = self.open_slots(j);
+            if open.is_empty() {
+                // Its slots wait for a first heartbeat, or for flights of the same slot.
+                let again = now + Duration::from_millis(5);
+                next = Some(next.map_or(again, |n| n.min(again)));
+                j += 1;
+            }
+            while self.flights.len() < self.flight_count
+                && let Some(slot) = open.pop()
+            {
+                if !self.ask(ctx, j, slot) {
+                    return Some(now);
                 }
             }
         }
-        self.jobs.retain(|j| j.left() > 0);
+        self.jobs.retain(|j| !j.is_done());
         let again = self.flights.iter().map(|f| f.again_at).min();
         match (next, again) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -364,13 +382,13 @@ impl Sync {
         }
     }
 
-    /// A slot of a job that may be asked for now.
-    fn next_slot(&self, j: usize) -> Option<u16> {
+    /// The slots of a job that may be asked for now.
+    fn open_slots(&self, j: usize) -> SlotBits {
         let job = &self.jobs[j];
-        if !self.is_alive(job.source) {
-            return None;
-        }
-        let g = self.group(job.group)?;
+        let alive = self.is_alive(job.source);
+        let Some(g) = self.group(job.group).filter(|_| alive) else {
+            return SlotBits::EMPTY;
+        };
         let adopts = matches!(job.purpose, Purpose::Base | Purpose::Extra);
         // Where live records begin must be known before the source is asked up to there.
         let waits = !adopts && self.is_alive(g.epoch.holder);
@@ -392,14 +410,14 @@ impl Sync {
             }
         }
         let period = usize::from(buckets).div_ceil(64);
-        let mut busy = SlotBits::EMPTY;
-        for f in self.flights.iter().filter(|f| f.group == job.group) {
-            busy.set(f.slot);
+        let mut slots = SlotBits::clone(&job.slots);
+        for (w, word) in slots.0.iter_mut().enumerate() {
+            *word &= open.0[w % period];
         }
-        job.slots.0.iter().enumerate().find_map(|(w, word)| {
-            let free = word & open.0[w % period] & !busy.0[w];
-            (free != 0).then(|| w as u16 * 64 + free.trailing_zeros() as u16)
-        })
+        for f in self.flights.iter().filter(|f| f.group == job.group) {
+            slots.clear(f.slot);
+        }
+        slots
     }
 
     fn ask(&mut self, ctx: &mut Ctx<'_>, j: usize, slot: u16) -> bool {

@@ -3,6 +3,7 @@
 //! A [`SyncMessage`] belongs to one bucket and goes to the worker that serves it; a [`NodeMessage`] goes to the
 //! node as a whole.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::SessionRecord;
@@ -223,8 +224,8 @@ pub enum SyncBody {
     Offer {
         /// Of this group.
         group: GroupId,
-        /// The session.
-        record: VersionedRecord,
+        /// The session; apart, as it would make every message several times as long.
+        record: Box<VersionedRecord>,
         /// The offerer's number for it.
         id: u32,
     },

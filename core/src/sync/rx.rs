@@ -6,10 +6,11 @@ use core::time::Duration;
 use super::adopt::Known;
 use super::epochs::{index_of, lsn_of};
 use super::ranges::Watermark;
-use super::state::{Ctx, Destination, Sync, SyncOutcome};
+use super::state::{Bits, Ctx, Destination, Sync, SyncOutcome};
 use super::{Lsn, LsnRange, RANGE_COUNT_MAX, SyncBody, SyncEvent, SyncMessage};
 use crate::cluster::PeerId;
 use crate::conn::{ConnId, LIST_END, flag};
+use crate::lport::BUCKET_COUNT_MAX;
 use crate::planted::{self, Bug};
 use crate::stats::SyncCount;
 use crate::time::Instant;
@@ -80,13 +81,18 @@ impl Rx {
 pub(super) struct Space {
     pub(super) peer: PeerId,
     pub(super) rx: Vec<Rx>,
+    /// Places that may have an ACK or a NACK to send some time: of hundreds most have none.
+    waits: Bits<WAITS_WORDS>,
 }
+
+const WAITS_WORDS: usize = BUCKET_COUNT_MAX as usize / 64;
 
 impl Space {
     pub(super) fn new(peer: PeerId, buckets: usize) -> Self {
         Space {
             peer,
             rx: alloc::vec![Rx::default(); buckets],
+            waits: Bits::EMPTY,
         }
     }
 }
@@ -97,7 +103,10 @@ impl Sync {
     }
 
     pub(super) fn rx_mut(&mut self, peer: PeerId, place: usize) -> Option<&mut Rx> {
-        self.spaces.iter_mut().find(|s| s.peer == peer)?.rx.get_mut(place)
+        let space = self.spaces.iter_mut().find(|s| s.peer == peer)?;
+        // Who changes it may have it say something.
+        space.waits.set(place as u16);
+        space.rx.get_mut(place)
     }
 
     /// Records of a peer that are known to exist and are not applied; many, where nothing was heard yet.
@@ -414,7 +423,8 @@ impl Sync {
             if !self.is_alive(peer) {
                 continue;
             }
-            for place in 0..self.buckets.len() {
+            let mut waits = self.spaces[s].waits.clone();
+            while let Some(place) = waits.pop().map(usize::from) {
                 let rx = &mut self.spaces[s].rx[place];
                 let bucket = self.buckets[place];
                 if rx.ack_at.is_some_and(|at| at <= now) {
@@ -446,8 +456,9 @@ impl Sync {
                     }
                 }
                 let rx = &self.spaces[s].rx[place];
-                for at in [rx.ack_at, rx.nack_at].into_iter().flatten() {
-                    next = Some(next.map_or(at, |n| n.min(at)));
+                match [rx.ack_at, rx.nack_at].into_iter().flatten().min() {
+                    Some(at) => next = Some(next.map_or(at, |n| n.min(at))),
+                    None => self.spaces[s].waits.clear(place as u16),
                 }
             }
         }

@@ -137,6 +137,18 @@ impl<const WORDS: usize> Bits<WORDS> {
     pub(super) fn count(&self) -> u32 {
         self.0.iter().map(|w| w.count_ones()).sum()
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|w| *w == 0)
+    }
+
+    /// Takes the lowest number out.
+    pub(super) fn pop(&mut self) -> Option<u16> {
+        let (at, word) = self.0.iter_mut().enumerate().find(|(_, w)| **w != 0)?;
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        Some(at as u16 * 64 + bit as u16)
+    }
 }
 
 /// A bit for each bucket.
@@ -208,6 +220,8 @@ pub(crate) struct Sync {
     pub(super) flights: Vec<Flight>,
     /// As many at a time.
     pub(super) flight_count: usize,
+    /// When and of which pull of whom something came last.
+    pub(super) progressed: Option<(Instant, PeerId, u32)>,
     pub(super) serves: VecDeque<Serve>,
     pub(super) pull_id: u32,
     pub(super) hints: VecDeque<(PeerId, SyncMessage)>,
@@ -230,6 +244,8 @@ pub(crate) struct Sync {
     pub(super) beat_at: Instant,
     pub(super) fast_beat_at: Instant,
     /// Where the search for a tombstone that may go goes on.
+    /// Skips that wait in the rings.
+    pub(super) skip_count: usize,
     pub(super) tomb_cursor: usize,
     pub(super) packet_number: u64,
     /// A message that did not fit the last frame.
@@ -269,6 +285,7 @@ impl Sync {
             jobs: Vec::new(),
             flights: Vec::new(),
             flight_count: super::bulk::FLIGHT_COUNT_MIN,
+            progressed: None,
             serves: VecDeque::new(),
             pull_id: 0,
             hints: VecDeque::new(),
@@ -285,6 +302,7 @@ impl Sync {
             beat: None,
             beat_at: Instant::ZERO,
             fast_beat_at: Instant::ZERO,
+            skip_count: 0,
             tomb_cursor: 0,
             packet_number: 0,
             held: None,

@@ -544,6 +544,7 @@ impl Sync {
                 gap,
                 after: ring.pushed,
             });
+            self.skip_count += 1;
         }
     }
 
@@ -602,6 +603,9 @@ impl Sync {
 
     /// Answers to NACKs whose records were told again.
     pub(super) fn sweep_skips(&mut self, ctx: &mut Ctx<'_>) {
+        if self.skip_count == 0 {
+            return;
+        }
         for place in 0..self.rings.len() {
             while let Some(at) = {
                 let ring = &self.rings[place];
@@ -611,6 +615,7 @@ impl Sync {
                     return;
                 }
                 let skip = self.rings[place].skips.swap_remove(at);
+                self.skip_count -= 1;
                 let (until, bucket) = (self.rings[place].last, self.buckets[place]);
                 let slots = self.slots_of(bucket);
                 let Some(peer) = self.peers.iter_mut().find(|p| p.peer.id == skip.peer) else {

@@ -202,7 +202,7 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
             |(group, epoch, base, exact)| SyncBody::Merged { group, epoch, base, exact }
         ),
         2 => (any_group(), any_record(), any::<u32>()).prop_map(|(group, record, id)| SyncBody::Offer {
-            group, record, id
+            group, record: Box::new(record), id
         }),
         1 => (any_group(), 0u32..9).prop_map(|(group, id)| SyncBody::OfferSeen { group, id }),
     ]

@@ -125,16 +125,35 @@ pub(crate) fn receiver(frame: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes([high, low]))
 }
 
+/// What the last frame said. The same one goes to every other node: it is read once.
+#[derive(Debug, Default)]
+pub(crate) struct LastFrame {
+    payload: Vec<u8>,
+    counts: [u64; COUNTER_COUNT],
+    slots: bool,
+}
+
 /// Counts what a frame says. Whether slots are in it.
-pub(crate) fn count(frame: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> bool {
+pub(crate) fn count(frame: &[u8], last: &mut LastFrame, counts: &mut [u64; COUNTER_COUNT]) -> bool {
     let Some(payload) = payload(frame) else {
         return false;
     };
     counts[FRAMES] += 1;
     counts[BYTES] += frame.len() as u64;
-    let Ok(decoded) = decode(payload) else {
-        return false;
-    };
+    if last.payload != payload {
+        last.payload.clear();
+        last.payload.extend_from_slice(payload);
+        last.counts = [0; COUNTER_COUNT];
+        last.slots = read(payload, &mut last.counts).unwrap_or(false);
+    }
+    for (count, said) in counts.iter_mut().zip(last.counts) {
+        *count += said;
+    }
+    last.slots
+}
+
+fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> Option<bool> {
+    let decoded = decode(payload).ok()?;
     let mut slots = false;
     for item in &decoded.items {
         let kind = kind(item);
@@ -149,7 +168,7 @@ pub(crate) fn count(frame: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> bool {
             counts[REFUSED] += records.sum::<u64>();
         }
     }
-    slots
+    Some(slots)
 }
 
 /// Counts an advertisement of a virtual router.

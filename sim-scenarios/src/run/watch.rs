@@ -65,6 +65,7 @@ pub(crate) struct Watch {
     pub(crate) occasions: Occasions,
     /// Messages between nodes by kind, then frames, then bytes.
     pub(crate) sync_counts: [u64; sync_frame::COUNTER_COUNT],
+    pub(crate) last_frame: sync_frame::LastFrame,
 }
 
 /// What nodes said of themselves.
@@ -286,7 +287,7 @@ impl Watch {
                 }
             }
             Owner::Lb(_) if self.sync_ports.contains(&at) => {
-                let slots = sync_frame::count(data, &mut self.sync_counts);
+                let slots = sync_frame::count(data, &mut self.last_frame, &mut self.sync_counts);
                 if let Some(node) = sync_frame::receiver(data).filter(|_| slots) {
                     self.occasions.slot_to(build::lb(node));
                 }

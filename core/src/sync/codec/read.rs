@@ -1,5 +1,6 @@
 //! Bytes to messages.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -435,7 +436,7 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
         kind::OFFER => SyncBody::Offer {
             id: bytes.u32()?,
             group: take_group(bytes)?,
-            record: take_packed(bytes, None)?,
+            record: Box::new(take_packed(bytes, None)?),
         },
         kind::OFFER_SEEN => SyncBody::OfferSeen {
             id: bytes.u32()?,

@@ -1,6 +1,7 @@
 //! Any message within its bounds.
 
 use super::*;
+use alloc::boxed::Box;
 use proptest::option;
 
 fn any_peer() -> impl Strategy<Value = PeerId> {
@@ -228,7 +229,7 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
         }),
         (any_group(), any_record(), any::<u32>()).prop_map(|(group, record, id)| SyncBody::Offer {
             group,
-            record,
+            record: Box::new(record),
             id
         }),
         (any_group(), any::<u32>()).prop_map(|(group, id)| SyncBody::OfferSeen { group, id }),

@@ -16,6 +16,7 @@ use crate::sync::{
     SyncMessage, Version, VersionedRecord, WindowScales,
 };
 use crate::tuple::{Direction, L4Proto, Tuple};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -230,7 +231,7 @@ fn examples() -> Vec<FrameItem> {
         },
         SyncBody::Offer {
             group,
-            record: packed(0, Ok(v4)),
+            record: Box::new(packed(0, Ok(v4))),
             id,
         },
         SyncBody::OfferSeen { group, id },
