@@ -48,6 +48,9 @@ const GOALS: [(u32, f64); 3] = [(2_900, 60.0), (100_000, 80.0), (1_000_000, 95.0
 const CONNECTION_GOAL: f64 = 1000.0;
 /// Nanoseconds that the echo takes on a core that nobody else uses: there, goals are what they say.
 const ECHO: f64 = 20.0;
+/// Flows of the echo beside short connections, and connections between two of its bursts.
+const ECHO_FLOWS: u32 = 2_900;
+const ECHO_EVERY: u32 = 1024;
 /// Time between two connections at that rate.
 const CONNECTION_INTERVAL: Duration = Duration::from_micros(1);
 
@@ -188,7 +191,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     };
     let lcore = eal.register_thread()?;
     let (mut all_forwarded, mut goals_reached) = (true, true);
-    let (mut rows, mut echoes) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     for &flows in &options.flows {
         // As long as a packet gives a conn: a longer time would be cut by its first packet, and its timer moved.
         let mut worker = world::established(Kind::V4, flows, ESTABLISHED_TIMEOUT, Pages::Huge)?;
@@ -205,7 +208,6 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
             }
         }
         let (engine, echo) = (quantile(&mut engine, 0.5), quantile(&mut echo, 0.5));
-        echoes.push(echo);
         let goal = GOALS.iter().find(|(of, _)| *of == flows);
         let goal = goal.map(|(_, ns)| Goal::new(*ns, echo));
         goals_reached &= goal.is_none_or(|goal| goal.is_reached(engine));
@@ -220,28 +222,24 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     }
     let mut short = None;
     if options.connections > 0 {
-        let ns = connections(&mut bench, options.open, options.connections)?;
-        let echo = if echoes.is_empty() {
-            ECHO
-        } else {
-            quantile(&mut echoes, 0.5)
-        };
+        let (ns, echo) = connections(&mut bench, options.open, options.connections)?;
         let goal = Goal::new(CONNECTION_GOAL, echo);
         goals_reached &= goal.is_reached(ns);
         if !options.json {
             println!(
-                "short TCP connections: {ns:6.1} ns each, {:.2} M a second{}",
+                "short TCP connections: {ns:6.1} ns each, {:.2} M a second, echo {echo:.1}, ratio {:.1}{}",
                 1000.0 / ns,
+                ns / echo,
                 against(ns, Some(goal))
             );
         }
-        short = Some(ns);
+        short = Some((ns, echo));
     }
     if options.json {
         let pages = if eal.without_hugepages() { "small" } else { "huge" };
         println!(
             "{}",
-            json!({ "established": rows, "connection_ns": short, "packet_memory": pages, "all_forwarded": all_forwarded,
+            json!({ "established": rows, "connection_ns": short.map(|(ns, _)| ns), "connection_echo_ns": short.map(|(_, echo)| echo), "packet_memory": pages, "all_forwarded": all_forwarded,
                     "goals_reached": goals_reached })
         );
     }
@@ -310,8 +308,9 @@ fn plain_echo(bench: &mut Bench, order: &mut Order, bursts: usize) -> f64 {
 }
 
 /// Short connections, 32 at a time: SYN, SYN-ACK, ACK, FIN, FIN of the server, ACK. Nanoseconds each, at a steady
-/// number of connections in TIME_WAIT, which expire as fast as new ones come.
-fn connections(bench: &mut Bench, open: u32, count: u32) -> Result<f64, Box<dyn std::error::Error>> {
+/// number of connections in TIME_WAIT, which expire as fast as new ones come. And nanoseconds a packet of an echo in
+/// their midst.
+fn connections(bench: &mut Bench, open: u32, count: u32) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let (open, batches) = (
         open.next_multiple_of(BURST as u32),
         count.div_ceil(CONNECTION_BATCH),
@@ -321,7 +320,7 @@ fn connections(bench: &mut Bench, open: u32, count: u32) -> Result<f64, Box<dyn 
     let mut now = Instant::from_nanos(1);
     let mut buffers = StepBuffers::default();
     let mut forwarded = 0u64;
-    let mut burst = |first: u32, watch: &mut Stopwatch| {
+    let mut burst = |bench: &mut Bench, first: u32, watch: &mut Stopwatch| {
         let mut locals = [None; BURST];
         for segment in Segment::ALL {
             let mut frame = BenchFrame::default();
@@ -337,19 +336,23 @@ fn connections(bench: &mut Bench, open: u32, count: u32) -> Result<f64, Box<dyn 
             }
             bench.source.flush();
             let before = bench.sent();
-            watch.time(|| step(&mut worker, bench, now, &mut buffers));
+            watch.time(|| step(&mut worker, &mut *bench, now, &mut buffers));
             forwarded += bench.sent() - before;
         }
         now = now + CONNECTION_INTERVAL * BURST as u32;
     };
     for first in (0..open).step_by(BURST) {
-        burst(first, &mut Stopwatch::default());
+        burst(bench, first, &mut Stopwatch::default());
     }
-    let mut times = Vec::new();
+    let (mut times, mut echoes) = (Vec::new(), Vec::new());
+    let mut order = Order::new(0x5eed, ECHO_FLOWS);
     for batch in 0..batches {
         let (begin, mut watch) = (open + batch * CONNECTION_BATCH, Stopwatch::default());
         for first in (begin..begin + CONNECTION_BATCH).step_by(BURST) {
-            burst(first, &mut watch);
+            burst(bench, first, &mut watch);
+            if first % ECHO_EVERY == 0 {
+                echoes.push(plain_echo(bench, &mut order, 1));
+            }
         }
         times.push(watch.per(CONNECTION_BATCH as usize));
     }
@@ -357,7 +360,7 @@ fn connections(bench: &mut Bench, open: u32, count: u32) -> Result<f64, Box<dyn 
     if forwarded != wanted {
         return Err(format!("{forwarded} of {wanted} packets of short connections were forwarded").into());
     }
-    Ok(quantile(&mut times, 0.5))
+    Ok((quantile(&mut times, 0.5), quantile(&mut echoes, 0.5)))
 }
 
 /// The local and the server's end that the engine chose for the connection of a client.
