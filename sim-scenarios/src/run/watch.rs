@@ -16,7 +16,7 @@ use super::build::{self, SERVERS};
 use super::guard::Panics;
 use super::occasion::Occasions;
 use super::sync_frame;
-use crate::oracle::{Checksums, Oracle, Reuse};
+use crate::oracle::{self, Checksums, Oracle, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -59,6 +59,9 @@ pub(crate) struct Watch {
     pub(crate) rehashes: u64,
     /// First segment after the last take-over was known: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
+    /// Connections that their clients have reset, by the ends that clients see, and whether a node has received a RST of
+    /// theirs: nobody repeats it.
+    pub(crate) resets: BTreeMap<(SocketAddr, SocketAddr), bool>,
     /// What nodes said of themselves.
     pub(crate) said: Said,
     /// What faults wait for.
@@ -194,9 +197,16 @@ impl Tap for WatchTap {
     fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
         let mut watch = self.0.borrow_mut();
         match direction {
-            Direction::Out => watch.sent(now.as_nanos(), at, data),
-            Direction::In if watch.corrupts => watch.checksums.received(at.owner, data),
-            Direction::In => {}
+            Direction::Out => {
+                watch.reset(at, data);
+                watch.sent(now.as_nanos(), at, data);
+            }
+            Direction::In => {
+                watch.received(at, data);
+                if watch.corrupts {
+                    watch.checksums.received(at.owner, data);
+                }
+            }
         }
     }
 
@@ -254,6 +264,38 @@ impl Watch {
             return None;
         }
         Some(self.all_taken_at?.saturating_sub(self.fault_at?))
+    }
+
+    /// A client resets a connection, or opens one between the same ends.
+    fn reset(&mut self, at: Place, data: &[u8]) {
+        if !matches!(at.owner, Owner::Host(host) if host.0 < self.client_count) {
+            return;
+        }
+        let Some((src, dst, flags, _)) = oracle::segment(data) else {
+            return;
+        };
+        if flags & oracle::RST != 0 {
+            self.resets.entry((src, dst)).or_insert(false);
+        } else if flags & oracle::SYN != 0 {
+            self.resets.remove(&(src, dst));
+        }
+    }
+
+    fn received(&mut self, at: Place, data: &[u8]) {
+        if self.resets.is_empty() || !matches!(at.owner, Owner::Lb(_)) {
+            return;
+        }
+        if let Some((src, dst, flags, _)) = oracle::segment(data)
+            && flags & oracle::RST != 0
+            && let Some(received) = self.resets.get_mut(&(src, dst))
+        {
+            *received = true;
+        }
+    }
+
+    /// Whether a client has reset a connection by a RST that no node received.
+    pub(crate) fn lost_reset(&self, client: SocketAddr, vip: SocketAddr) -> bool {
+        self.resets.get(&(client, vip)) == Some(&false)
     }
 
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
@@ -391,6 +433,7 @@ fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
 mod tests {
     use super::*;
     use evenkeel_core::cluster::{Epoch, GroupId, NodeId};
+    use evenkeel_io_sim::HostId;
 
     #[test]
     fn what_nodes_say_is_counted_from_the_first_fault_on() {
@@ -457,6 +500,46 @@ mod tests {
             assert_eq!(tap.0.borrow().said.situations.get(name), Some(&1), "{name}");
         }
         assert_eq!(tap.0.borrow().said.drained, 1);
+    }
+
+    #[test]
+    fn a_reset_is_lost_until_a_node_receives_it_or_its_ends_are_opened_anew() {
+        let place = |owner| Place { owner, port: 0 };
+        let client = place(Owner::Host(HostId(0)));
+        let mut tap = WatchTap(Rc::default());
+        tap.0.borrow_mut().client_count = 1;
+        let ends = (
+            SocketAddr::from(([198, 18, 2, 1], 40_000)),
+            SocketAddr::from(([192, 0, 2, 1], 80)),
+        );
+        let frame = |flags: u8| {
+            let mut frame = vec![0; 54];
+            frame[12] = 0x08;
+            frame[23] = 6;
+            frame[26..34].copy_from_slice(&[198, 18, 2, 1, 192, 0, 2, 1]);
+            frame[34..36].copy_from_slice(&40_000u16.to_be_bytes());
+            frame[36..38].copy_from_slice(&80u16.to_be_bytes());
+            frame[47] = flags;
+            frame
+        };
+        let mut sees = |at: Place, direction, flags: u8| {
+            tap.frame(Instant::ZERO, at, direction, &frame(flags));
+            tap.0.borrow().lost_reset(ends.0, ends.1)
+        };
+        let (node, server) = (place(Owner::Lb(LbId(0))), place(Owner::Host(HostId(1))));
+        let (reset, syn) = (oracle::RST, oracle::SYN);
+        assert!(sees(client, Direction::Out, reset));
+        assert!(sees(node, Direction::In, 0x10), "something else came");
+        assert!(sees(server, Direction::In, reset), "not a node");
+        assert!(!sees(node, Direction::In, reset));
+        assert!(!sees(client, Direction::Out, reset), "once is enough");
+        assert!(!sees(client, Direction::Out, syn));
+        assert!(
+            sees(client, Direction::Out, reset),
+            "that connection is another one"
+        );
+        assert!(!sees(client, Direction::Out, syn));
+        assert!(!sees(server, Direction::Out, reset), "not a client's");
     }
 
     #[test]
