@@ -215,7 +215,12 @@ impl Tap for WatchTap {
         watch.occasions.trace(what);
         let measured = watch.fault_at.is_some_and(|at| at <= now.as_nanos());
         match *what {
-            Trace::Node(lb, event) => watch.said.hear(lb, event, measured),
+            Trace::Node(lb, event) => {
+                watch.said.hear(lb, event, measured);
+                if let NodeEvent::BecameBackup(family) = event {
+                    watch.gave_up(now.as_nanos(), lb, family);
+                }
+            }
             Trace::Member(.., alive) if measured => watch.rehashed(now.as_nanos(), alive),
             Trace::LbStarted(lb, _) => {
                 watch.said.forget(lb);
@@ -350,6 +355,17 @@ impl Watch {
             self.vip_taken_at.get_or_insert(now);
             self.all_taken_at = Some(now);
             self.first_sent.clear();
+        }
+    }
+
+    /// A node answers no longer. If it was the last to announce the VIPs and another one answers, that one has them from
+    /// now on, without a word: clients heard its announcement before.
+    fn gave_up(&mut self, now: u64, lb: LbId, family: Family) {
+        let other = self.said.answering.iter().find(|a| a.0 == family);
+        if let Some(&(_, other)) = other
+            && self.master() == Some(lb)
+        {
+            self.masters.push((now, other));
         }
     }
 
@@ -540,6 +556,34 @@ mod tests {
         );
         assert!(!sees(client, Direction::Out, syn));
         assert!(!sees(server, Direction::Out, reset), "not a client's");
+    }
+
+    #[test]
+    fn the_vips_go_back_to_who_answers_still_when_the_last_to_announce_them_gives_up() {
+        let vip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let mut tap = WatchTap(Rc::default());
+        tap.0.borrow_mut().vips.insert(vip);
+        for lb in [LbId(1), LbId(2)] {
+            tap.trace(
+                Instant::ZERO,
+                &Trace::Node(lb, NodeEvent::BecameMaster(Family::V4)),
+            );
+            tap.0.borrow_mut().taken(u64::from(lb.0), lb, vip);
+        }
+        let mut gives_up = |ms, lb, family| {
+            let event = NodeEvent::BecameBackup(family);
+            tap.trace(Instant::from_millis(ms), &Trace::Node(lb, event));
+            tap.0.borrow().masters.clone()
+        };
+        let both = [(1, LbId(1)), (2, LbId(2))];
+        assert_eq!(
+            gives_up(1, LbId(2), Family::V6),
+            both,
+            "it has those of IPv4 still"
+        );
+        let back = [both[0], both[1], (2_000_000, LbId(1))];
+        assert_eq!(gives_up(2, LbId(2), Family::V4), back);
+        assert_eq!(gives_up(3, LbId(1), Family::V4), back, "nobody else answers");
     }
 
     #[test]
