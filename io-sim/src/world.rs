@@ -797,7 +797,8 @@ impl World {
     }
 
     /// Fills the tables of a load balancer up to a share of their places with sessions of clients that do not exist, each
-    /// of which ends after `remaining`. Other nodes are not told of them. Gives how many there are.
+    /// of which ends after `remaining`. Other nodes are not told of them. A node that may not create sessions, as it has not
+    /// joined, gets none. Gives how many there are.
     ///
     /// # Errors
     ///

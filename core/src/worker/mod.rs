@@ -31,7 +31,7 @@ use crate::memory::OutOfMemory;
 use crate::parse::{Kind, Parsed, is_plain_segment, main_flags, parse, tcp_flag};
 use crate::port::{BURST, Frame, HandoffReason, HandoffTag, PortId, WorkerId};
 use crate::proto::{ConnState, TIMEOUT_MAX, TcpEvent, Timeouts};
-use crate::service::{OwnedAddr, ServiceId, Snapshot, is_group};
+use crate::service::{OwnedAddr, Replicate, ServiceId, Snapshot, is_group};
 use crate::stats::{Counters, DropReason};
 use crate::sync::{Answering, SessionRecord, Sync, SyncCommand};
 use crate::time::Instant;
@@ -185,6 +185,11 @@ impl Worker {
     /// Its conns.
     pub fn table(&self) -> &ConnTable {
         &self.table
+    }
+
+    /// Whether new sessions that are told so are made; without a cluster they always are.
+    pub fn creates(&self, replicate: Replicate, now: Instant) -> bool {
+        self.sync.as_ref().is_none_or(|sync| sync.creates(replicate, now))
     }
 
     /// Frames that wait for a neighbour, or have got one and are to be sent.

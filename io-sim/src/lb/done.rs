@@ -238,7 +238,8 @@ impl Lb {
     }
 
     /// Fills the tables of all workers up to a share, with sessions that end after `remaining`; as far as there are ports
-    /// for them. So many were made.
+    /// for them, and as far as it may create sessions at all: of the local ends of one that has not joined, others may have
+    /// sessions that it does not know. So many were made.
     pub(crate) fn fill(&mut self, net: &mut Net, share: Ppm, remaining: Duration) -> Result<u64, WorldError> {
         if self.life.is_none() {
             self.is_in(LbState::Running)?;
@@ -271,12 +272,14 @@ impl Lb {
                     continue;
                 };
                 let in_use = slot.worker.table().in_use();
-                if (if v4 { in_use.v4 } else { in_use.v6 }) >= wanted {
+                let full = (if v4 { in_use.v4 } else { in_use.v6 }) >= wanted;
+                if full || !slot.worker.creates(service.replicate, now) {
                     // Those of all workers are asked for once a round.
                     if n % 64 == 0 {
                         let lacking = |slot: &&super::WorkerSlot| {
                             let in_use = slot.worker.table().in_use();
-                            (if v4 { in_use.v4 } else { in_use.v6 }) < wanted
+                            let lacks = (if v4 { in_use.v4 } else { in_use.v6 }) < wanted;
+                            lacks && slot.worker.creates(service.replicate, now)
                         };
                         short = life.workers.iter().filter(lacking).count();
                     }

@@ -320,8 +320,10 @@ fn tables_are_filled_and_refuse_by_name_until_there_is_room() {
 fn sessions_that_fill_a_table_are_its_nodes_alone() {
     let mut cluster = Cluster::new(1, 2);
     let (one, two) = (cluster.lbs[0], cluster.lbs[1]);
-    cluster.world.run_until(Instant::from_millis(3_000));
     let share = Ppm(10_000);
+    let early = cluster.world.fill(one, share, Duration::from_secs(5));
+    assert_eq!(early.expect("it runs"), 0, "it has not joined");
+    cluster.world.run_until(Instant::from_millis(3_000));
     let made = cluster
         .world
         .fill(one, share, Duration::from_secs(5))

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Found;
 
 const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 /// A TCP connection between a node and a server, as its frames show it.
@@ -74,7 +74,7 @@ impl Reuse {
 }
 
 /// Ends, flags and sequence number of a TCP segment without IP options or extensions, as hosts send them.
-fn segment(data: &[u8]) -> Option<(SocketAddr, SocketAddr, u8, u32)> {
+pub(crate) fn segment(data: &[u8]) -> Option<(SocketAddr, SocketAddr, u8, u32)> {
     let (src, dst, tcp): (IpAddr, IpAddr, &[u8]) = match data.get(12..14)? {
         [0x08, 0x00] if data.get(23) == Some(&6) => {
             let addr = |at: usize| Some(Ipv4Addr::from(*data.get(at..)?.first_chunk::<4>()?));

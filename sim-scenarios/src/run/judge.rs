@@ -7,7 +7,9 @@ use std::time::Duration;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::{Family, L4Proto, Tuple};
-use evenkeel_io_sim::{FlowRecord, FlowState, LbId, LbRef, LbState, LinkId, RouterId, SwitchId, World};
+use evenkeel_io_sim::{
+    FlowEnd, FlowRecord, FlowState, LbId, LbRef, LbState, LinkId, RouterId, SwitchId, World,
+};
 
 use super::build::{self, Built};
 use super::counts::{NodeCounts, node_counters};
@@ -632,7 +634,7 @@ impl<'s> Judge<'s> {
         if let Some(fault_at) = watch.fault_at {
             set(
                 Metric::Resurrected,
-                self.resurrected(&built.world, fault_at).len() as u64,
+                self.resurrected(&built.world, watch, fault_at).len() as u64,
             );
         }
         let running = || built.world.lbs().filter(|lb| lb.state() == LbState::Running);
@@ -678,7 +680,7 @@ impl<'s> Judge<'s> {
     fn unexcused(&self, world: &World, watch: &Watch, end: Duration) -> impl Iterator<Item = u32> {
         let back = watch
             .fault_at
-            .map(|at| self.resurrected(world, at))
+            .map(|at| self.resurrected(world, watch, at))
             .unwrap_or_default();
         let blocked = self.blocked();
         let flows = (0u32..).zip(world.flows());
@@ -709,12 +711,15 @@ impl<'s> Judge<'s> {
         flow.opened.is_some() && flow.ended.is_none() && (waits || flow.state == FlowState::Closing)
     }
 
-    /// Clients' tuples of sessions in tables whose flows ended so long before the fault that their holder had told it.
-    fn resurrected(&self, world: &World, fault_at: u64) -> BTreeSet<oracle::Key> {
+    /// Clients' tuples of sessions in tables whose flows ended so long before the fault that their holder had told it. Of
+    /// those that ended by a RST which no node received nobody knows that they did.
+    fn resurrected(&self, world: &World, watch: &Watch, fault_at: u64) -> BTreeSet<oracle::Key> {
         let over = |flow: &&FlowRecord| {
             let within = nanos(told_within(self.scenario));
             let told = |t: evenkeel_core::time::Instant| t.as_nanos() + within < fault_at;
-            flow.broken.is_none() && flow.ended.is_some_and(told)
+            let unheard =
+                flow.spec.end == FlowEnd::Reset && watch.lost_reset(flow.client(), flow.spec.target);
+            flow.broken.is_none() && flow.ended.is_some_and(told) && !unheard
         };
         let over: BTreeSet<oracle::Key> = world
             .flows()

@@ -16,7 +16,7 @@ use super::build::{self, SERVERS};
 use super::guard::Panics;
 use super::occasion::Occasions;
 use super::sync_frame;
-use crate::oracle::{Checksums, Oracle, Reuse};
+use crate::oracle::{self, Checksums, Oracle, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -59,6 +59,9 @@ pub(crate) struct Watch {
     pub(crate) rehashes: u64,
     /// First segment after the last take-over was known: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
+    /// Connections that their clients have reset, by the ends that clients see, and whether a node has received a RST of
+    /// theirs: nobody repeats it.
+    pub(crate) resets: BTreeMap<(SocketAddr, SocketAddr), bool>,
     /// What nodes said of themselves.
     pub(crate) said: Said,
     /// What faults wait for.
@@ -195,9 +198,16 @@ impl Tap for WatchTap {
     fn frame(&mut self, now: Instant, at: Place, direction: Direction, data: &[u8]) {
         let mut watch = self.0.borrow_mut();
         match direction {
-            Direction::Out => watch.sent(now.as_nanos(), at, data),
-            Direction::In if watch.corrupts => watch.checksums.received(at.owner, data),
-            Direction::In => {}
+            Direction::Out => {
+                watch.reset(at, data);
+                watch.sent(now.as_nanos(), at, data);
+            }
+            Direction::In => {
+                watch.received(at, data);
+                if watch.corrupts {
+                    watch.checksums.received(at.owner, data);
+                }
+            }
         }
     }
 
@@ -206,7 +216,12 @@ impl Tap for WatchTap {
         watch.occasions.trace(what);
         let measured = watch.fault_at.is_some_and(|at| at <= now.as_nanos());
         match *what {
-            Trace::Node(lb, event) => watch.said.hear(lb, event, measured),
+            Trace::Node(lb, event) => {
+                watch.said.hear(lb, event, measured);
+                if let NodeEvent::BecameBackup(family) = event {
+                    watch.gave_up(now.as_nanos(), lb, family);
+                }
+            }
             Trace::Member(.., alive) if measured => watch.rehashed(now.as_nanos(), alive),
             Trace::LbStarted(lb, _) => {
                 watch.said.forget(lb);
@@ -255,6 +270,38 @@ impl Watch {
             return None;
         }
         Some(self.all_taken_at?.saturating_sub(self.fault_at?))
+    }
+
+    /// A client resets a connection, or opens one between the same ends.
+    fn reset(&mut self, at: Place, data: &[u8]) {
+        if !matches!(at.owner, Owner::Host(host) if host.0 < self.client_count) {
+            return;
+        }
+        let Some((src, dst, flags, _)) = oracle::segment(data) else {
+            return;
+        };
+        if flags & oracle::RST != 0 {
+            self.resets.entry((src, dst)).or_insert(false);
+        } else if flags & oracle::SYN != 0 {
+            self.resets.remove(&(src, dst));
+        }
+    }
+
+    fn received(&mut self, at: Place, data: &[u8]) {
+        if self.resets.is_empty() || !matches!(at.owner, Owner::Lb(_)) {
+            return;
+        }
+        if let Some((src, dst, flags, _)) = oracle::segment(data)
+            && flags & oracle::RST != 0
+            && let Some(received) = self.resets.get_mut(&(src, dst))
+        {
+            *received = true;
+        }
+    }
+
+    /// Whether a client has reset a connection by a RST that no node received.
+    pub(crate) fn lost_reset(&self, client: SocketAddr, vip: SocketAddr) -> bool {
+        self.resets.get(&(client, vip)) == Some(&false)
     }
 
     fn sent(&mut self, now: u64, at: Place, data: &[u8]) {
@@ -309,6 +356,17 @@ impl Watch {
             self.vip_taken_at.get_or_insert(now);
             self.all_taken_at = Some(now);
             self.first_sent.clear();
+        }
+    }
+
+    /// A node answers no longer. If it was the last to announce the VIPs and another one answers, that one has them from
+    /// now on, without a word: clients heard its announcement before.
+    fn gave_up(&mut self, now: u64, lb: LbId, family: Family) {
+        let other = self.said.answering.iter().find(|a| a.0 == family);
+        if let Some(&(_, other)) = other
+            && self.master() == Some(lb)
+        {
+            self.masters.push((now, other));
         }
     }
 
@@ -392,6 +450,7 @@ fn ends(data: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
 mod tests {
     use super::*;
     use evenkeel_core::cluster::{Epoch, GroupId, NodeId};
+    use evenkeel_io_sim::HostId;
 
     #[test]
     fn what_nodes_say_is_counted_from_the_first_fault_on() {
@@ -458,6 +517,74 @@ mod tests {
             assert_eq!(tap.0.borrow().said.situations.get(name), Some(&1), "{name}");
         }
         assert_eq!(tap.0.borrow().said.drained, 1);
+    }
+
+    #[test]
+    fn a_reset_is_lost_until_a_node_receives_it_or_its_ends_are_opened_anew() {
+        let place = |owner| Place { owner, port: 0 };
+        let client = place(Owner::Host(HostId(0)));
+        let mut tap = WatchTap(Rc::default());
+        tap.0.borrow_mut().client_count = 1;
+        let ends = (
+            SocketAddr::from(([198, 18, 2, 1], 40_000)),
+            SocketAddr::from(([192, 0, 2, 1], 80)),
+        );
+        let frame = |flags: u8| {
+            let mut frame = vec![0; 54];
+            frame[12] = 0x08;
+            frame[23] = 6;
+            frame[26..34].copy_from_slice(&[198, 18, 2, 1, 192, 0, 2, 1]);
+            frame[34..36].copy_from_slice(&40_000u16.to_be_bytes());
+            frame[36..38].copy_from_slice(&80u16.to_be_bytes());
+            frame[47] = flags;
+            frame
+        };
+        let mut sees = |at: Place, direction, flags: u8| {
+            tap.frame(Instant::ZERO, at, direction, &frame(flags));
+            tap.0.borrow().lost_reset(ends.0, ends.1)
+        };
+        let (node, server) = (place(Owner::Lb(LbId(0))), place(Owner::Host(HostId(1))));
+        let (reset, syn) = (oracle::RST, oracle::SYN);
+        assert!(sees(client, Direction::Out, reset));
+        assert!(sees(node, Direction::In, 0x10), "something else came");
+        assert!(sees(server, Direction::In, reset), "not a node");
+        assert!(!sees(node, Direction::In, reset));
+        assert!(!sees(client, Direction::Out, reset), "once is enough");
+        assert!(!sees(client, Direction::Out, syn));
+        assert!(
+            sees(client, Direction::Out, reset),
+            "that connection is another one"
+        );
+        assert!(!sees(client, Direction::Out, syn));
+        assert!(!sees(server, Direction::Out, reset), "not a client's");
+    }
+
+    #[test]
+    fn the_vips_go_back_to_who_answers_still_when_the_last_to_announce_them_gives_up() {
+        let vip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let mut tap = WatchTap(Rc::default());
+        tap.0.borrow_mut().vips.insert(vip);
+        for lb in [LbId(1), LbId(2)] {
+            tap.trace(
+                Instant::ZERO,
+                &Trace::Node(lb, NodeEvent::BecameMaster(Family::V4)),
+            );
+            tap.0.borrow_mut().taken(u64::from(lb.0), lb, vip);
+        }
+        let mut gives_up = |ms, lb, family| {
+            let event = NodeEvent::BecameBackup(family);
+            tap.trace(Instant::from_millis(ms), &Trace::Node(lb, event));
+            tap.0.borrow().masters.clone()
+        };
+        let both = [(1, LbId(1)), (2, LbId(2))];
+        assert_eq!(
+            gives_up(1, LbId(2), Family::V6),
+            both,
+            "it has those of IPv4 still"
+        );
+        let back = [both[0], both[1], (2_000_000, LbId(1))];
+        assert_eq!(gives_up(2, LbId(2), Family::V4), back);
+        assert_eq!(gives_up(3, LbId(1), Family::V4), back, "nobody else answers");
     }
 
     #[test]
