@@ -217,6 +217,19 @@ fn parts(scenario: &Scenario, places: &Places, findings: &mut Findings) {
                     ),
                 )
             }
+            Action::Bucket(_, bucket) => {
+                let buckets = scenario.cluster.buckets;
+                if bucket < buckets {
+                    continue;
+                }
+                (
+                    format!("there is no bucket {bucket}"),
+                    format!(
+                        "buckets are numbered from 0: there are 0 to {}",
+                        buckets.saturating_sub(1)
+                    ),
+                )
+            }
             Action::Fill(node, _) => {
                 let table = meant(node).map(|n| n.table).max().unwrap_or(0);
                 if table <= FILLED_TABLE_MAX {
@@ -468,6 +481,17 @@ fn too_many(scenario: &Scenario, places: &Places, findings: &mut Findings) {
         let message = format!("more than {max} {what}");
         let help = format!("{max} at most: leave some out, or serve several ports at one VIP");
         findings.push(Finding::new(Code::TooMany, place.clone(), message, help));
+    }
+    let buckets = scenario.cluster.buckets;
+    for (node, place) in scenario.cluster.nodes.iter().zip(&places.priorities) {
+        if u16::from(node.workers) > buckets {
+            let message = format!(
+                "node {} has {} workers for {buckets} buckets",
+                node.id, node.workers
+            );
+            let help = "a worker without a bucket never gets a flow: give the cluster more `buckets`, or the node fewer `workers`";
+            findings.push(Finding::new(Code::TooMany, place.clone(), message, help));
+        }
     }
     // Of each family, and each node knows those of all others.
     let others = scenario.cluster.nodes.len().saturating_sub(1);

@@ -33,6 +33,7 @@ limits! {
     NODES = "[cluster]", "nodes", 1, NODE_COUNT_MAX;
     WORKERS = "[cluster]", "workers", 1, 64;
     TABLE = "[cluster]", "table", 64, 16_777_216;
+    BUCKETS = "[cluster]", "buckets", 1, 256;
     LOCAL_ADDRESSES = "[cluster]", "local_addresses", 1, 32;
     LOCAL_PORT_MIN = "[cluster]", "local_port_min", 1, 65_535;
     RING = "[cluster]", "ring", 1, 65_536;
@@ -52,7 +53,7 @@ limits! {
     REQUEST_BYTES = "[[load]]", "request_bytes", 1, 1_000_000;
     REPLY_BYTES = "[[load]]", "reply_bytes", 16, 1_000_000;
     BURST = "[[fault]]", "burst", 1, 10_000;
-    BUCKET = "[[fault]]", "bucket", 0, 63;
+    BUCKET = "[[fault]]", "bucket", 0, 255;
     COPIES = "[[fault]]", "copies", 1, 16;
     FRAMES = "[[fault]]", "frames", 1, 1_000_000;
     ENTRIES = "[[fault]]", "entries", 0, 65_536;

@@ -48,6 +48,7 @@ pub(crate) static CLUSTER: Schema = Schema {
         Key("nodes", "2"),
         Key("workers", "2"),
         Key("table", "65536"),
+        Key("buckets", "64"),
         Key("local_addresses", "2"),
         Key("local_port_min", "60000"),
         Key("heartbeat", "\"100ms\""),

@@ -161,6 +161,7 @@ fn cluster(out: &mut Text, scenario: &Scenario) {
     let cluster = &scenario.cluster;
     out.table("[cluster]");
     out.raw("nodes", cluster.nodes.len());
+    out.raw("buckets", cluster.buckets);
     out.raw("local_addresses", cluster.local_addresses);
     out.raw("local_port_min", cluster.local_port_min);
     out.span("heartbeat", cluster.heartbeat);

@@ -391,7 +391,7 @@ fn steering(scenario: &Scenario, node: &Node) -> Result<Arc<Steering>, RunError>
     if plan::switch(scenario) == Some(Switch::OwnRssKeys) {
         key.rotate_left(usize::from(node.id));
     }
-    let steering = Steering::new(&key, 64);
+    let steering = Steering::new(&key, scenario.cluster.buckets);
     steering
         .map(Arc::new)
         .map_err(|e| RunError::World(format!("the RSS key of node {}: {e:?}", node.id)))

@@ -81,6 +81,8 @@ pub(crate) struct Judge<'s> {
     /// When each node started and when it was ready, in its present life.
     lives: BTreeMap<(u16, u64), (Duration, Option<Duration>)>,
     last: Sample,
+    /// Clients' tuples whose last session seen had the ends of one that died with the last node that had it.
+    met_dead: BTreeSet<oracle::Key>,
     /// Counters of lives that have ended.
     ended: BTreeMap<(u16, u64), Counters>,
     counts: NodeCounts,
@@ -177,6 +179,7 @@ impl<'s> Judge<'s> {
             degraded: BTreeSet::new(),
             lives: BTreeMap::new(),
             last: Sample::default(),
+            met_dead: BTreeSet::new(),
             ended: BTreeMap::new(),
             counts: NodeCounts::default(),
         }
@@ -265,6 +268,14 @@ impl<'s> Judge<'s> {
         self.ledger.look(world);
         self.follow_flows(world, now, masters);
         let (sample, touched) = self.ledger.sample(world, now);
+        for row in sample.nodes.iter().flat_map(|n| &n.rows) {
+            let key = oracle::key(&row.inbound);
+            if self.excuses.died(row) {
+                self.met_dead.insert(key);
+            } else {
+                self.met_dead.remove(&key);
+            }
+        }
         let live = &self.live;
         let name = |oracle: Oracle| oracle.says().0;
         self.panics.ask(name(Oracle::ServerStays), now, || {
@@ -524,7 +535,7 @@ impl<'s> Judge<'s> {
         let end = self.scenario.duration;
         let end_ns = nanos(end);
         let taken_at = watch.vip_taken_at;
-        let blocked = self.blocked();
+        let blocked = self.blocked(&built.world);
         let flows = (0..).zip(built.world.flows()).zip(&self.loads);
         let flows = flows.map(|((number, flow), &load)| {
             // What is connected between the fault and the take-over is so by a SYN-ACK that was on its way.
@@ -682,7 +693,7 @@ impl<'s> Judge<'s> {
             .fault_at
             .map(|at| self.resurrected(world, watch, at))
             .unwrap_or_default();
-        let blocked = self.blocked();
+        let blocked = self.blocked(world);
         let flows = (0u32..).zip(world.flows());
         flows.filter_map(move |(number, flow)| {
             let key = oracle::key(&tuple(flow));
@@ -695,11 +706,16 @@ impl<'s> Judge<'s> {
         })
     }
 
-    /// Clients' tuples of sessions with the ends of one that died with the last node that had it.
-    fn blocked(&self) -> BTreeSet<oracle::Key> {
+    /// Clients' tuples of sessions with the ends of one that died with the last node that had it: at the end, or, of a flow
+    /// that was never connected, the last that it had. A client that waits for its next try may have none just then.
+    fn blocked(&self, world: &World) -> BTreeSet<oracle::Key> {
         let rows = self.last.nodes.iter().flat_map(|n| &n.rows);
-        rows.filter(|row| self.excuses.died(row))
+        let at_the_end = rows.filter(|row| self.excuses.died(row));
+        let never = world.flows().iter().filter(|flow| flow.established.is_none());
+        let waiting = never.map(|flow| oracle::key(&tuple(flow)));
+        at_the_end
             .map(|row| oracle::key(&row.inbound))
+            .chain(waiting.filter(|key| self.met_dead.contains(key)))
             .collect()
     }
 

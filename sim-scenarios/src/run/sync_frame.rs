@@ -428,15 +428,19 @@ mod tests {
 
     #[test]
     fn records_that_an_ack_refuses_are_counted_one_by_one() {
-        let mut counts = [0; COUNTER_COUNT];
-        count(&ack(7), &mut counts);
-        let named = |name: &str| {
-            let at = SYNC_COUNTERS.iter().position(|c| *c == name);
-            counts[at.expect(name)]
-        };
-        assert_eq!((named("ack"), named("frames"), named("refused")), (1, 1, 4));
-        assert_eq!(named("bytes"), ack(7).len() as u64);
-        assert_eq!(counts.iter().filter(|n| **n > 0).count(), 4);
+        let (mut last, mut counts) = (LastFrame::default(), [0; COUNTER_COUNT]);
+        // To two peers, and then another one.
+        for (number, times) in [(7, 1), (7, 2), (8, 3)] {
+            assert!(!count(&ack(number), &mut last, &mut counts));
+            let named = |name: &str| {
+                let at = SYNC_COUNTERS.iter().position(|c| *c == name);
+                counts[at.expect(name)]
+            };
+            let found = (named("ack"), named("frames"), named("refused"));
+            assert_eq!(found, (times, times, 4 * times));
+            assert_eq!(named("bytes"), times * ack(7).len() as u64);
+            assert_eq!(counts.iter().filter(|n| **n > 0).count(), 4);
+        }
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Whether they know of each other. A single node may do without.
     pub clustered: bool,
+    /// Into which flows fall; a power of two.
+    pub buckets: u16,
     /// LIPs of each node's share, per family.
     pub local_addresses: u32,
     /// The lowest port that is given on them.

@@ -103,6 +103,9 @@ const WILD: [FaultKind; 23] = [
 /// Of these kinds a run of the wild sort has so many, in the mean.
 const WILD_COUNT: u64 = 3;
 
+/// No node has more workers than the fewest.
+const BUCKETS: [u16; 6] = [8, 8, 8, 16, 16, 64];
+
 /// Draws by name: one more changes no other.
 struct Dice(Streams);
 
@@ -134,7 +137,7 @@ pub fn draw(seed: u64) -> Scenario {
     let cluster = cluster(&dice);
     let services = services(&dice);
     let loads = loads(&dice, &services);
-    let faults = faults(&dice, cluster.nodes.len() as u64, &services);
+    let faults = faults(&dice, &cluster, &services);
     let expects = expects();
     let mut scenario = Scenario {
         name: format!("swarm-{seed}"),
@@ -184,6 +187,8 @@ fn cluster(dice: &Dice) -> Cluster {
     Cluster {
         nodes: (1..=nodes).map(node).collect(),
         clustered: true,
+        // Few are many more runs in the same time, and as many things can go wrong with them.
+        buckets: dice.of("buckets", &BUCKETS),
         local_addresses: dice.of("local_addresses", &[1, 2, 2]),
         local_port_min: dice.of("local_port_min", &[1_024, 64_512, 65_024]),
         heartbeat,
@@ -346,7 +351,7 @@ fn loads(dice: &Dice, services: &[Service]) -> Vec<Load> {
     loads
 }
 
-fn faults(dice: &Dice, nodes: u64, services: &[Service]) -> Vec<Fault> {
+fn faults(dice: &Dice, cluster: &Cluster, services: &[Service]) -> Vec<Fault> {
     // Every other run has calm kinds alone, and what breaks in it has hardly an excuse.
     let mut kinds: Vec<FaultKind> = CALM
         .into_iter()
@@ -365,7 +370,7 @@ fn faults(dice: &Dice, nodes: u64, services: &[Service]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for n in 0..count {
         let kind = dice.of(&format!("kind of {n}"), &kinds);
-        fault(dice, n, kind, (nodes, services), &mut faults);
+        fault(dice, n, kind, (cluster, services), &mut faults);
     }
     faults
 }
@@ -375,9 +380,10 @@ fn fault(
     dice: &Dice,
     n: u64,
     kind: FaultKind,
-    (nodes, services): (u64, &[Service]),
+    (cluster, services): (&Cluster, &[Service]),
     faults: &mut Vec<Fault>,
 ) {
+    let (nodes, buckets) = (cluster.nodes.len() as u64, cluster.buckets);
     let what = |part: &str| format!("{part} of fault {n}");
     let id = NodeRef::Id(1 + dice.below(&what("id"), nodes) as u16);
     let node = dice.of(
@@ -553,7 +559,7 @@ fn fault(
             add("part", at, Some(lasts), Action::Part(id, to, network, way));
         }
         FaultKind::Bucket => {
-            let bucket = dice.below(&what("bucket"), 64) as u16;
+            let bucket = dice.below(&what("bucket"), u64::from(buckets)) as u16;
             add("bucket", at, Some(lasts), Action::Bucket(node, bucket));
         }
         FaultKind::Rings => {

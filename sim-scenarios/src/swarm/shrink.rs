@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use evenkeel_core::lport::BUCKET_COUNT_DEFAULT;
+
 use super::signature;
 use crate::language::{parse, write};
 use crate::report::Report;
@@ -227,7 +229,7 @@ impl Hunt<'_> {
 
     /// Whatever is not as it is when nothing is said.
     fn knobs(&mut self) {
-        let plain: [fn(&mut Scenario); 12] = [
+        let plain: [fn(&mut Scenario); 13] = [
             |s| s.cluster.nodes.iter_mut().for_each(|n| n.drift_ppm = 0..=0),
             |s| s.cluster.nodes.iter_mut().for_each(|n| n.workers = 1),
             |s| s.ties = None,
@@ -235,6 +237,7 @@ impl Hunt<'_> {
             |s| s.cluster.preempt = true,
             |s| s.cluster.local_port_min = 1_024,
             |s| s.cluster.local_addresses = 1,
+            |s| s.cluster.buckets = BUCKET_COUNT_DEFAULT,
             |s| s.cluster.ring = 1_024,
             |s| s.cluster.heartbeat = Duration::from_millis(100),
             |s| s.cluster.advertisement = Duration::from_millis(100),

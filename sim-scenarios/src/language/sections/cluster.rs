@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
 use evenkeel_control::{Bad, Code};
+use evenkeel_core::lport::BUCKET_COUNT_DEFAULT;
 use evenkeel_core::sync::codec::FORMAT_VERSION;
 
 use super::{Places, SWITCH, count};
@@ -24,6 +25,7 @@ pub(super) fn cluster(
     let mut cluster = Cluster {
         nodes: Vec::new(),
         clustered: true,
+        buckets: BUCKET_COUNT_DEFAULT,
         local_addresses: 2,
         local_port_min: 1024,
         heartbeat: Duration::from_millis(100),
@@ -65,11 +67,24 @@ pub(super) fn cluster(
     cluster.clustered = nodes > 1;
     let mut number = |limit, to: &mut u32| *to = count(table, limit, findings).unwrap_or(*to);
     number(limits::LOCAL_ADDRESSES, &mut cluster.local_addresses);
+    let mut buckets = u32::from(cluster.buckets);
+    number(limits::BUCKETS, &mut buckets);
+    cluster.buckets = buckets as u16;
     let mut port_min = u32::from(cluster.local_port_min);
     number(limits::LOCAL_PORT_MIN, &mut port_min);
     cluster.local_port_min = port_min as u16;
     number(limits::RING, &mut cluster.ring);
     cluster.lsn_ring = count(table, limits::LSN_RING, findings);
+    if !cluster.buckets.is_power_of_two() {
+        let message = format!("`buckets` cannot be {buckets}");
+        let help = "a bucket is the low bits of a hash: write a power of two, 64 for example";
+        findings.push(Finding::new(
+            Code::OutOfRange,
+            table.span_of("buckets"),
+            message,
+            help,
+        ));
+    }
     let mut time = |key, (min, max): (u64, u64), to: &mut Duration| {
         let parse = |text: &str| {
             let span = value::span(text)?;

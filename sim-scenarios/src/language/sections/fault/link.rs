@@ -124,7 +124,7 @@ pub(super) fn bucket(
 ) -> Option<Action> {
     let bucket = count(table, limits::BUCKET, findings);
     if bucket.is_none() && !table.has("bucket") {
-        let help = "add `bucket = 7`, one of the 64 into which flows fall";
+        let help = "add `bucket = 7`, one of those into which flows fall";
         let message = "`bucket` is missing in [[fault]]";
         findings.push(Finding::new(Code::MissingKey, table.span.clone(), message, help));
     }
