@@ -28,11 +28,6 @@ impl Stopwatch {
         result
     }
 
-    /// Adds the time of another one.
-    pub fn add(&mut self, other: &Stopwatch) {
-        self.ns += other.ns;
-    }
-
     /// Nanoseconds a thing.
     pub fn per(&self, things: usize) -> f64 {
         self.ns as f64 / things.max(1) as f64

@@ -239,8 +239,9 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
         let pages = if eal.without_hugepages() { "small" } else { "huge" };
         println!(
             "{}",
-            json!({ "established": rows, "connection_ns": short.map(|(ns, _)| ns), "connection_echo_ns": short.map(|(_, echo)| echo), "packet_memory": pages, "all_forwarded": all_forwarded,
-                    "goals_reached": goals_reached })
+            json!({ "established": rows, "connection_ns": short.map(|(ns, _)| ns),
+                    "connection_echo_ns": short.map(|(_, echo)| echo), "packet_memory": pages,
+                    "all_forwarded": all_forwarded, "goals_reached": goals_reached })
         );
     }
     if !all_forwarded {

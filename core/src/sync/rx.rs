@@ -95,6 +95,14 @@ impl Space {
             waits: Bits::EMPTY,
         }
     }
+
+    /// What is to be sent some time is looked at; for tests.
+    pub(super) fn audit(&self) {
+        for (place, rx) in (0..).zip(&self.rx) {
+            let silent = rx.ack_at.is_none() && rx.nack_at.is_none();
+            assert!(silent || self.waits.has(place), "place {place} is looked at");
+        }
+    }
 }
 
 impl Sync {

@@ -243,9 +243,9 @@ pub(crate) struct Sync {
     pub(super) beat: Option<(usize, bool)>,
     pub(super) beat_at: Instant,
     pub(super) fast_beat_at: Instant,
-    /// Where the search for a tombstone that may go goes on.
     /// Skips that wait in the rings.
     pub(super) skip_count: usize,
+    /// Where the search for a tombstone that may go goes on.
     pub(super) tomb_cursor: usize,
     pub(super) packet_number: u64,
     /// A message that did not fit the last frame.
@@ -758,6 +758,9 @@ impl Sync {
             assert_eq!(len, ring.dirty_len);
             assert!(ring.skips.len() <= super::tx::SKIP_COUNT_MAX);
         }
+        let skips: usize = self.rings.iter().map(|ring| ring.skips.len()).sum();
+        assert_eq!(skips, self.skip_count);
+        self.spaces.iter().for_each(Space::audit);
         assert!(self.outbox.len() <= self.sizes.outbox);
         assert!(self.hints.len() <= self.sizes.hints);
         assert!(self.serves.len() <= self.sizes.serves);

@@ -187,7 +187,6 @@ fn cluster(dice: &Dice) -> Cluster {
     Cluster {
         nodes: (1..=nodes).map(node).collect(),
         clustered: true,
-        // Few are many more runs in the same time, and as many things can go wrong with them.
         buckets: dice.of("buckets", &BUCKETS),
         local_addresses: dice.of("local_addresses", &[1, 2, 2]),
         local_port_min: dice.of("local_port_min", &[1_024, 64_512, 65_024]),
