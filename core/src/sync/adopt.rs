@@ -234,15 +234,6 @@ impl Sync {
     }
 
     /// All slots of a bucket that adoption wanted have ended.
-    pub(super) fn merge_pulled(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize, refused: bool) {
-        if let Some(g) = self.group_mut(group)
-            && refused
-        {
-            g.base[place].1 = false;
-        }
-        self.end_merge(ctx, group, place);
-    }
-
     /// A source of an adoption is gone: its buckets are merged with what is here by now.
     pub(super) fn lost_source(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
         for place in 0..self.buckets.len() {
@@ -259,7 +250,7 @@ impl Sync {
         }
     }
 
-    fn end_merge(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
+    pub(super) fn end_merge(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
         let Some(at) = self.groups.iter().position(|g| g.id == group) else {
             return;
         };

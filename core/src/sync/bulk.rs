@@ -14,7 +14,7 @@ use core::time::Duration;
 use super::apply::{Applied, REFUSED_AGAIN};
 use super::epochs::packed;
 use super::state::{Ctx, Destination, Group, SlotBits, Sync, SyncOutcome};
-use super::{PullMode, SyncBody, Version, VersionedRecord};
+use super::{PULL_SLOT_COUNT_MAX, PullMode, SyncBody, Version, VersionedRecord};
 use crate::cluster::{GROUP_COUNT_MAX, GroupId, PeerId};
 use crate::conn::{ConnId, SLOT_COUNT, flag};
 use crate::stats::SyncCount;
@@ -359,20 +359,27 @@ impl Sync {
                 j += 1;
                 continue;
             }
-            let mut open = self.open_slots(j);
-            if open.is_empty() {
-                // Its slots wait for a first heartbeat, or for flights of the same slot.
-                let again = now + Duration::from_millis(5);
-                next = Some(next.map_or(again, |n| n.min(again)));
-                j += 1;
-            }
-            while self.flights.len() < self.flight_count
-                && let Some(slot) = open.pop()
-            {
-                if !self.ask(ctx, j, slot) {
+            let open = self.open_slots(j);
+            for place in 0..self.buckets.len() {
+                let room = self.flight_count.saturating_sub(self.flights.len());
+                if room == 0 || open.is_empty() {
+                    break;
+                }
+                let of_bucket = self.slots_of(self.buckets[place]);
+                let slots: Vec<u16> = of_bucket
+                    .filter(|s| open.has(*s))
+                    .take(room.min(PULL_SLOT_COUNT_MAX))
+                    .collect();
+                if !self.ask(ctx, j, place, &slots) {
                     return Some(now);
                 }
             }
+            if self.flights.len() < self.flight_count && !self.jobs[j].slots.is_empty() {
+                // These wait for a first heartbeat, or for flights of the same slot.
+                let again = now + Duration::from_millis(5);
+                next = Some(next.map_or(again, |n| n.min(again)));
+            }
+            j += 1;
         }
         self.jobs.retain(|j| !j.is_done());
         let again = self.flights.iter().map(|f| f.again_at).min();
@@ -420,61 +427,80 @@ impl Sync {
         slots
     }
 
-    fn ask(&mut self, ctx: &mut Ctx<'_>, j: usize, slot: u16) -> bool {
+    /// Asks for slots of a bucket: in one message, unless a merge of it wants more of some than of others.
+    fn ask(&mut self, ctx: &mut Ctx<'_>, j: usize, place: usize, slots: &[u16]) -> bool {
+        let min_of = |sync: &Self, slot: &u16| sync.least(j, place, *slot);
+        let mut mins: Vec<(Version, Vec<u16>)> = Vec::new();
+        for slot in slots {
+            let Some(min) = min_of(self, slot) else {
+                return true;
+            };
+            match mins.iter_mut().find(|(m, _)| *m == min) {
+                Some((_, slots)) => slots.push(*slot),
+                None => mins.push((min, alloc::vec![*slot])),
+            }
+        }
+        mins.into_iter()
+            .all(|(min, slots)| self.ask_from(ctx, j, place, min, slots))
+    }
+
+    /// What the source of a job must know before it sends a slot.
+    fn least(&self, j: usize, place: usize, slot: u16) -> Option<Version> {
         let job = &self.jobs[j];
-        let (group, source, purpose, mode) = (job.group, job.source, job.purpose, job.mode);
-        let bucket = self.bucket_of_slot(slot);
-        let Some((g, place)) = self.group(group).zip(self.place(bucket)) else {
-            return true;
-        };
+        let g = self.group(job.group)?;
+        if !self.is_alive(g.epoch.holder) {
+            return Some(Version::default());
+        }
         let live = Version {
             epoch: g.epoch,
             lsn: self.rx(g.epoch.holder, place).map_or(0, |rx| rx.mark.contiguous),
         };
-        let min = match purpose {
+        Some(match job.purpose {
             // What the source has is what is wanted.
             Purpose::Base | Purpose::Extra => Version::default(),
             Purpose::Resync => self.outdone(g, place, slot).unwrap_or(live),
             Purpose::Join | Purpose::Repair => live,
-        };
-        let min = if self.is_alive(g.epoch.holder) {
-            min
-        } else {
-            Version::default()
-        };
-        self.pull_id = self.pull_id.wrapping_add(1);
-        let id = self.pull_id;
+        })
+    }
+
+    fn ask_from(&mut self, ctx: &mut Ctx<'_>, j: usize, place: usize, min: Version, slots: Vec<u16>) -> bool {
+        let job = &self.jobs[j];
+        let (group, source, purpose, mode) = (job.group, job.source, job.purpose, job.mode);
+        let id = self.pull_id.wrapping_add(1);
         let body = SyncBody::Pull {
             group,
-            slot,
             id,
             min,
             mode,
+            slots: slots.clone(),
         };
-        if !self.send(ctx, Destination::One(source), bucket, false, body) {
+        if !self.send(ctx, Destination::One(source), self.buckets[place], false, body) {
             return false;
         }
-        let of_slot: Vec<ConnId> = ctx.table.slot_tail(slot, usize::MAX).collect();
-        for conn in of_slot {
-            if let Some(meta) = ctx.table.meta_mut(conn)
-                && self.epochs.group(meta.version) == Some(group)
-            {
-                meta.flags &= !flag::MENTIONED;
+        self.pull_id = self.pull_id.wrapping_add(slots.len() as u32);
+        for (id, slot) in (0..).map(|n| id.wrapping_add(n)).zip(slots) {
+            let of_slot: Vec<ConnId> = ctx.table.slot_tail(slot, usize::MAX).collect();
+            for conn in of_slot {
+                if let Some(meta) = ctx.table.meta_mut(conn)
+                    && self.epochs.group(meta.version) == Some(group)
+                {
+                    meta.flags &= !flag::MENTIONED;
+                }
             }
+            self.jobs[j].slots.clear(slot);
+            self.flights.push(Flight {
+                id,
+                group,
+                slot,
+                source,
+                purpose,
+                mode,
+                seen: 0,
+                refused: false,
+                conflicts: false,
+                again_at: ctx.now + PULL_AGAIN,
+            });
         }
-        self.jobs[j].slots.clear(slot);
-        self.flights.push(Flight {
-            id,
-            group,
-            slot,
-            source,
-            purpose,
-            mode,
-            seen: 0,
-            refused: false,
-            conflicts: false,
-            again_at: ctx.now + PULL_AGAIN,
-        });
         true
     }
 
@@ -598,6 +624,45 @@ impl Sync {
             self.pull(ctx, group, f.source, f.purpose, f.mode, slot, ctx.now);
             return SyncOutcome::Taken;
         }
+        self.take_end(ctx, &f, count, as_of);
+        self.slots_ended(ctx, &[f]);
+        SyncOutcome::Taken
+    }
+
+    /// Slots of which the source has nothing.
+    pub(super) fn handle_empty(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: PeerId,
+        place: usize,
+        (group, id, count): (GroupId, u32, u16),
+        as_of: Version,
+    ) -> SyncOutcome {
+        let bucket = self.buckets[place];
+        let is_one = |sync: &Self, f: &Flight| {
+            f.id.wrapping_sub(id) < u32::from(count)
+                && (f.group, f.source) == (group, from)
+                && sync.bucket_of_slot(f.slot) == bucket
+        };
+        let (ended, left) = core::mem::take(&mut self.flights)
+            .into_iter()
+            .partition::<Vec<_>, _>(|f| is_one(self, f));
+        self.flights = left;
+        if ended.is_empty() {
+            ctx.count(SyncCount::Unexpected);
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        }
+        self.progress(ctx.now, from, id);
+        for f in &ended {
+            self.take_end(ctx, f, 0, as_of);
+        }
+        self.slots_ended(ctx, &ended);
+        SyncOutcome::Taken
+    }
+
+    /// All of a slot has come.
+    fn take_end(&mut self, ctx: &mut Ctx<'_>, f: &Flight, count: u32, as_of: Version) {
+        let (group, slot) = (f.group, f.slot);
         ctx.count(SyncCount::SlotsPulled);
         self.flight_count = if count <= SMALL_SLOT {
             (self.flight_count + 1).min(FLIGHT_COUNT_MAX)
@@ -611,23 +676,35 @@ impl Sync {
             }
         }
         if f.refused {
-            let when = ctx.now + REFUSED_AGAIN;
             match f.purpose {
                 // A merge ends all the same: what found no room is not exact.
-                Purpose::Base | Purpose::Extra => {}
+                Purpose::Base | Purpose::Extra => {
+                    let place = self.place(self.bucket_of_slot(slot));
+                    if let Some((g, place)) = self.group_mut(group).zip(place) {
+                        g.base[place].1 = false;
+                    }
+                }
                 _ => {
-                    self.repair(ctx, group, slot, when);
+                    self.repair(ctx, group, slot, ctx.now + REFUSED_AGAIN);
                 }
             }
         }
         if f.conflicts && matches!(f.purpose, Purpose::Join | Purpose::Repair | Purpose::Resync) {
             self.after_conflict(ctx, group, slot);
         }
-        self.slot_ended(ctx, &f);
-        if let Some(place) = self.place(self.bucket_of_slot(slot)) {
+    }
+
+    /// After the ends of slots of one bucket.
+    fn slots_ended(&mut self, ctx: &mut Ctx<'_>, ended: &[Flight]) {
+        for same in ended.chunk_by(|a, b| a.purpose == b.purpose) {
+            if let Some(f) = same.first() {
+                self.slot_ended(ctx, f);
+            }
+        }
+        let bucket = ended.first().map(|f| self.bucket_of_slot(f.slot));
+        if let Some(place) = bucket.and_then(|b| self.place(b)) {
             self.free_received(ctx, place);
         }
-        SyncOutcome::Taken
     }
 
     fn delete_unmentioned(&mut self, ctx: &mut Ctx<'_>, group: GroupId, slot: u16, as_of: Version) {
@@ -690,7 +767,7 @@ impl Sync {
             }
             Purpose::Base | Purpose::Extra => {
                 if !self.is_adopting_slots(group, place) {
-                    self.merge_pulled(ctx, group, place, f.refused);
+                    self.end_merge(ctx, group, place);
                 }
             }
         }

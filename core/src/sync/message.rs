@@ -147,18 +147,18 @@ pub enum SyncBody {
         /// What was seen.
         kind: HintKind,
     },
-    /// PULL: send a slot.
+    /// PULL: send slots of the bucket.
     Pull {
         /// Of which group.
         group: GroupId,
-        /// Which.
-        slot: u16,
-        /// The puller's number for it, repeated in what answers it.
+        /// The puller's number for the first one, repeated in what answers it; those after it have the numbers after it.
         id: u32,
         /// Not before the source has applied this much of this space.
         min: Version,
         /// What for.
         mode: PullMode,
+        /// Which: at least one, at most [`PULL_SLOT_COUNT_MAX`].
+        slots: Vec<u16>,
     },
     /// SLOT_BEGIN.
     SlotBegin {
@@ -191,6 +191,17 @@ pub enum SyncBody {
         /// Records sent since SLOT_BEGIN.
         count: u32,
         /// Up to where the source knew the group when it began.
+        as_of: Version,
+    },
+    /// SLOTS_EMPTY: as SLOT_BEGIN and a SLOT_END of no record for each of so many slots.
+    SlotsEmpty {
+        /// The pull's number of the first one.
+        id: u32,
+        /// Group.
+        group: GroupId,
+        /// How many: those of the numbers from `id` on; at least one, at most [`PULL_SLOT_COUNT_MAX`].
+        count: u16,
+        /// Up to where the source knew the group then.
         as_of: Version,
     },
     /// ADOPT, answered: what the sender knows of the space of a group's former holder, told to the adopter.
@@ -238,10 +249,25 @@ pub enum SyncBody {
     },
 }
 
+impl SyncBody {
+    /// Whether it answers a pull: frames of these are longer.
+    pub fn is_bulk(&self) -> bool {
+        matches!(
+            self,
+            SyncBody::SlotBegin { .. }
+                | SyncBody::SlotRecords { .. }
+                | SyncBody::SlotEnd { .. }
+                | SyncBody::SlotsEmpty { .. }
+        )
+    }
+}
+
 /// Ranges in one message at most.
 pub const RANGE_COUNT_MAX: usize = 32;
 /// Slots in one SKIP at most.
 pub const SKIP_SLOT_COUNT_MAX: usize = 256;
+/// Slots of a PULL at most.
+pub const PULL_SLOT_COUNT_MAX: usize = 256;
 
 /// A message of one bucket, and who sent it.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::adopt::Known;
 use super::epochs::{index_of, lsn_of};
 use super::ranges::Watermark;
+use super::serve::Pull;
 use super::state::{Bits, Ctx, Destination, Sync, SyncOutcome};
 use super::{Lsn, LsnRange, RANGE_COUNT_MAX, SyncBody, SyncEvent, SyncMessage};
 use crate::cluster::PeerId;
@@ -177,11 +178,19 @@ impl Sync {
             SyncBody::Hint { group, tuple, kind } => self.handle_hint(ctx, place, *group, tuple, *kind),
             SyncBody::Pull {
                 group,
-                slot,
                 id,
                 min,
                 mode,
-            } => self.handle_pull(ctx, from, place, (*group, *slot, *id), *min, *mode),
+                slots,
+            } => {
+                let pull = Pull {
+                    group: *group,
+                    id: *id,
+                    min: *min,
+                    mode: *mode,
+                };
+                self.handle_pull(ctx, from, place, pull, slots)
+            }
             SyncBody::SlotBegin { id, group, slot } => self.handle_begin(ctx, from, (*group, *slot, *id)),
             SyncBody::SlotRecords {
                 id,
@@ -196,6 +205,12 @@ impl Sync {
                 count,
                 as_of,
             } => self.handle_end(ctx, from, (*group, *slot, *id), *count, *as_of),
+            SyncBody::SlotsEmpty {
+                id,
+                group,
+                count,
+                as_of,
+            } => self.handle_empty(ctx, from, place, (*group, *id, *count), *as_of),
             SyncBody::Watermark { contiguous, .. } if *contiguous > super::LSN_MAX => {
                 ctx.count(SyncCount::Invalid);
                 SyncOutcome::Ignored(SyncCount::Invalid)

@@ -2,10 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::bulk::Pulled;
 use super::epochs::{index_of, lsn_of};
-use super::state::{Ctx, Destination, Sync, SyncOutcome};
-use super::{PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord};
+use super::state::{Ctx, Destination, SlotBits, Sync, SyncOutcome};
+use super::{PULL_SLOT_COUNT_MAX, PullMode, SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord};
 use crate::cluster::{GroupId, PeerId};
 use crate::conn::{ConnId, SLOT_COUNT};
 use crate::stats::SyncCount;
@@ -15,23 +14,62 @@ const RECORD_COUNT_MAX: usize = 100;
 /// Conns of a slot that one call of the source looks at, at most.
 const LOOK_COUNT_MAX: usize = 4 * RECORD_COUNT_MAX;
 
-/// A slot that a peer asked for.
+/// What of a pull is the same for all its slots.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pull {
+    pub(super) group: GroupId,
+    /// Number of the first one.
+    pub(super) id: u32,
+    pub(super) min: Version,
+    pub(super) mode: PullMode,
+}
+
+/// Slots of a bucket that a peer asked for.
 #[derive(Debug)]
 pub(super) struct Serve {
     pub(super) to: PeerId,
     place: usize,
-    group: GroupId,
-    slot: u16,
-    id: u32,
-    min: Version,
-    mode: PullMode,
-    /// It begins when so many conns were taken from the bucket's dirty queue.
+    pull: Pull,
+    /// They begin when so many conns were taken from the bucket's dirty queue.
     after: u64,
+    /// By number; `None`: ended, or asked for again.
+    slots: Vec<Option<u16>>,
+    /// That are not `None`.
+    left: usize,
     begun: Option<Begun>,
 }
 
+impl Serve {
+    fn end(&mut self, at: usize) {
+        if self.slots[at].take().is_some() {
+            self.left -= 1;
+        }
+    }
+
+    /// What must always hold.
+    pub(super) fn is_sound(&self) -> bool {
+        let begun = self
+            .begun
+            .is_none_or(|b| self.slots.get(b.at) == Some(&Some(b.slot)));
+        begun && self.left > 0 && self.left == self.slots.iter().flatten().count()
+    }
+
+    /// Of these slots others are to come.
+    fn without(&mut self, slots: &SlotBits) {
+        for at in 0..self.slots.len() {
+            if self.slots[at].is_some_and(|s| slots.has(s)) {
+                self.end(at);
+                self.begun = self.begun.filter(|b| b.at != at);
+            }
+        }
+    }
+}
+
+/// The slot of a [`Serve`] that is being sent.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
+    at: usize,
+    slot: u16,
     /// Conns at the end of the slot's order that were not looked at.
     rest: usize,
     count: u32,
@@ -44,37 +82,49 @@ impl Sync {
         ctx: &mut Ctx<'_>,
         from: PeerId,
         place: usize,
-        (group, slot, id): Pulled,
-        min: Version,
-        mode: PullMode,
+        pull: Pull,
+        slots: &[u16],
     ) -> SyncOutcome {
-        if slot >= SLOT_COUNT as u16 || self.bucket_of_slot(slot) != self.buckets[place] {
+        let of_bucket = |s: &u16| *s < SLOT_COUNT as u16 && self.bucket_of_slot(*s) == self.buckets[place];
+        if slots.is_empty() || slots.len() > PULL_SLOT_COUNT_MAX || !slots.iter().all(of_bucket) {
             ctx.count(SyncCount::Invalid);
             return SyncOutcome::Ignored(SyncCount::Invalid);
         }
-        if self.group(group).is_none() {
+        if self.group(pull.group).is_none() {
             ctx.count(SyncCount::UnknownEpoch);
             return SyncOutcome::Ignored(SyncCount::UnknownEpoch);
         }
-        self.serves
-            .retain(|s| (s.to, s.group, s.slot) != (from, group, slot));
-        if self.serves.len() >= self.sizes.serves {
+        let mut asked = SlotBits::EMPTY;
+        for slot in slots {
+            asked.set(*slot);
+        }
+        let is_again = |s: &Serve| (s.to, s.pull.group, s.place) == (from, pull.group, place);
+        for s in self.serves.iter_mut().filter(|s| is_again(s)) {
+            s.without(&asked);
+        }
+        self.serves.retain(|s| s.left > 0);
+        if self.serve_slots() + slots.len() > self.sizes.serves {
             ctx.count(SyncCount::QueueFull);
             return SyncOutcome::Ignored(SyncCount::QueueFull);
         }
-        self.outdo(ctx, place, (group, slot), min);
+        for slot in slots {
+            self.outdo(ctx, place, (pull.group, *slot), pull.min);
+        }
         self.serves.push_back(Serve {
             to: from,
             place,
-            group,
-            slot,
-            id,
-            min,
-            mode,
+            pull,
             after: self.rings[place].pushed,
+            slots: slots.iter().copied().map(Some).collect(),
+            left: slots.len(),
             begun: None,
         });
         SyncOutcome::Taken
+    }
+
+    /// Slots that peers wait for.
+    pub(super) fn serve_slots(&self) -> usize {
+        self.serves.iter().map(|s| s.left).sum()
     }
 
     /// A peer that followed another holder until now has seen versions of a slot up to `min`, later than what this
@@ -107,31 +157,57 @@ impl Sync {
         }
     }
 
-    /// The next message of a slot that a peer asked for.
+    /// The next message of the slots that peers asked for.
     pub(super) fn poll_serve(&mut self, ctx: &mut Ctx<'_>) -> Option<(Destination, SyncMessage)> {
         for at in 0..self.serves.len() {
             let s = &self.serves[at];
-            let (to, place, slot, id, begun) = (s.to, s.place, s.slot, s.id, s.begun);
-            let (group, min, mode, after) = (s.group, s.min, s.mode, s.after);
-            let Some(g) = self.group(group) else { continue };
+            let (to, place, pull, after) = (s.to, s.place, s.pull, s.after);
+            let Some(g) = self.group(pull.group) else { continue };
             let as_of = self.watermark(g, place);
-            let body = match begun {
-                None if as_of < min || self.rings[place].popped < after => continue,
-                // Who joins gets it once it is whole; an adopter takes what there is.
-                None if g.lacks.has(slot) && min != Version::default() => continue,
+            let number = |at: usize| pull.id.wrapping_add(at as u32);
+            let group = pull.group;
+            let body = match s.begun {
+                None if as_of < pull.min || self.rings[place].popped < after => continue,
                 // What is here is of an epoch that others have left behind: who took it for the group's would seem to know as
                 // much as they do. The next adopter settles it.
                 None if g.merged[place] != g.epoch && to != g.epoch.holder => continue,
                 None => {
-                    self.serves[at].begun = Some(Begun {
-                        rest: ctx.table.slot_len(slot),
-                        count: 0,
-                        as_of,
-                    });
-                    SyncBody::SlotBegin { id, group, slot }
+                    // Who joins gets a slot once it is whole; an adopter takes what there is.
+                    let whole = |slot: u16| pull.min == Version::default() || !g.lacks.has(slot);
+                    let is_next = |s: &Option<u16>| s.is_some_and(whole);
+                    let Some(first) = s.slots.iter().position(is_next) else {
+                        continue;
+                    };
+                    let is_empty =
+                        |s: &&Option<u16>| is_next(s) && s.is_some_and(|s| ctx.table.slot_len(s) == 0);
+                    let count = s.slots[first..].iter().take_while(is_empty).count();
+                    let s = &mut self.serves[at];
+                    if count > 0 {
+                        (first..first + count).for_each(|at| s.end(at));
+                        SyncBody::SlotsEmpty {
+                            id: number(first),
+                            group,
+                            count: count as u16,
+                            as_of,
+                        }
+                    } else {
+                        let slot = s.slots[first]?;
+                        s.begun = Some(Begun {
+                            at: first,
+                            slot,
+                            rest: ctx.table.slot_len(slot),
+                            count: 0,
+                            as_of,
+                        });
+                        SyncBody::SlotBegin {
+                            id: number(first),
+                            group,
+                            slot,
+                        }
+                    }
                 }
                 Some(b) if b.rest > 0 => {
-                    let (records, rest) = self.records_of(ctx, group, slot, b.rest, mode);
+                    let (records, rest) = self.records_of(ctx, group, b.slot, b.rest, pull.mode);
                     if let Some(b) = &mut self.serves[at].begun {
                         b.rest = rest;
                         b.count += records.len() as u32;
@@ -144,23 +220,28 @@ impl Sync {
                     }
                     ctx.counters.sync[SyncCount::PulledOut as usize] += records.len() as u64;
                     SyncBody::SlotRecords {
-                        id,
+                        id: number(b.at),
                         group,
-                        slot,
+                        slot: b.slot,
                         records,
                     }
                 }
                 Some(b) => {
-                    self.serves.remove(at);
+                    let s = &mut self.serves[at];
+                    s.begun = None;
+                    s.end(b.at);
                     SyncBody::SlotEnd {
-                        id,
+                        id: number(b.at),
                         group,
-                        slot,
+                        slot: b.slot,
                         count: b.count,
                         as_of: b.as_of,
                     }
                 }
             };
+            if self.serves[at].left == 0 {
+                self.serves.remove(at);
+            }
             let message = SyncMessage {
                 from: self.id,
                 bucket: self.buckets[place],

@@ -763,7 +763,8 @@ impl Sync {
         self.spaces.iter().for_each(Space::audit);
         assert!(self.outbox.len() <= self.sizes.outbox);
         assert!(self.hints.len() <= self.sizes.hints);
-        assert!(self.serves.len() <= self.sizes.serves);
+        assert!(self.serve_slots() <= self.sizes.serves);
+        assert!(self.serves.iter().all(|s| s.is_sound()));
         assert!(self.events.len() <= EVENT_COUNT_MAX);
         assert!(self.flights.len() <= super::bulk::FLIGHT_COUNT_MAX);
         assert!(self.jobs.len() <= super::bulk::JOB_COUNT_MAX);

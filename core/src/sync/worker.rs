@@ -7,7 +7,7 @@ use super::apply::TimerTurn;
 use super::codec::{BULK_FRAME_LEN_MAX, FrameHeader, FrameWriter, LIVE_FRAME_LEN_MAX, PushError};
 use super::state::{Ctx, Destination, Sync};
 use super::tx::BEAT;
-use super::{HintKind, SyncBody, SyncMessage};
+use super::{HintKind, SyncMessage};
 use crate::conn::{ConnId, flag};
 use crate::proto::{ConnState, TcpEvent};
 use crate::service::{Replicate, ServiceId};
@@ -105,10 +105,7 @@ impl Sync {
         out.clear();
         loop {
             let (to, first) = self.poll_message(ctx)?;
-            let bulk = matches!(
-                first.body,
-                SyncBody::SlotBegin { .. } | SyncBody::SlotRecords { .. } | SyncBody::SlotEnd { .. }
-            );
+            let bulk = first.body.is_bulk();
             let header = FrameHeader {
                 cluster: self.cluster,
                 from: self.id,

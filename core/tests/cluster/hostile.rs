@@ -183,8 +183,13 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
         2 => (any_group(), any_inbound(), any_hint()).prop_map(|(group, tuple, kind)| SyncBody::Hint {
             group, tuple, kind
         }),
-        1 => (pulled(), any_version(), mode).prop_map(|((id, group, slot), min, mode)| SyncBody::Pull {
-            group, slot, id, min, mode
+        1 => (pulled(), any_version(), mode, 0u16..4).prop_map(|((id, group, slot), min, mode, more)| {
+            // Mostly of one bucket.
+            let slots = (0..=more).map(|n| slot.wrapping_add(64 * n)).collect();
+            SyncBody::Pull { group, id, min, mode, slots }
+        }),
+        1 => (pulled(), prop_oneof![9 => 0u16..3, 1 => 0u16..300], any_version()).prop_map(|((id, group, _), count, as_of)| {
+            SyncBody::SlotsEmpty { id, group, count, as_of }
         }),
         1 => pulled().prop_map(|(id, group, slot)| SyncBody::SlotBegin { id, group, slot }),
         4 => (pulled(), prop::collection::vec(any_record(), 0..6)).prop_map(
@@ -297,10 +302,8 @@ fn fitted(net: &Net, body: &mut SyncBody) -> Option<u16> {
             Err(t) => of_tuple(t),
         },
         SyncBody::Hint { tuple, .. } => of_tuple(tuple),
-        SyncBody::Pull { slot, .. } | SyncBody::SlotBegin { slot, .. } | SyncBody::SlotEnd { slot, .. } => {
-            Some(u32::from(*slot))
-        }
-        SyncBody::Skip { slots, .. } => slots.first().map(|s| u32::from(*s)),
+        SyncBody::SlotBegin { slot, .. } | SyncBody::SlotEnd { slot, .. } => Some(u32::from(*slot)),
+        SyncBody::Pull { slots, .. } | SyncBody::Skip { slots, .. } => slots.first().map(|s| u32::from(*s)),
         _ => None,
     };
     hash.map(|h| net.steering.bucket(h))
@@ -398,6 +401,12 @@ fn play(steps: &[Step]) -> Net {
                 {
                     (from, *group, *slot, *id) = *pull;
                 }
+                if turn.is_multiple_of(2)
+                    && let SyncBody::SlotsEmpty { id, group, .. } = &mut body
+                    && let Some(pull) = asked.0.last()
+                {
+                    (from, *group, _, *id) = *pull;
+                }
                 // And every other record one by the epoch that is known.
                 if turn.is_multiple_of(2)
                     && let SyncBody::Live(section) = &mut body
@@ -468,8 +477,8 @@ fn play(steps: &[Step]) -> Net {
                 (to, vec![message])
             };
             for m in said {
-                if let (Destination::One(to), SyncBody::Pull { group, slot, id, .. }) = (to, &m.body) {
-                    asked.0 = vec![(to, *group, *slot, *id)];
+                if let (Destination::One(to), SyncBody::Pull { group, slots, id, .. }) = (to, &m.body) {
+                    asked.0 = vec![(to, *group, slots[0], *id)];
                 }
             }
         }
@@ -500,7 +509,7 @@ fn hostile_messages_do_get_in() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let steps = prop::collection::vec(any_step(), 1800);
+    let steps = prop::collection::vec(any_step(), 3600);
     let steps = steps.new_tree(&mut runner).expect("steps").current();
     let mut sum = [0u64; SyncCount::COUNT];
     for part in steps.chunks(150) {

@@ -531,12 +531,10 @@ impl Net {
                             break;
                         };
                         let frame = decode(&out).expect("a good frame");
-                        let bulk = frame.items.iter().any(|i| {
-                            matches!(i, FrameItem::Sync(m) if matches!(
-                                m.body,
-                                SyncBody::SlotBegin { .. } | SyncBody::SlotRecords { .. } | SyncBody::SlotEnd { .. }
-                            ))
-                        });
+                        let bulk = frame
+                            .items
+                            .iter()
+                            .any(|i| matches!(i, FrameItem::Sync(m) if m.body.is_bulk()));
                         assert!(out.len() <= if bulk { 16_384 } else { 1400 });
                         self.bytes += out.len() as u64;
                         let messages = frame.items.into_iter().map(|item| match item {

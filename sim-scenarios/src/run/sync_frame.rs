@@ -61,9 +61,10 @@ fn kind(item: &FrameItem) -> Kind {
             SyncBody::Skip { .. } => Kind::Skip,
             SyncBody::Hint { .. } => Kind::Hint,
             SyncBody::Pull { .. } => Kind::Pull,
-            SyncBody::SlotBegin { .. } | SyncBody::SlotRecords { .. } | SyncBody::SlotEnd { .. } => {
-                Kind::Slot
-            }
+            SyncBody::SlotBegin { .. }
+            | SyncBody::SlotRecords { .. }
+            | SyncBody::SlotEnd { .. }
+            | SyncBody::SlotsEmpty { .. } => Kind::Slot,
             SyncBody::Watermark { .. } => Kind::Watermark,
             SyncBody::Merged { .. } => Kind::Merged,
             SyncBody::Offer { .. } | SyncBody::OfferSeen { .. } => Kind::Offer,
@@ -152,6 +153,18 @@ pub(crate) fn count(frame: &[u8], last: &mut LastFrame, counts: &mut [u64; COUNT
     last.slots
 }
 
+/// How often a message counts: one about many slots so many times.
+fn slot_count(item: &FrameItem) -> u64 {
+    match item {
+        FrameItem::Sync(message) => match &message.body {
+            SyncBody::Pull { slots, .. } => slots.len() as u64,
+            SyncBody::SlotsEmpty { count, .. } => u64::from(*count),
+            _ => 1,
+        },
+        FrameItem::Node(_) => 1,
+    }
+}
+
 fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> Option<bool> {
     let decoded = decode(payload).ok()?;
     let mut slots = false;
@@ -159,7 +172,7 @@ fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> Option<bool> {
         let kind = kind(item);
         slots |= kind == Kind::Slot;
         if let Some(at) = Kind::ALL.iter().position(|k| k.1 == kind) {
-            counts[at] += 1;
+            counts[at] += slot_count(item);
         }
         if let FrameItem::Sync(message) = item
             && let SyncBody::Ack { refused, .. } = &message.body

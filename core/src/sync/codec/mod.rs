@@ -173,6 +173,7 @@ mod kind {
     pub(super) const MERGED: u8 = 12;
     pub(super) const OFFER: u8 = 13;
     pub(super) const OFFER_SEEN: u8 = 14;
+    pub(super) const SLOTS_EMPTY: u8 = 15;
     pub(super) const NODE_HEARTBEAT: u8 = 0x41;
     pub(super) const NODE_FENCED: u8 = 0x42;
     pub(super) const NODE_HANDOVER: u8 = 0x43;

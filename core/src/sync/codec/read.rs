@@ -16,8 +16,8 @@ use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, Incarnation, NODE_COUNT_MA
 use crate::lport::BUCKET_COUNT_MAX;
 use crate::proto::TcpEvent;
 use crate::sync::{
-    CloseReason, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, NodeMessage, PullMode, Readiness,
-    SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
+    CloseReason, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, NodeMessage, PULL_SLOT_COUNT_MAX,
+    PullMode, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
 };
 use crate::tuple::Direction;
 
@@ -215,7 +215,7 @@ impl<'a> RawMessage<'a> {
     fn read(self, from: PeerId, live: &mut Option<(GroupId, Epoch)>) -> Got<Option<FrameItem>> {
         let kind = self.kind & !CRITICAL;
         match kind {
-            kind::LIVE..=kind::OFFER_SEEN => {}
+            kind::LIVE..=kind::SLOTS_EMPTY => {}
             kind::NODE_HEARTBEAT..=kind::NODE_HANDOVER => return self.read_node(kind).map(Some),
             _ if self.kind & CRITICAL != 0 => return Err(FrameError::UnknownMessage(kind)),
             _ => return Ok(None),
@@ -313,6 +313,14 @@ fn take_live(bytes: &mut Bytes<'_>, group: GroupId, epoch: Epoch) -> Got<LiveSec
     })
 }
 
+/// How many slots a pull or its answer is about.
+fn take_pull_count(bytes: &mut Bytes<'_>) -> Got<u16> {
+    match bytes.u16()? {
+        count if count == 0 || usize::from(count) > PULL_SLOT_COUNT_MAX => Err(FrameError::Bad(Field::Count)),
+        count => Ok(count),
+    }
+}
+
 fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
     Ok(match kind {
         kind::HEARTBEAT => SyncBody::Heartbeat {
@@ -376,13 +384,16 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
         }
         kind::PULL => SyncBody::Pull {
             group: take_group(bytes)?,
-            slot: take_slot(bytes)?,
             id: bytes.u32()?,
             min: take_version(bytes)?,
             mode: match bytes.u8()? {
                 0 => PullMode::Replace,
                 1 => PullMode::Merge,
                 _ => return Err(FrameError::Bad(Field::PullMode)),
+            },
+            slots: {
+                let count = take_pull_count(bytes)?;
+                bytes.list(usize::from(count), 2, take_slot)?
             },
         },
         kind::SLOT_BEGIN => SyncBody::SlotBegin {
@@ -412,6 +423,12 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
             group: take_group(bytes)?,
             slot: take_slot(bytes)?,
             count: bytes.u32()?,
+            as_of: take_version(bytes)?,
+        },
+        kind::SLOTS_EMPTY => SyncBody::SlotsEmpty {
+            id: bytes.u32()?,
+            group: take_group(bytes)?,
+            count: take_pull_count(bytes)?,
             as_of: take_version(bytes)?,
         },
         kind::WATERMARK => {

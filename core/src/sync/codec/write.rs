@@ -13,7 +13,8 @@ use super::{
 use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, NODE_COUNT_MAX};
 use crate::lport::BUCKET_COUNT_MAX;
 use crate::sync::{
-    HintKind, LSN_MAX, LiveRecord, Lsn, NodeMessage, SKIP_SLOT_COUNT_MAX, SyncBody, VersionedRecord,
+    HintKind, LSN_MAX, LiveRecord, Lsn, NodeMessage, PULL_SLOT_COUNT_MAX, SKIP_SLOT_COUNT_MAX, SyncBody,
+    VersionedRecord,
 };
 
 /// Why something was not added to a frame. The frame is as it was.
@@ -382,6 +383,15 @@ fn put_pulled(buf: &mut Vec<u8>, id: u32, group: GroupId, slot: u16) -> Put {
     put_slot(buf, slot)
 }
 
+/// How many slots a pull or its answer is about.
+fn put_pull_count(buf: &mut Vec<u8>, count: usize) -> Put {
+    if count == 0 || count > PULL_SLOT_COUNT_MAX {
+        return Err(PushError::Unencodable);
+    }
+    buf.extend((count as u16).to_le_bytes());
+    Ok(())
+}
+
 const fn sync_kind(body: &SyncBody) -> u8 {
     match body {
         SyncBody::Live(_) => kind::LIVE,
@@ -394,6 +404,7 @@ const fn sync_kind(body: &SyncBody) -> u8 {
         SyncBody::SlotBegin { .. } => kind::SLOT_BEGIN,
         SyncBody::SlotRecords { .. } => kind::SLOT_RECORDS,
         SyncBody::SlotEnd { .. } => kind::SLOT_END,
+        SyncBody::SlotsEmpty { .. } => kind::SLOTS_EMPTY,
         SyncBody::Watermark { .. } => kind::WATERMARK,
         SyncBody::Merged { .. } => kind::MERGED,
         SyncBody::Offer { .. } => kind::OFFER,
@@ -445,17 +456,17 @@ fn put_sync(buf: &mut Vec<u8>, body: &SyncBody) -> Put {
         }
         SyncBody::Pull {
             group,
-            slot,
             id,
             min,
             mode,
+            slots,
         } => {
             put_group(buf, *group);
-            put_slot(buf, *slot)?;
             buf.extend(id.to_le_bytes());
             put_version(buf, *min)?;
             buf.push(*mode as u8);
-            Ok(())
+            put_pull_count(buf, slots.len())?;
+            slots.iter().try_for_each(|slot| put_slot(buf, *slot))
         }
         SyncBody::SlotBegin { id, group, slot } => put_pulled(buf, *id, *group, *slot),
         SyncBody::SlotEnd {
@@ -467,6 +478,17 @@ fn put_sync(buf: &mut Vec<u8>, body: &SyncBody) -> Put {
         } => {
             put_pulled(buf, *id, *group, *slot)?;
             buf.extend(count.to_le_bytes());
+            put_version(buf, *as_of)
+        }
+        SyncBody::SlotsEmpty {
+            id,
+            group,
+            count,
+            as_of,
+        } => {
+            buf.extend(id.to_le_bytes());
+            put_group(buf, *group);
+            put_pull_count(buf, usize::from(*count))?;
             put_version(buf, *as_of)
         }
         SyncBody::Watermark {

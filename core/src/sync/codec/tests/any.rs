@@ -176,13 +176,29 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
             tuple,
             kind
         }),
-        (pulled(), any_version(), mode).prop_map(|((id, group, slot), min, mode)| SyncBody::Pull {
-            group,
-            slot,
-            id,
-            min,
-            mode
-        }),
+        (
+            (any::<u32>(), any_group(), any_version(), mode),
+            prop::collection::vec(any_slot(), 1..=PULL_SLOT_COUNT_MAX),
+        )
+            .prop_map(|((id, group, min, mode), slots)| SyncBody::Pull {
+                group,
+                id,
+                min,
+                mode,
+                slots,
+            }),
+        (
+            any::<u32>(),
+            any_group(),
+            1..=PULL_SLOT_COUNT_MAX as u16,
+            any_version()
+        )
+            .prop_map(|(id, group, count, as_of)| SyncBody::SlotsEmpty {
+                id,
+                group,
+                count,
+                as_of,
+            }),
         pulled().prop_map(|(id, group, slot)| SyncBody::SlotBegin { id, group, slot }),
         (pulled(), prop::collection::vec(any_record(), 1..8)).prop_map(|((id, group, slot), records)| {
             SyncBody::SlotRecords {

@@ -12,8 +12,8 @@ use crate::proto::{ConnState, TcpEvent};
 use crate::service::FwdMode;
 use crate::sync::{
     CloseReason, GroupClaim, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange, NodeMessage,
-    PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SeqDeltas, SessionRecord, SyncBody,
-    SyncMessage, Version, VersionedRecord, WindowScales,
+    PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SeqDeltas, SessionRecord,
+    SyncBody, SyncMessage, Version, VersionedRecord, WindowScales,
 };
 use crate::tuple::{Direction, L4Proto, Tuple};
 use alloc::boxed::Box;
@@ -189,10 +189,10 @@ fn examples() -> Vec<FrameItem> {
         },
         SyncBody::Pull {
             group,
-            slot,
             id,
             min: version(8),
             mode: PullMode::Merge,
+            slots: vec![slot, slot + 8],
         },
         SyncBody::SlotBegin { id, group, slot },
         SyncBody::SlotRecords {
@@ -213,6 +213,12 @@ fn examples() -> Vec<FrameItem> {
             group,
             slot,
             count: 3,
+            as_of: version(10),
+        },
+        SyncBody::SlotsEmpty {
+            id,
+            group,
+            count: 2,
             as_of: version(10),
         },
         SyncBody::Watermark {
@@ -546,6 +552,19 @@ fn what_breaks_a_bound_is_not_encoded() {
         until: 1,
         slots,
     };
+    let pull = |slots| SyncBody::Pull {
+        group: GROUP,
+        id: 1,
+        min: Version::default(),
+        mode: PullMode::Merge,
+        slots,
+    };
+    let empty = |count| SyncBody::SlotsEmpty {
+        id: 1,
+        group: GROUP,
+        count,
+        as_of: Version::default(),
+    };
     let bad = [
         (0, live(1, vec![])),
         (0, live(0, vec![open.clone()])),
@@ -571,6 +590,11 @@ fn what_breaks_a_bound_is_not_encoded() {
         ),
         (0, skip(vec![1; SKIP_SLOT_COUNT_MAX + 1])),
         (0, skip(vec![slot])),
+        (0, pull(vec![])),
+        (0, pull(vec![slot])),
+        (0, pull(vec![1; PULL_SLOT_COUNT_MAX + 1])),
+        (0, empty(0)),
+        (0, empty(PULL_SLOT_COUNT_MAX as u16 + 1)),
         (
             0,
             SyncBody::SlotBegin {
@@ -727,6 +751,9 @@ fn refused() {
     assert_eq!(raw(kind::NACK, 0, &nack), FrameError::Truncated);
     nack[10] = 33;
     assert_eq!(raw(kind::NACK, 0, &nack), FrameError::Bad(Field::Count));
+    // Of no slot.
+    assert_eq!(raw(kind::PULL, 0, &[0; 60]), FrameError::Bad(Field::Count));
+    assert_eq!(raw(kind::SLOTS_EMPTY, 0, &[0; 60]), FrameError::Bad(Field::Count));
     // A message to the node has no bucket and no flags.
     assert_eq!(raw(kind::NODE_FENCED, 1, &[0; 28]), FrameError::Bad(Field::Flags));
 }
