@@ -237,7 +237,8 @@ impl NodeCore {
     /// Groups in which nothing is created any more, and nothing is left.
     pub(super) fn advance_forgetting(&mut self, now: Instant) {
         for id in self.group_ids() {
-            let empty = Some(id) != self.own && self.is_empty(id);
+            let Some(g) = self.groups.get(&id) else { continue };
+            let empty = g.role == Role::Owned && Some(id) != self.own && self.is_empty(id);
             let Some(g) = self.groups.get_mut(&id) else {
                 continue;
             };

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::group::Pull;
+use super::group::{Group, Pull};
 use super::member::PeerState;
 use super::node::NodeCore;
 use super::{Alarm, GroupId, NodeEvent, PeerId, Role};
@@ -244,12 +244,12 @@ impl NodeCore {
     /// for again.
     pub(super) fn advance_pulls(&mut self, now: Instant) {
         for id in self.group_ids() {
-            let source = self.source(id).filter(|source| self.may_ask(id, *source));
-            let Some(g) = self.groups.get_mut(&id) else {
+            let lacks = |g: &Group| matches!(g.role, Role::Replica | Role::Orphan) && !g.complete;
+            if !self.groups.get(&id).is_some_and(lacks) {
                 continue;
-            };
-            let copies = matches!(g.role, Role::Replica | Role::Orphan);
-            let (Some(source), true, false) = (source, copies, g.complete) else {
+            }
+            let source = self.source(id).filter(|source| self.may_ask(id, *source));
+            let (Some(g), Some(source)) = (self.groups.get_mut(&id), source) else {
                 continue;
             };
             if g.pull.source != Some(source) {

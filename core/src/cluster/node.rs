@@ -364,10 +364,10 @@ impl NodeCore {
         for p in self.peers.iter().filter(|p| p.up) {
             at = at.min(self.dead_at(p));
         }
-        for g in self.groups.values().filter(|g| g.wants_telling(self.workers)) {
-            at = at.min(g.told_at.map_or(self.last_now, |t| t + REPEAT));
-        }
         for g in self.groups.values() {
+            if g.wants_telling(self.workers) {
+                at = at.min(g.told_at.map_or(self.last_now, |t| t + REPEAT));
+            }
             let sent = g.handover.and_then(|h| h.sent_at);
             at = sent.map_or(at, |t| at.min(t + REPEAT));
         }

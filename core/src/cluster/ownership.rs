@@ -349,43 +349,26 @@ impl NodeCore {
 
     pub(super) fn advance_peers(&mut self, now: Instant) {
         let time = self.down_time;
-        let dead: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|p| p.up && self.dead_at(p) <= now)
-            .map(|p| p.id)
-            .collect();
-        for node in dead {
-            self.peer_down(now, node);
+        for at in 0..self.peers.len() {
+            let peer = &self.peers[at];
+            if peer.up && self.dead_at(peer) <= now {
+                self.peer_down(now, peer.id);
+            }
         }
-        let deaf: Vec<(NodeId, bool)> = self
-            .peers
-            .iter()
-            .map(|p| (p.id, p.deaf_since.is_some_and(|s| s + time <= now)))
-            .collect();
-        for (node, deaf) in deaf {
+        for at in 0..self.peers.len() {
+            let p = &self.peers[at];
+            let node = p.id;
+            let deaf = p.deaf_since.is_some_and(|s| s + time <= now);
+            let life = p.incarnation.filter(|_| !p.up);
+            // Of one that has died the others will not speak for long.
+            let lasts = life.is_some() && self.dead_at(p) + time <= now;
+            let heard_by_others = life
+                .is_some_and(|incarnation| lasts && self.is_heard_by_others(PeerId { node, incarnation }));
+            // Its advertisements alone keep it alive here, and what it tells is lost.
+            let heard = p.heard_at.max(Some(self.listening_since));
+            let silent = p.up && heard.is_some_and(|at| at + time + time <= now);
             self.alarm_if(deaf, Alarm::OneWay(node));
-        }
-        let unheard: Vec<(NodeId, bool)> = self
-            .peers
-            .iter()
-            .map(|p| {
-                let life = p.incarnation.filter(|_| !p.up);
-                let id = life.map(|incarnation| PeerId {
-                    node: p.id,
-                    incarnation,
-                });
-                // Of one that has died the others will not speak for long.
-                let lasts = self.dead_at(p) + time <= now;
-                let heard_by_others = lasts && id.is_some_and(|id| self.is_heard_by_others(id));
-                // Its advertisements alone keep it alive here, and what it tells is lost.
-                let heard = p.heard_at.max(Some(self.listening_since));
-                let silent = p.up && heard.is_some_and(|at| at + time + time <= now);
-                (p.id, heard_by_others || silent)
-            })
-            .collect();
-        for (node, unheard) in unheard {
-            self.alarm_if(unheard, Alarm::Unheard(node));
+            self.alarm_if(heard_by_others || silent, Alarm::Unheard(node));
         }
     }
 

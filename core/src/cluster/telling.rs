@@ -1,11 +1,11 @@
 //! What a node tells its workers and its peers, and when again.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::group::Group;
 use super::node::{NodeCore, REFRESH};
-use super::{GroupId, NodeEvent, Role};
+use super::{NodeEvent, Role};
 use crate::sync::{GroupClaim, NodeMessage, Peer, Readiness, SyncCommand};
 use crate::time::Instant;
 
@@ -15,19 +15,15 @@ const HEARTBEAT_GAP: Duration = Duration::from_millis(5);
 impl NodeCore {
     /// Commands for workers: levels that have changed or are due, authority that is not confirmed.
     pub(super) fn tell_workers(&mut self, now: Instant) {
-        let peers: Vec<Peer> = self
-            .peers
-            .iter()
-            .filter_map(|p| {
-                Some(Peer {
-                    id: p.live()?,
-                    in_sync: !p.out_of_sync,
-                    ready: p.readiness == Readiness::Ready,
-                })
+        let peers = self.peers.iter().filter_map(|p| {
+            Some(Peer {
+                id: p.live()?,
+                in_sync: !p.out_of_sync,
+                ready: p.readiness == Readiness::Ready,
             })
-            .collect();
-        if *self.peer_list != peers {
-            self.peer_list = Arc::new(peers);
+        });
+        if !peers.clone().eq(self.peer_list.iter().copied()) {
+            self.peer_list = Arc::new(peers.collect());
             self.levels_due = true;
         }
         if self.refresh_at <= now {
@@ -44,16 +40,15 @@ impl NodeCore {
             }
         }
         // Newest generation first: where a fenced node creates is known before what it lost is fenced.
-        let mut told: Vec<GroupId> = self.groups.keys().copied().collect();
-        told.sort_by_key(|id| (Some(*id) != self.own, *id));
-        for id in told {
-            self.tell_authority(now, id);
-            if Some(id) == self.own {
-                self.tell_create(now, levels);
-            }
+        if let Some(own) = self.own {
+            self.tell_authority(now, own);
         }
-        if self.own.is_none() {
-            self.tell_create(now, levels);
+        self.tell_create(now, levels);
+        let wants = |g: &&Group| g.wants_telling(self.workers);
+        if self.groups.values().any(|g| wants(&g)) {
+            for id in self.group_ids() {
+                self.tell_authority(now, id);
+            }
         }
         if levels {
             for w in self.all_workers() {

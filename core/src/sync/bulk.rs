@@ -639,15 +639,18 @@ impl Sync {
         as_of: Version,
     ) -> SyncOutcome {
         let bucket = self.buckets[place];
-        let is_one = |sync: &Self, f: &Flight| {
-            f.id.wrapping_sub(id) < u32::from(count)
+        let mut ended = Vec::new();
+        let mut at = 0;
+        while let Some(f) = self.flights.get(at) {
+            let is_one = f.id.wrapping_sub(id) < u32::from(count)
                 && (f.group, f.source) == (group, from)
-                && sync.bucket_of_slot(f.slot) == bucket
-        };
-        let (ended, left) = core::mem::take(&mut self.flights)
-            .into_iter()
-            .partition::<Vec<_>, _>(|f| is_one(self, f));
-        self.flights = left;
+                && self.bucket_of_slot(f.slot) == bucket;
+            if is_one {
+                ended.push(self.flights.swap_remove(at));
+            } else {
+                at += 1;
+            }
+        }
         if ended.is_empty() {
             ctx.count(SyncCount::Unexpected);
             return SyncOutcome::Ignored(SyncCount::Unexpected);

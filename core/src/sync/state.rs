@@ -229,6 +229,8 @@ pub(crate) struct Sync {
     pub(super) events: VecDeque<SyncEvent>,
     /// The last status told, and when the next one is due.
     pub(super) status: SyncStatus,
+    /// Kept for its room.
+    measured: SyncStatus,
     pub(super) status_told: bool,
     pub(super) status_at: Instant,
     /// When it is told though nothing changed.
@@ -292,6 +294,7 @@ impl Sync {
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             status: SyncStatus::default(),
+            measured: SyncStatus::default(),
             status_told: false,
             status_at: Instant::ZERO,
             status_again: Instant::ZERO,
@@ -653,33 +656,38 @@ impl Sync {
     }
 
     /// How far the worker is.
-    pub(super) fn measure(&self, now: Instant) -> SyncStatus {
+    fn measure(&self, now: Instant, status: &mut SyncStatus) {
         let outstanding = |group| {
             let jobs = self.jobs.iter().filter(|j| j.group == group);
             let flights = self.flights.iter().filter(|f| f.group == group);
             jobs.map(Job::left).sum::<u32>() + flights.count() as u32
         };
-        SyncStatus {
-            outstanding: self.groups.iter().map(|g| (g.id, outstanding(g.id))).collect(),
-            pulled: self.groups.iter().map(|g| (g.id, g.pulled)).collect(),
-            lacking: self.groups.iter().map(|g| (g.id, g.lacks.count())).collect(),
-            sessions: self
-                .groups
-                .iter()
-                .map(|g| (g.id, self.epochs.alive(g.id)))
-                .collect(),
-            behind: self
-                .peers
-                .iter()
-                .map(|p| (p.peer.id, self.behind(p.peer.id)))
-                .collect(),
-            unacked: self
-                .peers
-                .iter()
-                .map(|p| (p.peer.id, self.unacked(p) + self.dirty as u64))
-                .collect(),
-            late: self.late_peers(now),
+        let SyncStatus {
+            outstanding: outstandings,
+            pulled,
+            lacking,
+            sessions,
+            behind,
+            unacked,
+            late,
+        } = status;
+        for list in [&mut *outstandings, pulled, lacking, sessions] {
+            list.clear();
         }
+        for g in &self.groups {
+            outstandings.push((g.id, outstanding(g.id)));
+            pulled.push((g.id, g.pulled));
+            lacking.push((g.id, g.lacks.count()));
+            sessions.push((g.id, self.epochs.alive(g.id)));
+        }
+        behind.clear();
+        unacked.clear();
+        late.clear();
+        for p in &self.peers {
+            behind.push((p.peer.id, self.behind(p.peer.id)));
+            unacked.push((p.peer.id, self.unacked(p) + self.dirty as u64));
+        }
+        late.extend(self.late_peers(now));
     }
 
     /// Tells how far the worker is, if that has changed, at most every 10 ms.
@@ -688,13 +696,15 @@ impl Sync {
             return;
         }
         self.status_at = now + Duration::from_millis(10);
-        let status = self.measure(now);
+        let mut measured = core::mem::take(&mut self.measured);
+        self.measure(now, &mut measured);
         // The last telling may have been lost on its way.
-        if status != self.status || now >= self.status_again {
-            self.status = status;
+        if measured != self.status || now >= self.status_again {
+            core::mem::swap(&mut measured, &mut self.status);
             self.status_told = false;
             self.status_again = now + STATUS_AGAIN;
         }
+        self.measured = measured;
     }
 
     /// Something that the node has to know.

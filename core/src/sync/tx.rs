@@ -653,9 +653,9 @@ impl Sync {
     }
 
     /// Peers that have made no step forward for too long to be waited for, whether they are or not.
-    pub(super) fn late_peers(&self, now: Instant) -> Vec<PeerId> {
-        let late = self.peers.iter().filter(|p| p.is_late(now));
-        late.map(|p| p.peer.id).collect()
+    pub(super) fn late_peers(&self, now: Instant) -> impl Iterator<Item = PeerId> + '_ {
+        let late = self.peers.iter().filter(move |p| p.is_late(now));
+        late.map(|p| p.peer.id)
     }
 
     /// Whether a peer that is waited for lacks something of a bucket.

@@ -413,7 +413,15 @@ fn fault(
     );
     let disturb = |disturbance| Action::Disturb(node, network, Way::Both, disturbance);
     match kind {
-        FaultKind::Crash => add("crash", at, Some(lasts), Action::Crash(node, true)),
+        FaultKind::Crash => {
+            // Back so soon that frames of the life before are still on their way.
+            let blink = dice.happens(&what("blink"), 15);
+            let lasts = match blink {
+                true => dice.span(&what("blinks"), &(ms(1)..=ms(8))),
+                false => lasts,
+            };
+            add("crash", at, Some(lasts), Action::Crash(node, true));
+        }
         FaultKind::Drain => {
             // Who has left is switched off and started again.
             let off = at + lasts / 2;
@@ -572,7 +580,14 @@ fn fault(
         }
         FaultKind::Fill => {
             let share = dice.of(&what("share"), &[500_000, 900_000, 1_000_000]);
+            let dies = dice.happens(&what("dies"), 40);
+            let node = if dies { NodeRef::Backup } else { node };
             add("fill", at, Some(lasts), Action::Fill(node, share));
+            if dies {
+                // Before the other one has room for what it holds.
+                let crash = Action::Crash(NodeRef::Master, true);
+                add("dies", at + lasts / 2, Some(lasts / 2), crash);
+            }
         }
         FaultKind::Drift => {
             let ppm = dice.of(&what("drift"), &[-50_000, -1_000, 1_000, 50_000]);
@@ -603,7 +618,11 @@ fn fault(
                     ),
                 ),
             };
-            add("config", at, Some(lasts), action);
+            let part = match kind {
+                FaultKind::Unhealthy => "unhealthy",
+                _ => "config",
+            };
+            add(part, at, Some(lasts), action);
         }
     }
 }
