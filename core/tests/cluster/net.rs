@@ -14,8 +14,8 @@ use evenkeel_core::service::SnapshotSpec;
 use evenkeel_core::stats::{Counters, SyncCount};
 use evenkeel_core::sync::codec::{FrameItem, decode};
 use evenkeel_core::sync::{
-    ClusterSizes, ClusterWorkerConfig, Destination, Peer, PullMode, SyncBody, SyncCommand, SyncEvent,
-    SyncMessage, SyncOutcome, SyncStatus, Version,
+    ClusterSizes, ClusterWorkerConfig, Destination, Peer, PullMode, SyncCommand, SyncEvent, SyncMessage,
+    SyncOutcome, SyncStatus, Version,
 };
 use evenkeel_core::time::Instant;
 use evenkeel_core::tuple::{L4Proto, Tuple};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::stats::SyncCount;
+use evenkeel_core::sync::{SyncBody, SyncMessage, SyncOutcome, Version};
 
 use crate::net::{Net, NodeConfig, Weather};
 
@@ -114,4 +115,71 @@ fn nodes_of_eight_and_twelve_workers() {
         net.forwarded(1, &flow.outbound());
     }
     assert_eq!(net.nodes[1].counters().handed_off, 0);
+}
+
+/// Most slots of a small table are empty: a bulk of it takes a few hundred messages, not three for each slot.
+#[test]
+fn slots_without_sessions_end_many_at_a_time() {
+    let mut net = Net::joined(1, &[NodeConfig::default(); 2]);
+    net.frames = true;
+    let group = net.group(0);
+    for n in 0..50 {
+        net.open(0, n);
+    }
+    net.run(200 * MS);
+    let (bytes, pulled) = (net.bytes, net.nodes[1].sync(SyncCount::SlotsPulled));
+    net.pull(1, group, 0);
+    net.run(100 * MS);
+    assert_eq!(net.nodes[1].outstanding(), 0);
+    assert_eq!(net.nodes[1].sync(SyncCount::SlotsPulled) - pulled, 4096);
+    let bytes = net.bytes - bytes;
+    assert!((4096 * 2..40_000).contains(&bytes), "{bytes} bytes");
+    assert_eq!(net.agree(0, 1, group), 50);
+}
+
+/// Of its source, of its bucket, of its numbers: nothing else is ended by an answer.
+#[test]
+fn an_answer_of_empty_slots_ends_what_it_is_an_answer_to() {
+    let config = NodeConfig {
+        workers: 1,
+        ..NodeConfig::default()
+    };
+    let mut net = Net::joined(1, &[config; 3]);
+    let group = net.group(0);
+    net.run(200 * MS);
+    net.pull(2, group, 0);
+    let now = net.now;
+    let mut pulls = Vec::new();
+    while let Some((_, m)) = net.nodes[2].workers[0].poll_sync_message(now) {
+        if let SyncBody::Pull { id, slots, .. } = m.body {
+            pulls.push((m.bucket, id, slots));
+        }
+    }
+    let (bucket, id, slots) = pulls.first().expect("it asks").clone();
+    assert!(slots.len() > 8, "{slots:?}");
+    let before = net.nodes[2].sync(SyncCount::SlotsPulled);
+    let mut say = |from: usize, bucket, id, count| {
+        let message = SyncMessage {
+            from: net.nodes[from].id,
+            bucket,
+            ack_now: false,
+            body: SyncBody::SlotsEmpty {
+                id,
+                group,
+                count,
+                as_of: Version::default(),
+            },
+        };
+        let outcome = net.hear(2, &message);
+        (outcome, net.nodes[2].sync(SyncCount::SlotsPulled) - before)
+    };
+    let unexpected = SyncOutcome::Ignored(SyncCount::Unexpected);
+    assert_eq!(say(1, bucket, id, 3), (unexpected, 0));
+    assert_eq!(say(0, bucket ^ 1, id, 3), (unexpected, 0));
+    assert_eq!(say(0, bucket, id.wrapping_sub(9), 9), (unexpected, 0));
+    assert_eq!(say(0, bucket, id + 1, 3), (SyncOutcome::Taken, 3));
+    assert_eq!(say(0, bucket, id + 1, 3), (unexpected, 3));
+    // The first one, and those after the three.
+    let rest = slots.len() as u64 - 3;
+    assert_eq!(say(0, bucket, id, 256), (SyncOutcome::Taken, 3 + rest));
 }
