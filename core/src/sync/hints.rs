@@ -1,5 +1,6 @@
 //! What a replica sees and its holder should know.
 
+use super::epochs::{index_of, lsn_of, packed};
 use super::state::{Ctx, Sync, SyncOutcome};
 use super::{CloseReason, HintKind, SyncBody, SyncMessage};
 use crate::cluster::GroupId;
@@ -34,6 +35,30 @@ impl Sync {
 
     pub(super) fn hint_traffic(&mut self, ctx: &mut Ctx<'_>, id: ConnId) {
         self.hint(ctx, id, HintKind::Traffic(Direction::Inbound));
+    }
+
+    /// What changed while this node held a conn can no longer be told, as it does not any more: its holder hears of what was
+    /// seen, and what that one has counts here. Of what it never heard it gets an offer.
+    pub(super) fn untold(&mut self, ctx: &mut Ctx<'_>, id: ConnId) {
+        let Some((meta, tuple)) = ctx.table.meta(id).copied().zip(ctx.table.inbound(id)) else {
+            return;
+        };
+        let (index, lsn) = (index_of(meta.version), lsn_of(meta.version));
+        let Some(group) = self.epochs.group(meta.version).filter(|_| lsn != 0) else {
+            return;
+        };
+        if !ctx.table.is_tomb(id) {
+            let state = ConnState::from_u8(meta.state).unwrap_or_default();
+            for kind in causes(state) {
+                self.hint(ctx, id, *kind);
+            }
+            // It is not what others know by this version: theirs is to replace it. The first version of all has none before.
+            if lsn > 1 {
+                self.set_version(ctx.table, id, packed(index, lsn - 1));
+            }
+        }
+        let slot = ctx.table.slot_of(&tuple);
+        self.repair(ctx, group, slot, ctx.now);
     }
 
     pub(super) fn handle_hint(
@@ -108,5 +133,30 @@ pub(crate) fn set_state(
     if to.is_closed() && meta.flags & flag::CLOSED == 0 {
         meta.flags |= flag::CLOSED;
         counters.closed += 1;
+    }
+}
+
+/// What a replica would have seen of a conn that is in this state.
+fn causes(state: ConnState) -> &'static [HintKind] {
+    use Direction::{Inbound, Outbound};
+    use HintKind::{Segment, Traffic};
+    match state {
+        ConnState::Established => &[Segment(Inbound, TcpEvent::Ack)],
+        ConnState::FinWait => &[Segment(Outbound, TcpEvent::Fin)],
+        ConnState::CloseWait => &[Segment(Inbound, TcpEvent::Fin)],
+        ConnState::LastAck => &[Segment(Inbound, TcpEvent::Fin), Segment(Outbound, TcpEvent::Fin)],
+        ConnState::TimeWait => &[
+            Segment(Inbound, TcpEvent::Fin),
+            Segment(Outbound, TcpEvent::Fin),
+            Segment(Inbound, TcpEvent::Ack),
+        ],
+        ConnState::Close => &[Segment(Inbound, TcpEvent::Rst)],
+        ConnState::UdpNormal => &[Traffic(Outbound)],
+        ConnState::None
+        | ConnState::SynSent
+        | ConnState::SynRecv
+        | ConnState::SynAck
+        | ConnState::Listen
+        | ConnState::UdpOneWay => &[],
     }
 }

@@ -310,6 +310,7 @@ impl Sync {
             self.unmark_first(ctx, place)?;
             let Some((group, epoch, index, merged)) = told else {
                 // Whoever holds it tells it.
+                self.untold(ctx, id);
                 if ctx.table.is_tomb(id) {
                     self.free(ctx, id);
                 }

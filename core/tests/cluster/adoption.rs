@@ -255,6 +255,47 @@ fn a_fenced_node_offers_what_only_it_has() {
     }
 }
 
+/// What the loser of a group changed before it heard of that, and told nobody: the winner hears of it, and both agree.
+#[test]
+fn what_can_no_longer_be_told_is_hinted() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 2);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..40).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.insert((0, 1));
+        net.meet_but(1, &[0]);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(50 * MS);
+        net.authority(1, group, epoch, Role::Owned);
+        net.run(50 * MS);
+        net.cut.clear();
+        net.meet();
+        let before = net.nodes[1].sync(SyncCount::HintsTaken);
+        for flow in &flows[..10] {
+            net.reset(0, flow);
+        }
+        for flow in &flows[10..20] {
+            net.fin(0, flow);
+        }
+        net.command(0, &SyncCommand::Create(None));
+        net.authority(0, group, epoch, Role::Fenced);
+        net.run(100 * MS);
+        net.authority(0, group, epoch, Role::Replica);
+        net.run(500 * MS);
+        assert!(net.nodes[1].sync(SyncCount::HintsTaken) >= before + 20);
+        for (flow, to) in flows[..20].iter().zip(
+            [ConnState::Close; 10]
+                .into_iter()
+                .chain([ConnState::CloseWait; 10]),
+        ) {
+            assert_eq!(net.state(1, flow), Some(to));
+        }
+        assert_eq!(net.agree(1, 0, group), 40);
+    }
+}
+
 /// Two terms have passed when the fenced node hears of the second: what the winner's merge was based on is of the first, which
 /// knew nothing of what the fenced node did meanwhile.
 #[test]
