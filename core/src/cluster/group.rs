@@ -30,10 +30,8 @@ pub(super) struct Pull {
     /// From whom it was asked, and when last.
     pub(super) source: Option<PeerId>,
     pub(super) asked_at: Option<Instant>,
-    /// When it was seen to go on last.
-    pub(super) moved_at: Option<Instant>,
-    /// Who has reported slots outstanding: the command came through.
-    pub(super) begun: WorkerSet,
+    /// Workers that were told of this source.
+    pub(super) asked: WorkerSet,
     pub(super) ended: WorkerSet,
 }
 

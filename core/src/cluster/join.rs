@@ -17,30 +17,18 @@ pub(super) const BEHIND_COUNT_MAX: u64 = 64;
 const BEHIND_TIME: Duration = Duration::from_secs(1);
 /// A peer that refuses nothing for this time may have room again.
 const REFUSED_TIME: Duration = Duration::from_secs(2);
-/// A pull that no worker reports within this time has not come through.
-const PULL_LOST: Duration = Duration::from_millis(200);
-/// A pull that stands still for this time is asked for again.
-const PULL_STUCK: Duration = Duration::from_secs(1);
+/// So often workers whose pull has not ended are told of it again: what is told may be lost.
+const PULL_AGAIN: Duration = Duration::from_millis(200);
 
 impl NodeCore {
     pub(super) fn worker_status(&mut self, worker: WorkerId, status: SyncStatus) {
-        let now = self.last_now;
         for (id, g) in &mut self.groups {
             if g.pull.asked_at.is_none() || g.pull.ended.contains(worker) {
                 continue;
             }
             let number = g.pull.number;
-            let is_outstanding = |(group, n): &&(GroupId, u32)| group == id && *n > 0;
             if status.pulled.iter().any(|(group, n)| group == id && *n == number) {
                 g.pull.ended.insert(worker);
-            } else if let Some(left) = status.outstanding.iter().find(is_outstanding) {
-                let before = self.status.get(usize::from(worker.0)).and_then(Option::as_ref);
-                let stands = before.is_some_and(|s| s.outstanding.contains(left));
-                // Told again, it has not moved.
-                if !stands || !g.pull.begun.contains(worker) {
-                    g.pull.moved_at = Some(now);
-                }
-                g.pull.begun.insert(worker);
             }
             if g.pull.ended.len() == u32::from(self.workers) {
                 g.completed();
@@ -240,23 +228,28 @@ impl NodeCore {
         have.peek().is_none() || have.any(|p| p.live() == Some(source))
     }
 
-    /// Asks for what this node does not have. A pull is no level: one that got lost, or stands still, is asked
-    /// for again.
+    /// Asks for what this node does not have: each worker once it knows the group, and again until it has ended.
     pub(super) fn advance_pulls(&mut self, now: Instant) {
         for id in self.group_ids() {
             let lacks = |g: &Group| matches!(g.role, Role::Replica | Role::Orphan) && !g.complete;
             if !self.groups.get(&id).is_some_and(lacks) {
                 continue;
             }
-            let source = self.source(id).filter(|source| self.may_ask(id, *source));
-            let (Some(g), Some(source)) = (self.groups.get_mut(&id), source) else {
+            let Some(source) = self.source(id).filter(|source| self.may_ask(id, *source)) else {
                 continue;
             };
-            if g.pull.source != Some(source) {
+            let before = self.groups.get(&id).and_then(|g| g.pull.source);
+            let is_there = before.is_some_and(|before| self.peers_up().any(|p| p == before));
+            let Some(g) = self.groups.get_mut(&id) else {
+                continue;
+            };
+            if before != Some(source) {
+                // What one gave who is gone need not come again. Of one who is there still, and knew less, it must.
+                let kept = if is_there { Pull::default() } else { g.pull };
                 g.pull = Pull {
                     source: Some(source),
-                    ended: g.pull.ended,
-                    number: g.pull.number,
+                    ended: kept.ended,
+                    number: kept.number,
                     ..Pull::default()
                 };
             }
@@ -264,17 +257,14 @@ impl NodeCore {
                 self.last_pull = self.last_pull.wrapping_add(1).max(1);
                 g.pull.number = self.last_pull;
             }
-            let moved = g.pull.moved_at.max(g.pull.asked_at);
-            let first = g.pull.asked_at.is_none();
-            let lost = g.pull.asked_at.is_some_and(|at| at + PULL_LOST <= now);
-            let stuck = moved.is_some_and(|at| at + PULL_STUCK <= now);
+            let again = g.pull.asked_at.is_some_and(|at| at + PULL_AGAIN <= now);
             let mut asked = false;
             for w in (0..self.workers).map(WorkerId) {
-                let begun = g.pull.begun.contains(w);
-                let wants = first || stuck || (lost && !begun);
+                let wants = again || !g.pull.asked.contains(w);
                 // A worker that does not know the group yet could do nothing with it.
                 if wants && g.applied.contains(w) && !g.pull.ended.contains(w) {
                     asked = true;
+                    g.pull.asked.insert(w);
                     let mode = PullMode::Replace;
                     self.out.command(
                         w,

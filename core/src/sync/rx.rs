@@ -397,6 +397,15 @@ impl Sync {
             ctx.count(SyncCount::Invalid);
             return SyncOutcome::Ignored(SyncCount::Invalid);
         }
+        // Who no longer holds a group cannot tell what was lost of it, and its slots are to be pulled from nobody before the
+        // next holder has merged them: until then it is missing here, and the merge is to see that. The gap is asked for again.
+        let of_former = |g: &super::state::Group| {
+            let merged = g.merged.get(place).copied().unwrap_or_default();
+            g.epoch.holder != from && merged != g.epoch && merged.holder == from
+        };
+        if !slots.is_empty() && self.groups.iter().any(of_former) {
+            return SyncOutcome::Ignored(SyncCount::UnknownEpoch);
+        }
         let Some(rx) = self.rx_mut(from, place).filter(|rx| rx.known) else {
             return SyncOutcome::Ignored(SyncCount::Unexpected);
         };

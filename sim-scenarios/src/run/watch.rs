@@ -59,8 +59,8 @@ pub(crate) struct Watch {
     pub(crate) rehashes: u64,
     /// First segment after the last take-over was known: by the client's end, or by the end that the server sees.
     pub(crate) first_sent: BTreeMap<SocketAddr, u64>,
-    /// Connections that their clients have reset, by the ends that clients see, and whether a node has received a RST of
-    /// theirs: nobody repeats it.
+    /// Connections that their clients have reset, by the ends that clients see, and whether a node that is ready has received a RST
+    /// of theirs: nobody repeats it.
     pub(crate) resets: BTreeMap<(SocketAddr, SocketAddr), bool>,
     /// What nodes said of themselves.
     pub(crate) said: Said,
@@ -288,7 +288,9 @@ impl Watch {
     }
 
     fn received(&mut self, at: Place, data: &[u8]) {
-        if self.resets.is_empty() || !matches!(at.owner, Owner::Lb(_)) {
+        // Who is not ready need not have the session yet, and forgets the RST.
+        let knows = matches!(at.owner, Owner::Lb(lb) if self.said.ready.contains(&lb));
+        if self.resets.is_empty() || !knows {
             return;
         }
         if let Some((src, dst, flags, _)) = oracle::segment(data)
@@ -299,7 +301,7 @@ impl Watch {
         }
     }
 
-    /// Whether a client has reset a connection by a RST that no node received.
+    /// Whether a client has reset a connection by a RST that no node received which is ready.
     pub(crate) fn lost_reset(&self, client: SocketAddr, vip: SocketAddr) -> bool {
         self.resets.get(&(client, vip)) == Some(&false)
     }

@@ -289,6 +289,33 @@ fn split_brain_heals_to_one_holder_each_and_creation_goes_on() {
     net.assert_settled();
 }
 
+/// Who comes back hears first somebody who joins as well and has nothing, and asks that one, as nobody else is there. Then it
+/// hears the one that has all, which has taken its old group meanwhile: each worker is told to pull from there.
+#[test]
+fn a_better_source_is_told_to_every_worker() {
+    for gap in 1..12 {
+        let mut net = Net::ready(3);
+        net.crash(2);
+        net.run(500);
+        net.start(2, 9);
+        net.run(3);
+        assert_eq!(net.core(2).readiness(), Readiness::Joining);
+        net.crash(1);
+        net.run(1);
+        net.cut(1, 3, true, true);
+        net.start(1, 9);
+        // What workers are told, and what they say, may be lost.
+        net.loss = 3;
+        net.run(gap);
+        net.heal();
+        net.until(5_000, "ready", |n| n.core(1).readiness() == Readiness::Ready);
+        for worker in &net.nodes[&1].workers {
+            let of_old = worker.pulled.iter().filter(|(g, _)| *g == group(1, 1));
+            assert_eq!(of_old.last().map(|p| p.1), Some(peer(3, 1)), "{gap} ms");
+        }
+    }
+}
+
 /// A restart that is quicker than silence.
 #[test]
 fn an_earlier_life_is_dead_at_once() {
@@ -302,7 +329,7 @@ fn an_earlier_life_is_dead_at_once() {
     assert!(net.saw(1, NodeEvent::PeerDown(peer(2, 1))));
     assert!(net.saw(1, NodeEvent::PeerUp(peer(2, 9))));
     assert_eq!(net.core(2).readiness(), Readiness::Joining);
-    net.run(30);
+    net.run(5);
     assert!(
         net.core(1).answering().addrs.iter().any(|a| a.0 == lip(2)),
         "until it is ready"
