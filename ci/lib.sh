@@ -141,15 +141,19 @@ marked_block() {
 }
 
 # library_features: sets EK_FEATURES to the features, as CRATE/FEATURE and with commas between, that need a C library
-# which is here or can be installed. All builds of ci have the same ones, so that they share what they compile.
+# which is here or can be installed. All builds of ci have the same ones, so that they share what they compile. Those of tests,
+# EK_TEST_FEATURES, have bugs to be planted beside: as long as nobody plants one they are not there.
 library_features() {
-    [ -z "${EK_FEATURES+set}" ] || return 0
-    EK_FEATURES=
-    ! apt_need libpcap-dev || EK_FEATURES=evenkeel-cli/libpcap,evenkeel-io-pcap/libpcap
-    if apt_need libdpdk-dev dpdk-dev dpdk pkg-config && pkg-config --exists libdpdk; then
-        EK_FEATURES=${EK_FEATURES:+$EK_FEATURES,}evenkeel-cli/dpdk,evenkeel-io-dpdk/dpdk
+    [ -z "${EK_TEST_FEATURES+set}" ] || return 0
+    if [ -z "${EK_FEATURES+set}" ]; then
+        EK_FEATURES=
+        ! apt_need libpcap-dev || EK_FEATURES=evenkeel-cli/libpcap,evenkeel-io-pcap/libpcap
+        if apt_need libdpdk-dev dpdk-dev dpdk pkg-config && pkg-config --exists libdpdk; then
+            EK_FEATURES=${EK_FEATURES:+$EK_FEATURES,}evenkeel-cli/dpdk,evenkeel-io-dpdk/dpdk
+        fi
     fi
-    export EK_FEATURES
+    EK_TEST_FEATURES=${EK_FEATURES:+$EK_FEATURES,}evenkeel-cli/planted-bugs
+    export EK_FEATURES EK_TEST_FEATURES
 }
 
 # binary PROFILE: builds `evenkeel` (debug or release) with all drivers that can be built here; EVENKEEL is its path. EK_BIN
@@ -167,7 +171,7 @@ binary() {
     *) die "binary: $1 is no profile" ;;
     esac
     # Features of other crates than the chosen one are refused by cargo.
-    local features=$EK_FEATURES
+    local features=$EK_TEST_FEATURES
     [ "$1" = debug ] || features=$(tr , '\n' <<<"$EK_FEATURES" | grep '^evenkeel-cli/' | paste -sd,) || true
     (cd "$EK_ROOT" && cargo build -q "${args[@]}" ${features:+--features "$features"}) || die "evenkeel does not build"
     # shellcheck disable=SC2034 # for those who call
@@ -188,19 +192,21 @@ node_binary() {
 # workspace_tests [-p CRATE].. [--release] [-- NAME..]: run_tests over the workspace, with the features of
 # library_features. With nextest it is one build, whatever crates and names are chosen of it.
 workspace_tests() {
-    local args=() crates=() features=() crate feature filter=
+    local args=() crates=() features=() crate feature filter= all
     library_features
+    all=$EK_TEST_FEATURES
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        [ "$1" != --release ] || all=$EK_FEATURES
         if [ "$1" = -p ]; then crates+=("$2") && shift 2; else args+=("$1") && shift; fi
     done
     if have cargo-nextest || [ ${#crates[@]} = 0 ]; then
-        args+=(--workspace ${EK_FEATURES:+--features "$EK_FEATURES"})
+        args+=(--workspace ${all:+--features "$all"})
         for crate in "${crates[@]}"; do filter="$filter${filter:+ + }package(=$crate)"; done
         [ -z "$filter" ] || args+=(-E "$filter")
     else
         for crate in "${crates[@]}"; do
             args+=(-p "$crate")
-            for feature in ${EK_FEATURES//,/ }; do [ "${feature%/*}" != "$crate" ] || features+=(--features "$feature"); done
+            for feature in ${all//,/ }; do [ "${feature%/*}" != "$crate" ] || features+=(--features "$feature"); done
         done
         args+=("${features[@]}")
     fi

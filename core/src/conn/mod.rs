@@ -203,6 +203,9 @@ pub(crate) mod flag {
     pub(crate) const MENTIONED: u8 = 32;
     /// Replication: an adoption restarted its timeout, and no packet has come since.
     pub(crate) const RESTARTED: u8 = 64;
+    /// Replication: while others hold it, that it changed here and could not be told: what its holder has of the same version
+    /// replaces it. (Who holds a conn has told it or is to tell it: the bit has its other meaning then.)
+    pub(crate) const UNTOLD: u8 = RESTARTED;
     /// Replication: it is in the dirty queue of its bucket.
     pub(crate) const DIRTY: u8 = 128;
 }

@@ -368,7 +368,15 @@ impl Sync {
         if g.resync.has(place as u16) || g.offers.iter().any(|(p, _)| *p == place) {
             return SyncOutcome::Taken;
         }
-        if g.merged[place].holder == own_id {
+        let held = g.merged[place].holder == own_id;
+        // A replica that the adopter did not hear when it merged may know more than its base, too.
+        let knows_more = self.group(group).is_some_and(|g| {
+            let own = self.watermark(g, place);
+            let mark = self.known_of(own, place);
+            let lsn = mark.above.last().map_or(own.lsn, |range| range.last.max(own.lsn));
+            Version { lsn, ..own } > base
+        });
+        if held || knows_more {
             // What only this node may know.
             let offering = Offering {
                 base,

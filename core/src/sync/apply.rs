@@ -198,7 +198,10 @@ impl Sync {
         };
         let theirs = self.epochs.group(meta.version);
         if theirs == Some(group) {
-            return if self.epochs.version(meta.version) < new || planted::has(Bug::VersionCheck) {
+            let here = self.epochs.version(meta.version);
+            let held = self.group(group).is_some_and(|g| g.role.is_holder());
+            let untold = here == new && meta.flags & flag::UNTOLD != 0 && !held;
+            return if here < new || untold || planted::has(Bug::VersionCheck) {
                 InTheWay::Yields
             } else {
                 InTheWay::Newer

@@ -1,6 +1,6 @@
 //! What a replica sees and its holder should know.
 
-use super::epochs::{index_of, lsn_of, packed};
+use super::epochs::lsn_of;
 use super::state::{Ctx, Sync, SyncOutcome};
 use super::{CloseReason, HintKind, SyncBody, SyncMessage};
 use crate::cluster::GroupId;
@@ -43,8 +43,8 @@ impl Sync {
         let Some((meta, tuple)) = ctx.table.meta(id).copied().zip(ctx.table.inbound(id)) else {
             return;
         };
-        let (index, lsn) = (index_of(meta.version), lsn_of(meta.version));
-        let Some(group) = self.epochs.group(meta.version).filter(|_| lsn != 0) else {
+        let told = lsn_of(meta.version) != 0;
+        let Some(group) = self.epochs.group(meta.version).filter(|_| told) else {
             return;
         };
         if !ctx.table.is_tomb(id) {
@@ -52,9 +52,8 @@ impl Sync {
             for kind in causes(state) {
                 self.hint(ctx, id, *kind);
             }
-            // It is not what others know by this version: theirs is to replace it. The first version of all has none before.
-            if lsn > 1 {
-                self.set_version(ctx.table, id, packed(index, lsn - 1));
+            if let Some(meta) = ctx.table.meta_mut(id) {
+                meta.flags |= flag::UNTOLD;
             }
         }
         let slot = ctx.table.slot_of(&tuple);

@@ -296,6 +296,42 @@ fn what_can_no_longer_be_told_is_hinted() {
     }
 }
 
+/// The adopter heard neither the holder's last records nor the replica that has them: that one offers them once it is heard.
+#[test]
+fn a_replica_offers_what_the_adopter_did_not_hear() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 3);
+        let group = net.group(0);
+        let early: Vec<_> = (0..30).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.extend([(0, 1), (1, 2)]);
+        let late: Vec<_> = (100..130).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        // What has ended since is not offered.
+        for flow in &early[..10] {
+            net.reset(0, flow);
+        }
+        net.run(Duration::from_secs(4));
+        net.crash(0);
+        net.meet_but(1, &[0, 2]);
+        net.meet_but(2, &[0, 1]);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(200 * MS);
+        net.authority(1, group, epoch, Role::Owned);
+        net.cut.clear();
+        net.meet_but(1, &[0]);
+        net.meet_but(2, &[0]);
+        net.authority(2, group, epoch, Role::Replica);
+        net.run(Duration::from_secs(1));
+        for flow in &late {
+            assert_eq!(net.state(1, flow), Some(ConnState::Established));
+        }
+        assert!(net.nodes[1].sync(SyncCount::OffersTaken) >= 30);
+        assert_eq!(net.agree(1, 2, group), 60);
+    }
+}
+
 /// Two terms have passed when the fenced node hears of the second: what the winner's merge was based on is of the first, which
 /// knew nothing of what the fenced node did meanwhile.
 #[test]

@@ -150,6 +150,15 @@ impl<T> Delayed<T> {
         self.max = max;
     }
 
+    /// Nothing that waits comes out later than `at`: who looks into the queue is quicker now.
+    pub(super) fn hurry(&mut self, at: u64) {
+        self.last = self.last.min(at);
+        // Items come out in order: those that are too late are the last ones.
+        for (due, _) in self.items.iter_mut().rev().take_while(|(due, _)| *due > at) {
+            *due = at;
+        }
+    }
+
     pub(super) fn pop(&mut self, now: u64) -> Option<T> {
         if self.next_at()? > now {
             return None;

@@ -188,6 +188,19 @@ impl Lb {
             },
         }
         self.changed(net, "pace");
+        let queues = self.queues();
+        let at = net.now + nanos(queues.delay) + nanos(queues.jitter);
+        if let Some(life) = &mut self.life {
+            for slot in &mut life.workers {
+                slot.inbox.messages.hurry(at);
+                slot.inbox.commands.hurry(at);
+            }
+            if let Some(control) = &mut life.control {
+                control.events.hurry(at);
+                control.punted.hurry(at);
+            }
+        }
+        self.plan_all(net);
         Ok(())
     }
 
