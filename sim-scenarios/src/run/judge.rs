@@ -29,7 +29,7 @@ use crate::oracle::{
 };
 use crate::plan::{self, Plan};
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
-use crate::scenario::{Replicate, Scenario};
+use crate::scenario::{Arrival, Replicate, Scenario};
 
 /// What a client's last segment changed has reached all that hear the holder after so long, if nothing is lost.
 const TOLD_WITHIN: Duration = Duration::from_millis(20);
@@ -504,9 +504,17 @@ impl<'s> Judge<'s> {
     /// Whether an oracle has something to look at if all goes well.
     fn applies(&self, oracle: Oracle) -> bool {
         let off = plan::switch(self.scenario) == Some(Switch::ReplicateOff);
-        let services = &self.scenario.services;
-        let replicates =
-            self.scenario.cluster.clustered && !off && services.iter().any(|s| s.replicate != Replicate::Off);
+        // What is left of a plan that is shrunk may have no flow of a service whose sessions are told.
+        let told = |service: usize| {
+            let service = self.scenario.services.get(service);
+            service.is_some_and(|s| s.replicate != Replicate::Off)
+        };
+        let mut loads = self.scenario.loads.iter();
+        let any = loads.any(|load| match &load.arrival {
+            Arrival::Planned(flows) => flows.iter().any(|f| told(f.service)),
+            _ => load.services.iter().any(|s| told(*s)),
+        });
+        let replicates = self.scenario.cluster.clustered && !off && any;
         match oracle {
             Oracle::VersionsGrow => replicates,
             // Who runs alone at the end is compared with nobody.
@@ -642,7 +650,7 @@ impl<'s> Judge<'s> {
         if self.last.nodes.iter().filter(|n| n.ready).count() > 1 {
             set(Metric::Unequal, self.tables_equal.found.count);
         }
-        if let Some(fault_at) = watch.fault_at {
+        if let Some(fault_at) = watch.first_fault_at {
             set(
                 Metric::Resurrected,
                 self.resurrected(&built.world, watch, fault_at).len() as u64,
@@ -690,7 +698,7 @@ impl<'s> Judge<'s> {
     /// [`Excuses`].
     fn unexcused(&self, world: &World, watch: &Watch, end: Duration) -> impl Iterator<Item = u32> {
         let back = watch
-            .fault_at
+            .first_fault_at
             .map(|at| self.resurrected(world, watch, at))
             .unwrap_or_default();
         let blocked = self.blocked(world);

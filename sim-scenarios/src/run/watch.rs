@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     pub(crate) masters: Vec<(u64, LbId)>,
     /// When the fault began from which on is measured: the first crash, else the first fault.
     pub(crate) fault_at: Option<u64>,
+    /// When the first fault of all came: until then nothing that was told is lost.
+    pub(crate) first_fault_at: Option<u64>,
     /// When, after the first fault, an address was taken over for the first time: the VIPs', and the last of all.
     pub(crate) vip_taken_at: Option<u64>,
     /// How long a take-over is on its way to hosts and the switches between: what they send until then is lost.
@@ -242,6 +244,7 @@ impl Watch {
     /// The fault from which on is measured has come.
     pub(crate) fn fault(&mut self, now: u64) {
         self.fault_at = Some(now);
+        self.first_fault_at.get_or_insert(now);
         self.vip_taken_at = None;
         self.all_taken_at = None;
         self.takeovers.clear();
