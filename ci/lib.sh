@@ -192,7 +192,7 @@ node_binary() {
 # workspace_tests [-p CRATE].. [--release] [-- NAME..]: run_tests over the workspace, with the features of
 # library_features. With nextest it is one build, whatever crates and names are chosen of it.
 workspace_tests() {
-    local args=() crates=() features=() crate feature filter= all
+    local args=() crates=() features=() crate feature filter="" all
     library_features
     all=$EK_TEST_FEATURES
     while [ $# -gt 0 ] && [ "$1" != -- ]; do

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use super::bulk::Purpose;
 use super::epochs::{lsn_of, packed};
+use super::hints::causes;
 use super::ranges::Watermark;
 use super::state::{Ctx, Destination, Sync, SyncOutcome};
 use super::{PullMode, SessionRecord, SyncBody, Version, VersionedRecord};
@@ -566,6 +567,32 @@ impl Sync {
         };
         if let Ok(session) = &record.session {
             let (inbound, outbound) = (session.conn.inbound(), session.conn.outbound());
+            // What both have has gone on at the loser too: it is seen here as if a replica hinted it, and told anew, as the loser's
+            // copy is of a version that nobody else knows.
+            let of_both = ctx
+                .table
+                .lookup(&inbound)
+                .map(|(conn, _)| conn)
+                .filter(|conn| {
+                    ctx.table
+                        .view(*conn)
+                        .is_some_and(|v| v.init.outbound() == outbound)
+                })
+                .filter(|conn| {
+                    let version = ctx.table.meta(*conn).map_or(0, |m| m.version);
+                    let earlier = self.epochs.version(version) < record.version;
+                    self.epochs.group(version) == Some(group) && earlier && !ctx.table.is_tomb(*conn)
+                });
+            if let Some(conn) = of_both {
+                let here = ctx.table.meta(conn).and_then(|m| ConnState::from_u8(m.state));
+                if here != Some(session.conn.state) {
+                    for kind in causes(session.conn.state) {
+                        self.handle_hint(ctx, place, group, &inbound, *kind);
+                    }
+                }
+                self.mark(ctx, conn);
+                self.flush_at = Some(ctx.now);
+            }
             let collides = ctx.table.lookup(&inbound).is_some()
                 || ctx.table.lookup(&outbound).is_some()
                 || self.tomb(ctx, group, &inbound).is_some();

@@ -136,7 +136,7 @@ pub(crate) fn set_state(
 }
 
 /// What a replica would have seen of a conn that is in this state.
-fn causes(state: ConnState) -> &'static [HintKind] {
+pub(super) fn causes(state: ConnState) -> &'static [HintKind] {
     use Direction::{Inbound, Outbound};
     use HintKind::{Segment, Traffic};
     match state {

@@ -676,7 +676,8 @@ impl Sync {
         }
         self.beat = Some((place + 1, all));
         let mut late = false;
-        for peer in self.peers.iter_mut().filter(|p| p.peer.in_sync) {
+        // Who is not waited for is asked too: its last ACK may be lost, and without another one it never is again.
+        for peer in &mut self.peers {
             let acked = &mut peer.acked[place];
             if acked.up_to < self.rings[place].last {
                 let since = *acked.since.get_or_insert(ctx.now);

@@ -227,6 +227,10 @@ fn a_fenced_node_offers_what_only_it_has() {
             net.fin(0, flow);
         }
         net.run(Duration::from_secs(5));
+        for flow in &flows[20..30] {
+            net.reset(0, flow);
+        }
+        net.run(100 * MS);
         net.cut.clear();
         net.meet();
         net.command(0, &SyncCommand::Create(None));
@@ -244,6 +248,13 @@ fn a_fenced_node_offers_what_only_it_has() {
         for flow in &flows[..10] {
             assert_eq!(net.state(1, flow), None);
             assert_eq!(net.state(0, flow), None, "what the winner closed is closed");
+        }
+        for flow in &flows[20..30] {
+            assert_eq!(
+                net.state(1, flow),
+                Some(ConnState::Close),
+                "the loser has seen that"
+            );
         }
         assert!(net.agree(1, 0, group) >= 70);
         // What the fenced one says by its old epoch is nothing.

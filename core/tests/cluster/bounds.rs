@@ -108,6 +108,29 @@ fn a_peer_that_lacks_too_many_records_is_told_before_a_second_has_passed() {
     assert_eq!(net.agree(0, 1, net.group(0)), 1100);
 }
 
+/// Who is not waited for has all, and its ACK was lost: it is asked for another one, or would be out of sync for ever.
+#[test]
+fn a_lost_ack_of_a_peer_that_is_out_of_sync_is_asked_for() {
+    let mut net = Net::joined(0, &[one_worker(100); 2]);
+    net.open(0, 1);
+    // It is there, and not acked yet.
+    net.run(5 * MS);
+    net.cut.insert((0, 1));
+    net.run(300 * MS);
+    let peer = Peer {
+        id: net.nodes[1].id,
+        in_sync: false,
+        ready: true,
+    };
+    net.command(0, &SyncCommand::Peers(Arc::new(vec![peer])));
+    net.run(100 * MS);
+    assert_eq!(net.nodes[1].all(net.group(0)).len(), 1);
+    assert!(net.nodes[0].unacked() > 0);
+    net.cut.clear();
+    net.run(500 * MS);
+    assert_eq!(net.nodes[0].unacked(), 0);
+}
+
 /// Time passes at once; what is due is done late.
 fn leap(net: &mut Net, time: Duration) {
     net.now = net.now + time;
