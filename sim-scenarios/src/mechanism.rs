@@ -126,7 +126,7 @@ mechanisms! {
     /// A replica tells the holder what it saw.
     Hint = "hint", Switch::Suppress(&[Kind::Hint]);
     /// An adopter begins with what the best informed survivor knows.
-    BaseRule = "base-rule", Switch::Suppress(&[Kind::Watermark, Kind::Pull]);
+    BaseRule = "base-rule", Switch::Suppress(&[Kind::Watermark, Kind::Pull, Kind::Offer]);
     /// A node learns that another one has taken its groups.
     Fencing = "fencing", Switch::Suppress(&[Kind::Fenced, Kind::Presence, Kind::Offer]);
     /// A node that leaves hands over what it has.

@@ -650,7 +650,7 @@ impl<'s> Judge<'s> {
         if self.last.nodes.iter().filter(|n| n.ready).count() > 1 {
             set(Metric::Unequal, self.tables_equal.found.count);
         }
-        if let Some(fault_at) = watch.first_fault_at {
+        if let Some(fault_at) = watch.fault_at {
             set(
                 Metric::Resurrected,
                 self.resurrected(&built.world, watch, fault_at).len() as u64,
