@@ -310,8 +310,8 @@ fn a_better_source_is_told_to_every_worker() {
         net.heal();
         net.until(5_000, "ready", |n| n.core(1).readiness() == Readiness::Ready);
         for worker in &net.nodes[&1].workers {
-            let of_old = worker.pulled.iter().filter(|(g, _)| *g == group(1, 1));
-            assert_eq!(of_old.last().map(|p| p.1), Some(peer(3, 1)), "{gap} ms");
+            let mut of_old = worker.pulled.iter().filter(|(g, _)| *g == group(1, 1));
+            assert_eq!(of_old.next_back().map(|p| p.1), Some(peer(3, 1)), "{gap} ms");
         }
     }
 }
