@@ -525,11 +525,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_lost_until_a_node_receives_it_or_its_ends_are_opened_anew() {
+    fn a_reset_is_lost_until_a_node_that_is_ready_receives_it_or_its_ends_are_opened_anew() {
         let place = |owner| Place { owner, port: 0 };
         let client = place(Owner::Host(HostId(0)));
         let mut tap = WatchTap(Rc::default());
         tap.0.borrow_mut().client_count = 1;
+        let ready = tap.0.clone();
         let ends = (
             SocketAddr::from(([198, 18, 2, 1], 40_000)),
             SocketAddr::from(([192, 0, 2, 1], 80)),
@@ -553,6 +554,8 @@ mod tests {
         assert!(sees(client, Direction::Out, reset));
         assert!(sees(node, Direction::In, 0x10), "something else came");
         assert!(sees(server, Direction::In, reset), "not a node");
+        assert!(sees(node, Direction::In, reset), "one that is not ready");
+        ready.borrow_mut().said.ready.insert(LbId(0));
         assert!(!sees(node, Direction::In, reset));
         assert!(!sees(client, Direction::Out, reset), "once is enough");
         assert!(!sees(client, Direction::Out, syn));
