@@ -9,8 +9,9 @@ use super::bulk::Purpose;
 use super::epochs::{lsn_of, packed};
 use super::hints::causes;
 use super::ranges::Watermark;
-use super::state::{Ctx, Destination, Sync, SyncOutcome};
-use super::{PullMode, SessionRecord, SyncBody, Version, VersionedRecord};
+use super::state::{BucketBits, Ctx, Destination, Group, Sync, SyncOutcome};
+use super::tx::PeerTx;
+use super::{CloseReason, CopyState, Lsn, PullMode, SessionRecord, SyncBody, Version, VersionedRecord};
 use crate::cluster::{Epoch, GroupId, PeerId, Role};
 use crate::conn::{ConnId, flag};
 use crate::proto::ConnState;
@@ -28,9 +29,22 @@ const OFFER_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) peer: PeerId,
-    pub(super) ready: bool,
+    pub(super) copy: CopyState,
     pub(super) last: Epoch,
     pub(super) mark: Watermark,
+}
+
+/// What the merge of a bucket was based on, here or at the adopter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Base {
+    /// Of former epochs: all that is not later was known.
+    pub(super) version: Version,
+    /// It has nothing but that.
+    pub(super) exact: bool,
+    /// The last LSN that the adopter had given by then: what it tells of the group comes after it.
+    pub(super) at: Lsn,
+    /// Nobody had all: whatever others have counts, here.
+    pub(super) all: bool,
 }
 
 /// A bucket in adoption.
@@ -50,13 +64,14 @@ pub(super) struct Adoption {
     /// By place of bucket.
     steps: Vec<Step>,
     until: Instant,
+    /// A source was lost in the midst: some slots are of it, others are not.
+    mixed: BucketBits,
 }
 
 /// Sessions that are told to the winner, one at a time.
 #[derive(Debug)]
 pub(super) struct Offering {
-    base: Version,
-    exact: bool,
+    base: Base,
     /// Slots of the bucket that were not looked at; the last one is next.
     slots: Vec<u16>,
     conns: Vec<(ConnId, u8)>,
@@ -77,6 +92,7 @@ impl Sync {
         g.adoption = Some(alloc::boxed::Box::new(Adoption {
             steps,
             until: ctx.now + WATERMARK_WAIT,
+            mixed: BucketBits::EMPTY,
         }));
         g.tell_at = None;
         let group = g.id;
@@ -113,8 +129,7 @@ impl Sync {
         };
         if g.merged[place] == epoch {
             // It missed the telling.
-            let (base, exact) = g.base[place];
-            self.send_merged(ctx, Destination::One(told.peer), group, place, base, exact);
+            self.send_merged(ctx, Destination::One(told.peer), group, place);
             return SyncOutcome::Taken;
         }
         if let Some(a) = &mut g.adoption
@@ -135,7 +150,10 @@ impl Sync {
         let Step::Waits(known) = &a.steps[place] else {
             return;
         };
-        let mut waited = self.peers.iter().filter(|p| p.peer.in_sync);
+        let own_copy = self.copy_state(g, place);
+        // Who joins offers what it knows more, if it was not heard by then.
+        let waits = |p: &&PeerTx| p.peer.in_sync && (p.peer.ready || own_copy < CopyState::Ready);
+        let mut waited = self.peers.iter().filter(waits);
         let all = waited.all(|p| known.iter().any(|k| k.peer == p.peer.id));
         if !all && ctx.now < a.until {
             return;
@@ -146,7 +164,6 @@ impl Sync {
         let lacking = self.lacking(g, bucket);
         let own_id = self.id;
         let Some(g) = self.group_mut(group) else { return };
-        let ready = g.complete && lacking.is_empty();
         let Some(a) = &mut g.adoption else { return };
         let Step::Waits(known) = &mut a.steps[place] else {
             return;
@@ -154,17 +171,18 @@ impl Sync {
         let mut known = core::mem::take(known);
         known.push(Known {
             peer: own_id,
-            ready,
+            copy: own_copy,
             last: own.epoch,
             mark,
         });
         a.steps[place] = Step::Pulls;
+        let mixed = a.mixed.has(place as u16);
         // Of equals the adopter itself, else the lower number: nothing is pulled that is here.
         let best = known
             .iter()
             .max_by_key(|k| {
                 (
-                    k.ready,
+                    k.copy,
                     k.last,
                     k.mark.contiguous,
                     k.peer == own_id,
@@ -179,14 +197,24 @@ impl Sync {
         };
         let differs = (best.last, best.mark.contiguous) != (own.epoch, own.lsn)
             || best.peer != own_id && !lacking.is_empty();
-        let extra =
-            |k: &&Known| k.last == best.last && k.mark.above.last().is_some_and(|r| r.last > base.lsn);
+        let none_whole = best.copy == CopyState::Partial;
+        let differs = differs && !none_whole;
+        let seen = |k: &Known| Version {
+            epoch: k.last,
+            lsn: k.mark.highest(),
+        };
+        let extra = |k: &&Known| none_whole || seen(k) > base;
         // Nobody has them all: what others have of them is taken as it is.
-        let patched = !differs && !lacking.is_empty();
-        let exact = !patched && !known.iter().any(|k| extra(&k));
+        let patched = !differs && !none_whole && !lacking.is_empty();
+        let exact = !patched && !mixed && !known.iter().any(|k| extra(&k));
         let mut pulls = false;
         if let Some(g) = self.group_mut(group) {
-            g.base[place] = (base, exact);
+            g.base[place] = Base {
+                version: base,
+                exact,
+                at: 0,
+                all: none_whole,
+            };
         }
         let slots: Vec<u16> = self.slots_of(bucket).collect();
         if differs {
@@ -222,6 +250,17 @@ impl Sync {
         }
     }
 
+    /// How much of a bucket of a group is here.
+    fn copy_state(&self, g: &Group, place: usize) -> CopyState {
+        if g.complete && self.lacking(g, self.buckets[place]).is_empty() {
+            CopyState::Ready
+        } else if g.whole {
+            CopyState::Whole
+        } else {
+            CopyState::Partial
+        }
+    }
+
     /// What is known of the space that a watermark is about.
     pub(super) fn known_of(&self, mark: Version, place: usize) -> Watermark {
         if mark.epoch.holder == self.id {
@@ -234,8 +273,7 @@ impl Sync {
             .map_or_else(Watermark::default, |rx| rx.mark.clone())
     }
 
-    /// All slots of a bucket that adoption wanted have ended.
-    /// A source of an adoption is gone: its buckets are merged with what is here by now.
+    /// A source of an adoption is gone: those who are left are compared anew. What came of it counts, but it is not all.
     pub(super) fn lost_source(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
         for place in 0..self.buckets.len() {
             let pulls = self
@@ -243,23 +281,28 @@ impl Sync {
                 .and_then(|g| g.adoption.as_ref())
                 .is_some_and(|a| matches!(a.steps[place], Step::Pulls));
             if pulls && !self.is_adopting_slots(group, place) {
-                if let Some(g) = self.group_mut(group) {
-                    g.base[place].1 = false;
+                let until = ctx.now + WATERMARK_WAIT;
+                if let Some(a) = self.group_mut(group).and_then(|g| g.adoption.as_mut()) {
+                    a.steps[place] = Step::Waits(Vec::new());
+                    a.mixed.set(place as u16);
+                    a.until = until;
                 }
-                self.end_merge(ctx, group, place);
+                self.wake_at(ctx.now);
             }
         }
     }
 
+    /// All slots of a bucket that adoption wanted have ended.
     pub(super) fn end_merge(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize) {
         let Some(at) = self.groups.iter().position(|g| g.id == group) else {
             return;
         };
         let bucket = self.buckets[place];
         let lacking = self.lacking(&self.groups[at], bucket);
+        let at_lsn = self.rings[place].last;
         let g = &mut self.groups[at];
         let epoch = g.epoch;
-        let (base, exact) = g.base[place];
+        g.base[place].at = at_lsn;
         g.merged[place] = epoch;
         // From now on what is here is what there is.
         for slot in lacking {
@@ -273,7 +316,7 @@ impl Sync {
             g.adoption = None;
         }
         self.restart_timeouts(ctx, group, bucket);
-        self.send_merged(ctx, Destination::All, group, place, base, exact);
+        self.send_merged(ctx, Destination::All, group, place);
         self.free_received(ctx, place);
         // What changed meanwhile is told now.
         self.flush_at = self.flush_at.map(|_| ctx.now);
@@ -283,23 +326,17 @@ impl Sync {
         }
     }
 
-    fn send_merged(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        to: Destination,
-        group: GroupId,
-        place: usize,
-        base: Version,
-        exact: bool,
-    ) {
-        let Some(epoch) = self.group(group).map(|g| g.epoch) else {
-            return;
-        };
+    fn send_merged(&mut self, ctx: &mut Ctx<'_>, to: Destination, group: GroupId, place: usize) {
+        let Some(g) = self.group(group) else { return };
+        let Base {
+            version, exact, at, ..
+        } = g.base[place];
         let body = SyncBody::Merged {
             group,
-            epoch,
-            base,
+            epoch: g.epoch,
+            base: version,
             exact,
+            at,
         };
         // If there is no room now: who misses it tells its watermark again.
         self.send(ctx, to, self.buckets[place], false, body);
@@ -344,7 +381,8 @@ impl Sync {
 
     /// Whether a version is later than what the base of the merge knew.
     pub(super) fn is_above_base(&self, group: GroupId, place: usize, version: Version) -> bool {
-        self.group(group).is_some_and(|g| version > g.base[place].0)
+        self.group(group)
+            .is_some_and(|g| g.base[place].all || version > g.base[place].version)
     }
 
     /// A peer adopted a group, and a bucket of it is merged.
@@ -354,8 +392,7 @@ impl Sync {
         from: PeerId,
         place: usize,
         (group, epoch): (GroupId, Epoch),
-        base: Version,
-        exact: bool,
+        base: Base,
     ) -> SyncOutcome {
         let own_id = self.id;
         let bucket = self.buckets[place];
@@ -375,13 +412,12 @@ impl Sync {
             let own = self.watermark(g, place);
             let mark = self.known_of(own, place);
             let lsn = mark.above.last().map_or(own.lsn, |range| range.last.max(own.lsn));
-            Version { lsn, ..own } > base
+            Version { lsn, ..own } > base.version
         });
         if held || knows_more {
             // What only this node may know.
             let offering = Offering {
                 base,
-                exact,
                 slots: self.slots_of(bucket).collect(),
                 conns: Vec::new(),
                 id: 1,
@@ -393,24 +429,29 @@ impl Sync {
             }
             self.sweep_offers(ctx, group);
         } else {
-            self.agree(ctx, group, place, base, exact);
+            self.agree(ctx, group, place, base);
         }
         SyncOutcome::Taken
     }
 
     /// Agrees with an adopter, at once or by a pull of the bucket.
-    fn agree(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize, base: Version, exact: bool) {
+    fn agree(&mut self, ctx: &mut Ctx<'_>, group: GroupId, place: usize, base: Base) {
         let Some(g) = self.group(group) else { return };
         let own = self.watermark(g, place);
         let above = !self.known_of(own, place).above.is_empty();
-        if exact && own == base && !above && self.lacking(g, self.buckets[place]).is_empty() {
+        // What the adopter told before this node heard it is missing here, of whatever epoch.
+        let heard = self
+            .rx(g.epoch.holder, place)
+            .is_some_and(|rx| rx.known && rx.began <= base.at);
+        let same = base.exact && own == base.version && !above;
+        if same && heard && self.lacking(g, self.buckets[place]).is_empty() {
             self.set_merged(ctx, group, place);
             return;
         }
         let (holder, bucket) = (g.epoch.holder, self.buckets[place]);
         if let Some(g) = self.group_mut(group) {
             g.resync.set(place as u16);
-            g.base[place] = (base, exact);
+            g.base[place] = base;
         }
         for slot in self.slots_of(bucket) {
             let kept = self.pull(
@@ -475,31 +516,32 @@ impl Sync {
                     }
                 }
                 if let Some(slot) = o.slots.pop() {
-                    let base = o.base;
+                    let base = o.base.version;
                     let conns = self.only_here(ctx, group, slot, base);
                     self.group_mut(group)?.offers[at].1.conns = conns;
                     continue;
                 }
                 let (_, o) = g.offers.swap_remove(at);
-                self.agree(ctx, group, place, o.base, o.exact && o.offered == 0);
+                let exact = o.base.exact && o.offered == 0;
+                self.agree(ctx, group, place, Base { exact, ..o.base });
                 break;
             }
         }
         next
     }
 
-    /// Conns of a slot of which the winner may know nothing. What its merge was based on may itself have been merged without
+    /// Conns and tombstones of a slot of which the winner may know nothing. What its merge was based on may itself have been merged without
     /// this node: then nothing that this node told is known to be in it.
     fn only_here(&self, ctx: &Ctx<'_>, group: GroupId, slot: u16, base: Version) -> Vec<(ConnId, u8)> {
         ctx.table
             .slot_tail(slot, usize::MAX)
-            .filter(|id| !ctx.table.is_tomb(*id))
             .filter_map(|id| Some((id, ctx.table.meta(id)?)))
-            .filter(|(_, m)| {
+            .filter(|(id, m)| {
                 let version = self.epochs.version(m.version);
                 let apart = version.epoch < base.epoch && version.epoch.holder == self.id;
-                self.epochs.group(m.version) == Some(group)
-                    && (lsn_of(m.version) == 0 || version > base || apart)
+                // Of what was never told no other node has anything to close.
+                let untold = lsn_of(m.version) == 0 && !ctx.table.is_tomb(*id);
+                self.epochs.group(m.version) == Some(group) && (untold || version > base || apart)
             })
             .map(|(id, m)| (id, m.generation))
             .collect()
@@ -518,17 +560,22 @@ impl Sync {
         let there = ctx
             .table
             .meta(id)
-            .filter(|m| m.generation == generation && !ctx.table.is_tomb(id))
+            .filter(|m| m.generation == generation)
             .map(|m| m.version);
+        let session = if ctx.table.is_tomb(id) {
+            ctx.table.inbound(id).map(Err)
+        } else {
+            SessionRecord::of(ctx.table, id).map(Ok)
+        };
         let record = there
             .filter(|v| self.epochs.group(*v) == Some(group))
-            .zip(SessionRecord::of(ctx.table, id));
+            .zip(session);
         let Some((version, session)) = record else {
             return Some(false);
         };
         let record = Box::new(VersionedRecord {
             version: self.epochs.version(version),
-            session: Ok(session),
+            session,
         });
         let g = self.group_mut(group)?;
         let holder = g.epoch.holder;
@@ -593,15 +640,32 @@ impl Sync {
                 self.mark(ctx, conn);
                 self.flush_at = Some(ctx.now);
             }
-            let collides = ctx.table.lookup(&inbound).is_some()
-                || ctx.table.lookup(&outbound).is_some()
-                || self.tomb(ctx, group, &inbound).is_some();
+            // What is in the way and of another group is judged as with any record.
+            let of_group = |tuple| {
+                let found = ctx.table.lookup(tuple).and_then(|(conn, _)| ctx.table.meta(conn));
+                found.is_some_and(|m| self.epochs.group(m.version) == Some(group))
+            };
+            let collides =
+                of_group(&inbound) || of_group(&outbound) || self.tomb(ctx, group, &inbound).is_some();
             if !collides
                 && let super::apply::Applied::Now(conn) =
                     self.apply(ctx, place, group, packed(index, 0), session)
             {
                 ctx.count(SyncCount::OffersTaken);
                 self.mark(ctx, conn);
+            }
+        }
+        if let Err(inbound) = &record.session {
+            // The close of what is here, unless it is known to have gone on since.
+            let closed = ctx.table.lookup(inbound).map(|(conn, _)| conn).filter(|conn| {
+                let version = ctx.table.meta(*conn).map_or(0, |m| m.version);
+                let earlier = self.epochs.version(version) < record.version;
+                self.epochs.group(version) == Some(group) && earlier && !ctx.table.is_tomb(*conn)
+            });
+            if let Some(conn) = closed {
+                ctx.count(SyncCount::OffersTaken);
+                self.drop_conn(ctx, conn, Some(CloseReason::Superseded));
+                self.flush_at = Some(ctx.now);
             }
         }
         let body = SyncBody::OfferSeen { group, id };
@@ -679,13 +743,13 @@ impl Sync {
                 continue;
             }
             let last = self.watermark(g, place);
-            let ready = g.complete && self.lacking(g, self.buckets[place]).is_empty();
+            let copy = self.copy_state(g, place);
             let mark = self.known_of(last, place);
             let body = SyncBody::Watermark {
                 group,
                 epoch,
                 last: last.epoch,
-                ready,
+                copy,
                 contiguous: mark.contiguous,
                 applied: mark.above,
             };

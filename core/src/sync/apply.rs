@@ -179,7 +179,13 @@ impl Sync {
             return self.change(ctx, id, version, &record);
         }
         for (id, _) in [inbound, outbound].into_iter().flatten() {
+            let loser = ctx.table.meta(id).and_then(|m| self.epochs.group(m.version));
+            let slot = ctx.table.inbound(id).map(|t| ctx.table.slot_of(&t));
             self.drop_conn(ctx, id, Some(CloseReason::Superseded));
+            // Its holder may find otherwise: what won here may have ended before it is heard there.
+            if let Some((loser, slot)) = loser.filter(|l| *l != group).zip(slot) {
+                self.after_conflict(ctx, loser, slot);
+            }
         }
         self.install(ctx, version, &record)
     }

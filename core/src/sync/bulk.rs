@@ -145,7 +145,7 @@ impl Sync {
     /// All slots of a group are here.
     fn pull_ended(&mut self, group: GroupId) {
         if let Some(g) = self.group_mut(group) {
-            g.complete = true;
+            (g.complete, g.whole) = (true, true);
             g.pulled = g.pulling;
         }
     }
@@ -684,7 +684,7 @@ impl Sync {
                 Purpose::Base | Purpose::Extra => {
                     let place = self.place(self.bucket_of_slot(slot));
                     if let Some((g, place)) = self.group_mut(group).zip(place) {
-                        g.base[place].1 = false;
+                        g.base[place].exact = false;
                     }
                 }
                 _ => {
@@ -780,7 +780,7 @@ impl Sync {
     /// of sessions in it that the adopter knows less of, only what is later than that may be applied here.
     fn outdone(&self, g: &Group, place: usize, slot: u16) -> Option<Version> {
         let own = self.watermark(g, place);
-        let (base, _) = g.base[place];
+        let base = g.base[place].version;
         if own.epoch >= g.epoch {
             return None;
         }

@@ -90,6 +90,19 @@ pub enum PullMode {
     Merge = 1,
 }
 
+/// How much a node has of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CopyState {
+    /// It began to copy it and had never all.
+    #[default]
+    Partial = 0,
+    /// It had all once, and may have missed something since.
+    Whole = 1,
+    /// All that it was told.
+    Ready = 2,
+}
+
 /// A session with its explicit version: bulk, offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionedRecord {
@@ -212,8 +225,8 @@ pub enum SyncBody {
         epoch: Epoch,
         /// The epoch before, by what the sender knows; what follows is in its holder's space.
         last: Epoch,
-        /// Whether the sender was ready.
-        ready: bool,
+        /// How much of it the sender has.
+        copy: CopyState,
         /// All up to it was applied.
         contiguous: Lsn,
         /// And these; at most [`RANGE_COUNT_MAX`].
@@ -230,6 +243,8 @@ pub enum SyncBody {
         /// Whether all that differs from the base was told to those that follow (a full table and so on): if
         /// not, every replica pulls.
         exact: bool,
+        /// The last LSN that the adopter had given when it merged: who began to hear it after that pulls.
+        at: Lsn,
     },
     /// OFFER of a fenced node: a session that only it may have.
     Offer {

@@ -22,9 +22,9 @@ mod worker;
 
 pub(crate) use hints::set_state;
 pub use message::{
-    CloseReason, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, Lsn, LsnRange, NodeMessage,
-    PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
-    Version, VersionedRecord,
+    CloseReason, CopyState, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, Lsn, LsnRange,
+    NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody,
+    SyncMessage, Version, VersionedRecord,
 };
 pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers, WINDOW_LEN};
 pub use record::{InstallError, Isns, SeqDeltas, SessionRecord, WindowScales};

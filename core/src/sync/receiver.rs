@@ -506,8 +506,8 @@ mod tests {
         assert_eq!(handle(&mut receiver, node(4)), Err(Refused::NotMember));
         assert_eq!(handle(&mut receiver, node(0)), Err(Refused::NotMember));
         let mut version = frame(header(1));
-        version[0] = 2;
-        let refused = Refused::Frame(FrameError::Version(2));
+        version[0] = 1;
+        let refused = Refused::Frame(FrameError::Version(1));
         assert_eq!(receiver.handle(&version, &mut |_| panic!()), Err(refused));
         let expected = ReceiverCounters {
             frames: 5,

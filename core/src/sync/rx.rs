@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::adopt::Known;
+use super::adopt::{Base, Known};
 use super::epochs::{index_of, lsn_of};
 use super::ranges::Watermark;
 use super::serve::Pull;
@@ -32,6 +32,8 @@ const ACK_COUNT: u32 = 64;
 pub(super) struct Rx {
     /// Something was heard: `mark` means something.
     pub(super) known: bool,
+    /// All up to it was given before anything was heard, and is not here unless a pull brought it.
+    pub(super) began: Lsn,
     pub(super) mark: Watermark,
     /// The highest LSN that is known to have been given.
     pub(super) highest: Lsn,
@@ -50,6 +52,7 @@ impl Rx {
     fn hear(&mut self, now: Instant, baseline: Lsn) {
         if !self.known {
             self.known = true;
+            self.began = baseline;
             self.mark.contiguous = baseline;
             self.ack_at = Some(now);
         }
@@ -219,7 +222,7 @@ impl Sync {
                 group,
                 epoch,
                 last,
-                ready,
+                copy,
                 contiguous,
                 applied,
             } => {
@@ -229,7 +232,7 @@ impl Sync {
                 };
                 let told = Known {
                     peer: from,
-                    ready: *ready,
+                    copy: *copy,
                     last: *last,
                     mark,
                 };
@@ -240,7 +243,16 @@ impl Sync {
                 epoch,
                 base,
                 exact,
-            } => self.handle_merged(ctx, from, place, (*group, *epoch), *base, *exact),
+                at,
+            } => {
+                let base = Base {
+                    version: *base,
+                    exact: *exact,
+                    at: *at,
+                    all: false,
+                };
+                self.handle_merged(ctx, from, place, (*group, *epoch), base)
+            }
             SyncBody::Offer { group, record, id } => self.handle_offer(ctx, from, place, *group, record, *id),
             SyncBody::OfferSeen { group, id } => self.handle_offer_seen(ctx, place, *group, *id),
         };

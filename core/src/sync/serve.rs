@@ -137,7 +137,7 @@ impl Sync {
             || g.merged[place] != g.epoch
             || min.epoch >= g.epoch
             // An earlier epoch than the base's may have gone on after that one had begun.
-            || min.epoch == g.base[place].0.epoch && min <= g.base[place].0
+            || min.epoch == g.base[place].version.epoch && min <= g.base[place].version
         {
             return;
         }

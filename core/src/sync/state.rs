@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::adopt::{Adoption, Offering};
+use super::adopt::{Adoption, Base, Offering};
 use super::bulk::{Flight, Job};
 use super::epochs::{Epochs, LOCAL, index_of, lsn_of};
 use super::rx::Space;
@@ -168,12 +168,14 @@ pub(super) struct Group {
     /// By own bucket: the last epoch whose merge is known here. What is known of the space of its holder is the
     /// watermark.
     pub(super) merged: Vec<Epoch>,
-    /// By own bucket: what the last merge was based on, here or at the adopter.
-    pub(super) base: Vec<(Version, bool)>,
+    /// By own bucket, of the last merge.
+    pub(super) base: Vec<Base>,
     /// Buckets that are pulled again after a merge.
     pub(super) resync: BucketBits,
     /// A pull of all its slots has ended, or it began here.
     pub(super) complete: bool,
+    /// It was complete once.
+    pub(super) whole: bool,
     /// Number of the pull of all its slots that goes on or has ended last, and of the last that has ended.
     pub(super) pulling: u32,
     pub(super) pulled: u32,
@@ -420,6 +422,12 @@ impl Sync {
         self.epochs.pin(index, true);
         let at = self.groups.partition_point(|g| g.id < id);
         let count = self.buckets.len();
+        let base = Base {
+            version: Version { epoch, lsn: 0 },
+            exact: true,
+            at: 0,
+            all: false,
+        };
         self.groups.insert(
             at,
             Group {
@@ -428,9 +436,10 @@ impl Sync {
                 role,
                 index,
                 merged: alloc::vec![epoch; count],
-                base: alloc::vec![(Version { epoch, lsn: 0 }, true); count],
+                base: alloc::vec![base; count],
                 resync: BucketBits::EMPTY,
                 complete: role.is_holder(),
+                whole: role.is_holder(),
                 pulling: 0,
                 pulled: 0,
                 lacks: Box::new(SlotBits::EMPTY),
@@ -575,7 +584,7 @@ impl Sync {
         let (group, epoch) = (g.id, g.epoch);
         match g.role {
             Role::Adopting if epoch.holder == own => {
-                g.complete = true;
+                (g.complete, g.whole) = (true, true);
                 self.tell(SyncEvent::Merged { group, epoch });
             }
             Role::Fenced => self.tell(SyncEvent::Offered { group }),

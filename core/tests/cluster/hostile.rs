@@ -13,8 +13,9 @@ use evenkeel_core::service::{FwdMode, RealServerId, ServiceId};
 use evenkeel_core::stats::SyncCount;
 use evenkeel_core::sync::codec::{FrameItem, decode};
 use evenkeel_core::sync::{
-    CloseReason, Destination, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange, Peer, PullMode,
-    SeqDeltas, SessionRecord, SyncBody, SyncCommand, SyncMessage, Version, VersionedRecord, WindowScales,
+    CloseReason, CopyState, Destination, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange, Peer,
+    PullMode, SeqDeltas, SessionRecord, SyncBody, SyncCommand, SyncMessage, Version, VersionedRecord,
+    WindowScales,
 };
 use evenkeel_core::tuple::{Direction, L4Proto, Tuple};
 use evenkeel_core::worker::Command;
@@ -167,7 +168,8 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
     let of_session = any_inbound().prop_map(|t| slot_of(&t));
     let slots = prop::collection::vec(prop_oneof![9 => of_session, 1 => 0u16..4200], 0..2);
     let skip = (any_lsn(), any_lsn(), any_lsn(), slots);
-    let watermark = (any_epoch(), any::<bool>(), any_lsn(), any_ranges());
+    let copy = prop::sample::select(vec![CopyState::Partial, CopyState::Whole, CopyState::Ready]);
+    let watermark = (any_epoch(), copy, any_lsn(), any_ranges());
     prop_oneof![
         6 => live.prop_map(|(group, epoch, first, records)| SyncBody::Live(LiveSection {
             group, epoch, first, records
@@ -199,12 +201,12 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
             SyncBody::SlotEnd { id, group, slot, count, as_of }
         }),
         2 => (any_group(), any_epoch(), watermark).prop_map(
-            |(group, epoch, (last, ready, contiguous, applied))| SyncBody::Watermark {
-                group, epoch, last, ready, contiguous, applied
+            |(group, epoch, (last, copy, contiguous, applied))| SyncBody::Watermark {
+                group, epoch, last, copy, contiguous, applied
             }
         ),
         2 => (any_group(), any_epoch(), any_version(), any::<bool>()).prop_map(
-            |(group, epoch, base, exact)| SyncBody::Merged { group, epoch, base, exact }
+            |(group, epoch, base, exact)| SyncBody::Merged { group, epoch, base, exact, at: base.lsn }
         ),
         2 => (any_group(), any_record(), any::<u32>()).prop_map(|(group, record, id)| SyncBody::Offer {
             group, record: Box::new(record), id

@@ -25,7 +25,7 @@ pub(crate) use bounds::{Bounds, Level};
 pub(crate) use checksum::Checksums;
 pub(crate) use conserved::Conserved;
 pub(crate) use ready::ReadyKnows;
-pub(crate) use reuse::{RST, Reuse, SYN, segment};
+pub(crate) use reuse::{By, RST, Reuse, SYN, segment};
 pub(crate) use streams::ByteStreams;
 pub(crate) use tables::{
     Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, key, outbound, unequal,

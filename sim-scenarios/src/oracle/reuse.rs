@@ -23,6 +23,16 @@ struct Seen {
     reset: bool,
 }
 
+/// Who sent a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Server,
+    Node,
+    /// A node that found nobody to join, and serves without: it cannot know what others, whom it does not hear, keep of an
+    /// earlier life of its.
+    Cold,
+}
+
 /// Whether a connection's tuple is opened anew while it is open: by a SYN of a node with another sequence number.
 #[derive(Debug, Default)]
 pub(crate) struct Reuse {
@@ -31,15 +41,14 @@ pub(crate) struct Reuse {
 }
 
 impl Reuse {
-    /// Sessions died with the last node that had them: who gives their ends to others cannot know better.
-    pub(crate) fn forget(&mut self, ends: &[(SocketAddr, SocketAddr)]) {
-        for tuple in ends {
-            self.open.remove(tuple);
-        }
+    /// What nobody has any more lives on at servers only: who gives its ends to others cannot know better.
+    pub(crate) fn forget(&mut self, is_gone: impl Fn(&(SocketAddr, SocketAddr)) -> bool) {
+        self.open.retain(|ends, _| !is_gone(ends));
     }
 
-    /// A frame between a node and a server; `by_server`: the server's.
-    pub(crate) fn frame(&mut self, at: Duration, name: &str, data: &[u8], by_server: bool) {
+    /// A frame between a node and a server; `by`: whose.
+    pub(crate) fn frame(&mut self, at: Duration, name: &str, data: &[u8], by: By) {
+        let by_server = by == By::Server;
         let Some((src, dst, flags, sequence)) = segment(data) else {
             return;
         };
@@ -51,7 +60,7 @@ impl Reuse {
             self.found.looked += 1;
             let seen = self.open.entry(tuple).or_default();
             let is_over = seen.reset || seen.fins == [true; 2];
-            if seen.answered && !is_over && seen.isn != sequence {
+            if seen.answered && !is_over && seen.isn != sequence && by != By::Cold {
                 self.found.add(at, || {
                     format!(
                         "{name} opens {} > {} anew, and the connection there is not over",
@@ -97,12 +106,12 @@ mod tests {
     use super::*;
 
     /// Between 198.18.1.1:5000, a node's end, and 198.18.0.10:8000.
-    fn frame(by_server: bool, flags: u8, sequence: u32) -> Vec<u8> {
+    fn frame(by: By, flags: u8, sequence: u32) -> Vec<u8> {
         let mut frame = vec![0; 54];
         frame[12] = 0x08;
         frame[23] = 6;
         let mut ends = [([198, 18, 1, 1], 5_000u16), ([198, 18, 0, 10], 8_000)];
-        if by_server {
+        if by == By::Server {
             ends.reverse();
         }
         for (i, (addr, port)) in ends.into_iter().enumerate() {
@@ -116,10 +125,9 @@ mod tests {
 
     #[test]
     fn oracle_outbound_unique_fires_on_a_tuple_that_is_opened_anew_too_early() {
-        const NODE: bool = false;
-        const SERVER: bool = true;
+        use By::{Cold, Node as NODE, Server as SERVER};
         let opened = [(NODE, SYN, 7), (SERVER, SYN | ACK, 9), (NODE, SYN, 7)];
-        let fires = |between: &[(bool, u8, u32)]| {
+        let fires = |between: &[(By, u8, u32)]| {
             let mut oracle = Reuse::default();
             for &(by, flags, sequence) in opened.iter().chain(between).chain(&[(NODE, SYN, 8)]) {
                 oracle.frame(Duration::from_millis(5), "node1", &frame(by, flags, sequence), by);
@@ -136,17 +144,20 @@ mod tests {
         for (isn, dies) in [(7, true), (8, false), (9, false)] {
             oracle.frame(Duration::ZERO, "node1", &frame(NODE, SYN, isn), NODE);
             oracle.frame(Duration::ZERO, "server", &frame(SERVER, SYN | ACK, 1), SERVER);
-            let ends: Vec<_> = oracle.open.keys().copied().collect();
-            oracle.forget(if dies { &ends } else { &[] });
+            oracle.forget(|_| dies);
         }
         assert_eq!(
             oracle.found.count, 1,
             "the first one died with its node, the second one did not"
         );
-        let mut oracle = Reuse::default();
-        for isn in [7, 8] {
-            oracle.frame(Duration::ZERO, "node1", &frame(NODE, SYN, isn), NODE);
+        for (answered, by, expected) in [(false, NODE, 0), (true, Cold, 0), (true, NODE, 1)] {
+            let mut oracle = Reuse::default();
+            oracle.frame(Duration::ZERO, "node1", &frame(NODE, SYN, 7), NODE);
+            if answered {
+                oracle.frame(Duration::ZERO, "server", &frame(SERVER, SYN | ACK, 1), SERVER);
+            }
+            oracle.frame(Duration::ZERO, "node1", &frame(NODE, SYN, 8), by);
+            assert_eq!(oracle.found.count, expected, "answered {answered}, {by:?}");
         }
-        assert_eq!(oracle.found.count, 0, "nobody answered the first one");
     }
 }

@@ -20,7 +20,7 @@ use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
 use super::build::REORDERED_BY;
 use super::judge::{rows, tuple};
 use super::{cluster, nanos};
-use crate::oracle::{self, Key, Row};
+use crate::oracle::{self, Row};
 use crate::scenario::{Action, Network, Replicate, Scenario};
 
 /// What a fault that divides nodes has done is over so long after its end: they hear each other again, compare what they
@@ -40,21 +40,30 @@ pub(crate) struct Excuses {
     divided: Vec<(usize, Duration, Option<Duration>)>,
 }
 
+/// A node crashes. Ends are those of node and server.
+#[derive(Debug)]
+pub(crate) struct Crash {
+    pub(crate) lb: Option<LbId>,
+    /// Of sessions that die with it: nobody is left who knows that they are in use.
+    pub(crate) died: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// Of sessions that are known to who is left.
+    pub(crate) known: BTreeSet<(SocketAddr, SocketAddr)>,
+}
+
 impl Excuses {
-    /// A fault's step is about to be done to a node. Returns the ends, of node and server, of sessions that die with it:
-    /// nobody is left who knows that they are in use.
+    /// A fault's step is about to be done to a node. Returns, if it crashes, what those who are left know.
     pub(crate) fn step(
         &mut self,
         world: &World,
         now: Duration,
         (fault, action, undo): (usize, &Action, bool),
         met: Option<LbId>,
-    ) -> Vec<(SocketAddr, SocketAddr)> {
+    ) -> Option<Crash> {
         if let (Action::Crash(..), false) = (action, undo) {
-            return self.crash(world, met);
+            return Some(self.crash(world, met));
         }
         if !divides(action) {
-            return Vec::new();
+            return None;
         }
         if undo {
             let open = self.divided.iter_mut().filter(|d| d.0 == fault && d.2.is_none());
@@ -62,19 +71,20 @@ impl Excuses {
         } else {
             self.divided.push((fault, now, None));
         }
-        Vec::new()
+        None
     }
 
-    fn crash(&mut self, world: &World, met: Option<LbId>) -> Vec<(SocketAddr, SocketAddr)> {
+    fn crash(&mut self, world: &World, met: Option<LbId>) -> Crash {
         let survivors = || {
             world
                 .lbs()
                 .filter(|lb| lb.state() == LbState::Running && Some(lb.id()) != met)
         };
-        let known: BTreeSet<Key> = survivors()
-            .flat_map(|lb| rows(lb))
-            .map(|row| oracle::key(&row.inbound))
-            .collect();
+        let (mut known, mut ends) = (BTreeSet::new(), BTreeSet::new());
+        for row in survivors().flat_map(|lb| rows(lb)) {
+            known.insert(oracle::key(&row.inbound));
+            ends.insert((row.local, row.server));
+        }
         // What a node alone knows that has not joined may be lost when it does.
         let anybody = survivors().any(|lb| cluster::is_ready(lb) || cluster::is_degraded(lb));
         for (number, flow) in (0..).zip(world.flows()) {
@@ -88,9 +98,16 @@ impl Excuses {
             .filter(|lb| Some(lb.id()) == met)
             .flat_map(|lb| rows(lb));
         let dies = |row: &Row| !(anybody && known.contains(&oracle::key(&row.inbound)));
-        let died: Vec<_> = crashed.filter(dies).map(|row| (row.local, row.server)).collect();
+        let died: BTreeSet<_> = crashed.filter(dies).map(|row| (row.local, row.server)).collect();
         self.ends.extend(&died);
-        died
+        if !anybody {
+            ends.clear();
+        }
+        Crash {
+            lb: met,
+            died,
+            known: ends,
+        }
     }
 
     /// Whether a session has the ends of one that died with the last node that had it.

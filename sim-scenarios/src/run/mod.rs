@@ -352,10 +352,19 @@ fn play<T>(
             if let Some((fault, undo, met)) = timeline.coming(&built.world)
                 && let Some(of) = scenario.faults.get(fault)
             {
-                let died = judge
+                let crash = judge
                     .excuses
                     .step(&built.world, now, (fault, &of.action, undo), met);
-                watch.borrow_mut().reuse.forget(&died);
+                if let Some(crash) = crash {
+                    // What it gave up before, as the loser of a split does, lives on at servers too.
+                    let share = crash
+                        .lb
+                        .map_or_else(Vec::new, |lb| build::local_addrs(scenario, lb.0));
+                    watch.borrow_mut().reuse.forget(|ends| {
+                        let unknown = share.contains(&ends.0.ip()) && !crash.known.contains(ends);
+                        unknown || crash.died.contains(ends)
+                    });
+                }
                 if starts(&of.action, undo) {
                     close_until = now + CLOSE_FOR;
                 }

@@ -16,7 +16,7 @@ use super::build::{self, SERVERS};
 use super::guard::Panics;
 use super::occasion::Occasions;
 use super::sync_frame;
-use crate::oracle::{self, Checksums, Oracle, Reuse};
+use crate::oracle::{self, By, Checksums, Oracle, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -320,15 +320,18 @@ impl Watch {
         if matches!(at.owner, Owner::Host(_)) && is_transport(data) {
             self.host_sent_at = Some(now);
         }
-        let by_server = match at.owner {
-            Owner::Host(host) if host.0 >= self.client_count => Some(true),
-            Owner::Lb(_) if at.port == SERVERS.0 => Some(false),
+        let by = match at.owner {
+            Owner::Host(host) if host.0 >= self.client_count => Some(By::Server),
+            Owner::Lb(lb) if at.port == SERVERS.0 => {
+                let cold = self.said.open_alarms.contains(&(lb, Alarm::Cold));
+                Some(if cold { By::Cold } else { By::Node })
+            }
             _ => None,
         };
-        if let Some(by_server) = by_server {
+        if let Some(by) = by {
             let reuse = &mut self.reuse;
             self.panics.ask(name_of(Oracle::OutboundUnique), time, || {
-                reuse.frame(time, name, data, by_server);
+                reuse.frame(time, name, data, by);
             });
         }
         match at.owner {

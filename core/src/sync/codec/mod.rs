@@ -34,19 +34,20 @@
 //! | 4 | NACK | peer, count (1), ranges |
 //! | 5 | SKIP | range, until, count (2), slots |
 //! | 6 | HINT | group, kind (1), tuple |
-//! | 7 | PULL | group, slot, id, version, mode (1) |
+//! | 7 | PULL | group, id, version, mode (1), count (2), slots |
 //! | 8 | SLOT_BEGIN | id, group, slot |
 //! | 9 | slot records | id, group, slot, packed records |
 //! | 10 | SLOT_END | id, group, slot, count (4), version |
-//! | 11 | watermark | group, epoch, last epoch, ready (1), contiguous, count (1), ranges |
-//! | 12 | MERGED | group, epoch, version, exact (1) |
+//! | 11 | watermark | group, epoch, last epoch, state of the copy (1), contiguous, count (1), ranges |
+//! | 12 | MERGED | group, epoch, version, exact (1), LSN |
 //! | 13 | OFFER | id, group, packed record |
 //! | 14 | offers seen | id, group |
+//! | 15 | SLOTS_EMPTY | id, group, count (2), version |
 //! | 0x41 | node heartbeat | shares (8), readiness and draining (1), two counts (1 each), claims, peers |
 //! | 0x42 | FENCED | group, epoch |
 //! | 0x43 | HANDOVER | group, epoch |
 //!
-//! States, modes, roles, readiness and reasons are the numbers of their types. A hint is 4 x direction + event
+//! States, modes, roles, readiness, states of copies and reasons are the numbers of their types. A hint is 4 x direction + event
 //! for a segment, 8 + direction for traffic. Types up to 0x3f are left for further messages of a bucket, 0x40
 //! and those from 0x44 for the node's.
 //!
@@ -90,7 +91,7 @@ use crate::cluster::PeerId;
 use crate::service::{RealServerId, ServiceId};
 
 /// Version of the format; a frame of another one is refused.
-pub const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 2;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 32;
 /// A frame of live records at most: it fits a packet on every Ethernet.

@@ -16,8 +16,8 @@ use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, Incarnation, NODE_COUNT_MA
 use crate::lport::BUCKET_COUNT_MAX;
 use crate::proto::TcpEvent;
 use crate::sync::{
-    CloseReason, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, NodeMessage, PULL_SLOT_COUNT_MAX,
-    PullMode, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
+    CloseReason, CopyState, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, NodeMessage,
+    PULL_SLOT_COUNT_MAX, PullMode, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
 };
 use crate::tuple::Direction;
 
@@ -433,13 +433,13 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
         },
         kind::WATERMARK => {
             let (group, epoch, last) = (take_group(bytes)?, take_epoch(bytes)?, take_epoch(bytes)?);
-            let (ready, contiguous) = (bytes.bool()?, take_lsn(bytes)?);
+            let (copy, contiguous) = (take_copy(bytes)?, take_lsn(bytes)?);
             let applied = take_range_count(bytes)?;
             SyncBody::Watermark {
                 group,
                 epoch,
                 last,
-                ready,
+                copy,
                 contiguous,
                 applied: take_ranges(bytes, applied)?,
             }
@@ -449,6 +449,7 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
             epoch: take_epoch(bytes)?,
             base: take_version(bytes)?,
             exact: bytes.bool()?,
+            at: take_lsn(bytes)?,
         },
         kind::OFFER => SyncBody::Offer {
             id: bytes.u32()?,
@@ -461,6 +462,15 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
         },
         other => return Err(FrameError::UnknownMessage(other)),
     })
+}
+
+fn take_copy(bytes: &mut Bytes<'_>) -> Got<CopyState> {
+    match bytes.u8()? {
+        0 => Ok(CopyState::Partial),
+        1 => Ok(CopyState::Whole),
+        2 => Ok(CopyState::Ready),
+        _ => Err(FrameError::Bad(Field::Readiness)),
+    }
 }
 
 fn take_node(kind: u8, bytes: &mut Bytes<'_>) -> Got<NodeMessage> {

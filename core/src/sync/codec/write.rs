@@ -495,14 +495,14 @@ fn put_sync(buf: &mut Vec<u8>, body: &SyncBody) -> Put {
             group,
             epoch,
             last,
-            ready,
+            copy,
             contiguous,
             applied,
         } => {
             put_group(buf, *group);
             put_epoch(buf, *epoch);
             put_epoch(buf, *last);
-            buf.push(u8::from(*ready));
+            buf.push(*copy as u8);
             put_lsn(buf, *contiguous)?;
             put_range_count(buf, applied)?;
             put_ranges(buf, applied)
@@ -512,12 +512,13 @@ fn put_sync(buf: &mut Vec<u8>, body: &SyncBody) -> Put {
             epoch,
             base,
             exact,
+            at,
         } => {
             put_group(buf, *group);
             put_epoch(buf, *epoch);
             put_version(buf, *base)?;
             buf.push(u8::from(*exact));
-            Ok(())
+            put_lsn(buf, *at)
         }
         SyncBody::Offer { group, record, id } => {
             buf.extend(id.to_le_bytes());

@@ -4,6 +4,10 @@ use super::*;
 use alloc::boxed::Box;
 use proptest::option;
 
+fn any_copy() -> impl Strategy<Value = CopyState> {
+    prop::sample::select(vec![CopyState::Partial, CopyState::Whole, CopyState::Ready])
+}
+
 fn any_peer() -> impl Strategy<Value = PeerId> {
     (any::<u16>(), any::<u64>()).prop_map(|(node, incarnation)| PeerId {
         node: NodeId(node),
@@ -221,28 +225,29 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
             any_group(),
             any_epoch(),
             any_epoch(),
-            any::<bool>(),
+            any_copy(),
             any_lsn(),
             any_ranges()
         )
-            .prop_map(|(group, epoch, last, ready, contiguous, applied)| {
+            .prop_map(|(group, epoch, last, copy, contiguous, applied)| {
                 SyncBody::Watermark {
                     group,
                     epoch,
                     last,
-                    ready,
+                    copy,
                     contiguous,
                     applied,
                 }
             }),
-        (any_group(), any_epoch(), any_version(), any::<bool>()).prop_map(|(group, epoch, base, exact)| {
-            SyncBody::Merged {
+        (any_group(), any_epoch(), any_version(), any::<bool>(), any_lsn()).prop_map(
+            |(group, epoch, base, exact, at)| SyncBody::Merged {
                 group,
                 epoch,
                 base,
                 exact,
+                at,
             }
-        }),
+        ),
         (any_group(), any_record(), any::<u32>()).prop_map(|(group, record, id)| SyncBody::Offer {
             group,
             record: Box::new(record),

@@ -11,9 +11,9 @@ use crate::lport::BUCKET_COUNT_MAX;
 use crate::proto::{ConnState, TcpEvent};
 use crate::service::FwdMode;
 use crate::sync::{
-    CloseReason, GroupClaim, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange, NodeMessage,
-    PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SeqDeltas, SessionRecord,
-    SyncBody, SyncMessage, Version, VersionedRecord, WindowScales,
+    CloseReason, CopyState, GroupClaim, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange,
+    NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SeqDeltas,
+    SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord, WindowScales,
 };
 use crate::tuple::{Direction, L4Proto, Tuple};
 use alloc::boxed::Box;
@@ -225,7 +225,7 @@ fn examples() -> Vec<FrameItem> {
             group,
             epoch: epoch(4),
             last: epoch(3),
-            ready: true,
+            copy: CopyState::Ready,
             contiguous: 10,
             applied: vec![range(12, 20)],
         },
@@ -234,6 +234,7 @@ fn examples() -> Vec<FrameItem> {
             epoch: epoch(4),
             base: version(10),
             exact: false,
+            at: 11,
         },
         SyncBody::Offer {
             group,
@@ -302,7 +303,7 @@ fn every_byte_of_a_small_frame() {
     #[rustfmt::skip]
     let bytes = [
         // Version, type, ACK-NOW, no key; cluster; node; stream; two messages; 117 bytes.
-        1, 1, 1, 0, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 2, 0, 117, 0,
+        2, 1, 1, 0, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 2, 0, 117, 0,
         // Incarnation, packet number.
         0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
         // Critical, a live section; ACK-NOW; bucket; 67 bytes.
@@ -686,7 +687,8 @@ fn refused() {
         frame[at] = byte;
         decode(&frame).unwrap_err()
     };
-    assert_eq!(with(0, 2), FrameError::Version(2));
+    assert_eq!(with(0, 1), FrameError::Version(1));
+    assert_eq!(with(0, 3), FrameError::Version(3));
     assert_eq!(with(1, 9), FrameError::Type(9));
     assert_eq!(with(2, 2), FrameError::Bad(Field::Flags));
     assert_eq!(with(3, 1), FrameError::Key(1));
