@@ -195,10 +195,10 @@ impl Sync {
             epoch: best.last,
             lsn: best.mark.contiguous,
         };
-        let differs = (best.last, best.mark.contiguous) != (own.epoch, own.lsn)
-            || best.peer != own_id && !lacking.is_empty();
         let none_whole = best.copy == CopyState::Partial;
-        let differs = differs && !none_whole;
+        // Who began to listen lately knows of the last number, and of little that is before it.
+        let differs = !none_whole
+            && ((best.last, best.mark.contiguous) != (own.epoch, own.lsn) || own_copy < best.copy);
         let seen = |k: &Known| Version {
             epoch: k.last,
             lsn: k.mark.highest(),

@@ -180,6 +180,7 @@ impl Lb {
         factor: u32,
     ) -> Result<(), WorldError> {
         let factor = factor.clamp(1, SLOWNESS_MAX);
+        let before = self.slowness.clone();
         match worker {
             None => self.slowness.node = factor,
             Some(n) => match self.slowness.workers.get_mut(usize::from(n)) {
@@ -191,7 +192,14 @@ impl Lb {
         let queues = self.queues();
         let at = net.now + nanos(queues.delay) + nanos(queues.jitter);
         if let Some(life) = &mut self.life {
-            for slot in &mut life.workers {
+            for (n, slot) in (0..).zip(&mut life.workers) {
+                // Who becomes quicker is so with what is left of its turn.
+                let [was, is] = [&before, &self.slowness].map(|s| s.slowed(n, 1));
+                if is < was {
+                    let rest = slot.busy_until.saturating_sub(net.now);
+                    let rest = u128::from(rest) * u128::from(is) / u128::from(was);
+                    slot.busy_until = net.now.saturating_add(u64::try_from(rest).unwrap_or(u64::MAX));
+                }
                 slot.inbox.messages.hurry(at);
                 slot.inbox.commands.hurry(at);
             }

@@ -73,6 +73,10 @@ fn a_worker_serves_at_its_rate_and_a_slow_one_at_less() {
     let flow = site.flow(UDP_VIP);
     site.world.open(flow).expect("right");
     site.world.run_until(site.world.now() + Duration::from_secs(5));
+    // What it had begun by then ends as soon as it is quick again.
+    site.world.set_slowness(lb, None, 1).expect("it is there");
+    site.world.set_slowness(lb, Some(0), 1).expect("it has a worker");
+    about(200, burst(&mut site));
     check(&site.world);
 }
 

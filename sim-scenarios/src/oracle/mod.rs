@@ -31,6 +31,9 @@ pub(crate) use tables::{
     Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, key, outbound, unequal,
 };
 
+/// Both ends of a connection to a server: the node's and the server's.
+pub(crate) type Ends = (SocketAddr, SocketAddr);
+
 macro_rules! oracles {
     ($($name:ident = $text:literal, $says:literal;)*) => {
         /// All oracles. Whoever adds one is told by the compiler where it is to be judged and to be shown a world

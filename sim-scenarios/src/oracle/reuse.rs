@@ -1,10 +1,10 @@
 //! `outbound-unique`, at every frame: tables are looked at now and then, and two sessions may share a tuple between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Found;
+use super::{Ends, Found};
 
 const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
@@ -36,13 +36,15 @@ pub(crate) enum By {
 /// Whether a connection's tuple is opened anew while it is open: by a SYN of a node with another sequence number.
 #[derive(Debug, Default)]
 pub(crate) struct Reuse {
-    open: BTreeMap<(SocketAddr, SocketAddr), Seen>,
+    open: BTreeMap<Ends, Seen>,
+    /// Ends that a cold node opened last.
+    pub(crate) cold: BTreeSet<Ends>,
     pub(crate) found: Found,
 }
 
 impl Reuse {
     /// What nobody has any more lives on at servers only: who gives its ends to others cannot know better.
-    pub(crate) fn forget(&mut self, is_gone: impl Fn(&(SocketAddr, SocketAddr)) -> bool) {
+    pub(crate) fn forget(&mut self, is_gone: impl Fn(&Ends) -> bool) {
         self.open.retain(|ends, _| !is_gone(ends));
     }
 
@@ -58,6 +60,11 @@ impl Reuse {
         let tuple = if by_server { (dst, src) } else { (src, dst) };
         if flags & (SYN | ACK) == SYN && !by_server {
             self.found.looked += 1;
+            if by == By::Cold {
+                self.cold.insert(tuple);
+            } else {
+                self.cold.remove(&tuple);
+            }
             let seen = self.open.entry(tuple).or_default();
             let is_over = seen.reset || seen.fins == [true; 2];
             if seen.answered && !is_over && seen.isn != sequence && by != By::Cold {

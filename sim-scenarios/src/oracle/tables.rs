@@ -8,7 +8,7 @@ use evenkeel_core::cluster::{Epoch, GroupId};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::tuple::{L4Proto, Tuple};
 
-use super::{Found, LiveFlow, NodeSample, Row, Sample};
+use super::{Ends, Found, LiveFlow, NodeSample, Row, Sample};
 
 /// A tuple in an order.
 pub(crate) type Key = (bool, SocketAddr, SocketAddr);
@@ -114,7 +114,8 @@ fn is_one_after_the_other(a: &Row, b: &Row) -> bool {
 }
 
 impl OutboundUnique {
-    pub(crate) fn sample(&mut self, sample: &Sample) {
+    /// `cold`: ends that a node opened which found nobody to join: see [`super::By::Cold`].
+    pub(crate) fn sample(&mut self, sample: &Sample, cold: &BTreeSet<Ends>) {
         let mut seen: BTreeMap<Key, (u16, Key, &Row)> = BTreeMap::new();
         for node in &sample.nodes {
             for row in &node.rows {
@@ -130,7 +131,7 @@ impl OutboundUnique {
                         let is_same = first == inbound || elsewhere && is_one_after_the_other(before, row);
                         if is_same || is_over(before.state) {
                             entry.insert((node.node, inbound, row));
-                        } else if !is_over(row.state) {
+                        } else if !is_over(row.state) && !cold.contains(&(row.local, row.server)) {
                             self.found.add(sample.at, || {
                                 format!(
                                     "{} > {} belongs to {} > {} on node {other} and to {} > {} on node {}",
@@ -438,29 +439,40 @@ mod tests {
     fn oracle_outbound_unique_fires_on_two_sessions_with_one_local_port() {
         let mut b = row("192.0.2.101:1000", A.1, A.2);
         let mut oracle = OutboundUnique::default();
-        oracle.sample(&at(0, vec![node(1, vec![a()]), node(2, vec![b])]));
+        let look = |oracle: &mut OutboundUnique, seen: Sample| oracle.sample(&seen, &BTreeSet::new());
+        look(&mut oracle, at(0, vec![node(1, vec![a()]), node(2, vec![b])]));
         assert_eq!(oracle.found.count, 0, "its creator gave the port again");
         let other = GroupId {
             node: evenkeel_core::cluster::NodeId(2),
             ..GroupId::default()
         };
         b.version = b.version.map(|(_, epoch, lsn)| (other, epoch, lsn));
-        oracle.sample(&at(1, vec![node(1, vec![a()]), node(2, vec![a()])]));
+        look(&mut oracle, at(1, vec![node(1, vec![a()]), node(2, vec![a()])]));
         assert_eq!(oracle.found.count, 0);
         let closing = Row {
             state: ConnState::TimeWait,
             ..b
         };
-        oracle.sample(&at(2, vec![node(1, vec![closing]), node(2, vec![a()])]));
-        oracle.sample(&at(3, vec![node(1, vec![a()]), node(2, vec![closing])]));
+        look(
+            &mut oracle,
+            at(2, vec![node(1, vec![closing]), node(2, vec![a()])]),
+        );
+        look(
+            &mut oracle,
+            at(3, vec![node(1, vec![a()]), node(2, vec![closing])]),
+        );
         assert_eq!(oracle.found.count, 0, "TIME-WAIT may be reused");
-        oracle.sample(&at(4, vec![node(1, vec![a()]), node(2, vec![b])]));
+        look(&mut oracle, at(4, vec![node(1, vec![a()]), node(2, vec![b])]));
         assert_eq!(oracle.found.count, 1);
         for (n, state) in (2..).zip([ConnState::FinWait, ConnState::CloseWait]) {
             let half = Row { state, ..b };
-            oracle.sample(&at(5, vec![node(1, vec![half]), node(2, vec![a()])]));
+            look(&mut oracle, at(5, vec![node(1, vec![half]), node(2, vec![a()])]));
             assert_eq!(oracle.found.count, n, "{state:?} carries data");
         }
+        let mut oracle = OutboundUnique::default();
+        let seen = at(6, vec![node(1, vec![a()]), node(2, vec![b])]);
+        oracle.sample(&seen, &BTreeSet::from([(b.local, b.server)]));
+        assert_eq!(oracle.found.count, 0, "opened by a node that is alone");
     }
 
     #[test]

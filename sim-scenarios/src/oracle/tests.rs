@@ -41,7 +41,7 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
             let seen = sample(busy, MIDST);
             let look = |seen: &Sample| {
                 let mut oracle = OutboundUnique::default();
-                oracle.sample(seen);
+                oracle.sample(seen, &std::collections::BTreeSet::new());
                 oracle.found
             };
             let mut doctored = seen.clone();

@@ -12,7 +12,6 @@
 //! leaves, nor frames that come late or twice, nor losses on the way of clients and servers that TCP repairs.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
@@ -20,7 +19,7 @@ use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
 use super::build::REORDERED_BY;
 use super::judge::{rows, tuple};
 use super::{cluster, nanos};
-use crate::oracle::{self, Row};
+use crate::oracle::{self, Ends, Row};
 use crate::scenario::{Action, Network, Replicate, Scenario};
 
 /// What a fault that divides nodes has done is over so long after its end: they hear each other again, compare what they
@@ -35,7 +34,7 @@ pub(crate) struct Excuses {
     /// Flows, by number, whose sessions died with a node.
     lost: BTreeSet<u32>,
     /// Ends, of node and server, of sessions that died so.
-    ends: BTreeSet<(SocketAddr, SocketAddr)>,
+    ends: BTreeSet<Ends>,
     /// When dividing faults began and ended: index of the fault, and its times.
     divided: Vec<(usize, Duration, Option<Duration>)>,
 }
@@ -45,9 +44,9 @@ pub(crate) struct Excuses {
 pub(crate) struct Crash {
     pub(crate) lb: Option<LbId>,
     /// Of sessions that die with it: nobody is left who knows that they are in use.
-    pub(crate) died: BTreeSet<(SocketAddr, SocketAddr)>,
+    pub(crate) died: BTreeSet<Ends>,
     /// Of sessions that are known to who is left.
-    pub(crate) known: BTreeSet<(SocketAddr, SocketAddr)>,
+    pub(crate) known: BTreeSet<Ends>,
 }
 
 impl Excuses {

@@ -264,9 +264,9 @@ impl<'s> Judge<'s> {
     }
 
     /// Looks at all tables.
-    pub(crate) fn sample(&mut self, world: &World, now: Duration, masters: &[(u64, LbId)]) {
+    pub(crate) fn sample(&mut self, world: &World, now: Duration, watch: &Watch) {
         self.ledger.look(world);
-        self.follow_flows(world, now, masters);
+        self.follow_flows(world, now, &watch.masters);
         let (sample, touched) = self.ledger.sample(world, now);
         for row in sample.nodes.iter().flat_map(|n| &n.rows) {
             let key = oracle::key(&row.inbound);
@@ -282,7 +282,7 @@ impl<'s> Judge<'s> {
             self.server_stays.sample(&sample, live);
         });
         self.panics.ask(name(Oracle::OutboundUnique), now, || {
-            self.outbound_unique.sample(&sample);
+            self.outbound_unique.sample(&sample, &watch.reuse.cold);
         });
         self.panics.ask(name(Oracle::VersionsGrow), now, || {
             self.versions_grow.sample(&sample);

@@ -394,7 +394,7 @@ fn play<T>(
         }
         let last_fault = timeline.last_fault();
         judge.faults_over(last_fault);
-        judge.sample(&built.world, now, &watch.borrow().masters);
+        judge.sample(&built.world, now, &watch.borrow());
         if now >= end {
             break;
         }
@@ -643,7 +643,7 @@ that = "broken == 0"
         for n in 1.. {
             let now = (SAMPLE_EVERY * n).min(scenario.duration);
             built.world.run_until(build::at(now));
-            judge.sample(&built.world, now, &watch.borrow().masters);
+            judge.sample(&built.world, now, &watch.borrow());
             if now == scenario.duration {
                 break;
             }
