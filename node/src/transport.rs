@@ -1,4 +1,4 @@
-//! Sync frames between nodes: over UDP, and over TCP what is too long for it.
+//! Sync frames between nodes: bulk over TCP, all the rest over UDP.
 //!
 //! Each peer has a UDP socket of its own, connected to its address. So the kernel tells a peer's frames from those of
 //! anybody else, before they cost a peer its place in a receive buffer. Whoever has that address and port still is no peer: what
@@ -19,7 +19,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use evenkeel_core::cluster::NodeId;
-use evenkeel_core::sync::codec::{BULK_FRAME_LEN_MAX, LIVE_FRAME_LEN_MAX, NODE_FRAME_LEN_MAX};
+use evenkeel_core::sync::codec::{BULK_FRAME_LEN_MAX, LIVE_FRAME_LEN_MAX, NODE_FRAME_LEN_MAX, is_bulk};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
@@ -242,9 +242,9 @@ impl Voice {
         sent.is_ok()
     }
 
-    /// Sends a worker's frame: over TCP if it is a long one. Never waits.
+    /// Sends a worker's frame: over TCP if it is of bulk, or a long one. Never waits.
     pub(crate) fn send_of_worker(&self, to: Option<NodeId>, frame: &[u8]) {
-        if frame.len() <= LIVE_FRAME_LEN_MAX {
+        if frame.len() <= LIVE_FRAME_LEN_MAX && !is_bulk(frame) {
             self.send(to, frame);
             return;
         }
@@ -542,9 +542,9 @@ async fn read_bulk(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_core::cluster::{Incarnation, PeerId};
-    use evenkeel_core::sync::SyncBody;
+    use evenkeel_core::cluster::{GroupId, Incarnation, PeerId};
     use evenkeel_core::sync::codec::{FrameHeader, FrameWriter};
+    use evenkeel_core::sync::{SyncBody, Version};
 
     /// Two nodes of the loopback network, and a port that was free just now.
     fn ends(a: u8, b: u8) -> (SocketAddr, SocketAddr) {
@@ -614,6 +614,10 @@ mod tests {
 
     /// A frame of a node, as far as this module and the kernel look: the number is in its header, where its life is.
     fn frame_of(node: u16, number: u64, len: usize) -> Vec<u8> {
+        frame_with(node, number, len, &SyncBody::Heartbeat { last: 0 })
+    }
+
+    fn frame_with(node: u16, number: u64, len: usize, body: &SyncBody) -> Vec<u8> {
         let header = FrameHeader {
             cluster: 7,
             from: PeerId {
@@ -625,9 +629,7 @@ mod tests {
         };
         let mut frame = Vec::new();
         let mut writer = FrameWriter::new(&mut frame, &header, LIVE_FRAME_LEN_MAX);
-        writer
-            .push(0, false, &SyncBody::Heartbeat { last: 0 })
-            .expect("it fits");
+        writer.push(0, false, body).expect("it fits");
         writer.finish();
         frame.resize(len, 0);
         frame[14..16].copy_from_slice(&(len as u16).to_le_bytes());
@@ -658,7 +660,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn short_frames_go_by_udp_and_long_ones_by_tcp() {
+    async fn bulk_and_long_frames_go_by_tcp_and_all_others_by_udp() {
         let ((mut ear, _), (_ear, voice), _) = pair(1, 2);
         let short = frame_of(2, 1, 80);
         let longest = frame_of(2, 2, UDP_FRAME_LEN_MAX);
@@ -670,22 +672,30 @@ mod tests {
         for frame in &long {
             voice.send_of_worker(Some(NodeId(1)), frame);
         }
-        let got = frames(&mut ear, 103).await;
+        let empty = SyncBody::SlotsEmpty {
+            id: 1,
+            group: GroupId::default(),
+            count: 1,
+            as_of: Version::default(),
+        };
+        let bulk = frame_with(2, 4, 100, &empty);
+        voice.send_of_worker(Some(NodeId(1)), &bulk);
+        let got = frames(&mut ear, 104).await;
         let came: Vec<_> = got.iter().filter(|f| f.len() == BULK_FRAME_LEN_MAX).collect();
         assert_eq!(came, long.iter().collect::<Vec<_>>());
         assert!(
-            [short, longest, of_worker]
+            [short, longest, of_worker, bulk]
                 .iter()
                 .all(|frame| got.contains(frame))
         );
-        assert_eq!((of(&ear.counters.udp_in), of(&ear.counters.bulk_in)), (3, 100));
+        assert_eq!((of(&ear.counters.udp_in), of(&ear.counters.bulk_in)), (3, 101));
         // The last one is counted when the system has taken it, which may be after it came.
-        while of(&voice.counters.bulk_out) < 100 {
+        while of(&voice.counters.bulk_out) < 101 {
             tokio::task::yield_now().await;
         }
         assert_eq!(
             (of(&voice.counters.udp_out), of(&voice.counters.bulk_out)),
-            (3, 100)
+            (3, 101)
         );
     }
 

@@ -84,7 +84,7 @@ mod read;
 mod tests;
 mod write;
 
-pub use read::{Field, Frame, FrameError, FrameItem, decode};
+pub use read::{Field, Frame, FrameError, FrameItem, decode, is_bulk};
 pub use write::{FrameWriter, LiveWriter, PushError, SlotWriter};
 
 use crate::cluster::PeerId;

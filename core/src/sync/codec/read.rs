@@ -160,6 +160,15 @@ impl FrameHeader {
     }
 }
 
+/// Whether a frame begins with an answer to a pull; of those that [`super::FrameWriter`] made, without a look at the rest.
+pub fn is_bulk(frame: &[u8]) -> bool {
+    let first = frame.get(HEADER_LEN).map(|kind| kind & !CRITICAL);
+    matches!(
+        first,
+        Some(kind::SLOT_BEGIN | kind::SLOT_RECORDS | kind::SLOT_END | kind::SLOTS_EMPTY)
+    )
+}
+
 /// Reads a frame. No number in it chooses an allocation: lists are made once their bytes are there, and all
 /// together they stay within a fixed multiple of the frame's length (23, for a frame of HEARTBEATs only).
 pub fn decode(frame: &[u8]) -> Result<Frame, FrameError> {
