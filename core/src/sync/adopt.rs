@@ -11,7 +11,9 @@ use super::hints::causes;
 use super::ranges::Watermark;
 use super::state::{BucketBits, Ctx, Destination, Group, Sync, SyncOutcome};
 use super::tx::PeerTx;
-use super::{CloseReason, CopyState, Lsn, PullMode, SessionRecord, SyncBody, Version, VersionedRecord};
+use super::{
+    CloseReason, CopyState, Lsn, LsnRange, PullMode, SessionRecord, SyncBody, Version, VersionedRecord,
+};
 use crate::cluster::{Epoch, GroupId, PeerId, Role};
 use crate::conn::{ConnId, flag};
 use crate::proto::ConnState;
@@ -208,6 +210,9 @@ impl Sync {
         let patched = !differs && !none_whole && !lacking.is_empty();
         let exact = !patched && !mixed && !known.iter().any(|k| extra(&k));
         let mut pulls = false;
+        if none_whole {
+            ctx.count(SyncCount::MergedLacking);
+        }
         if let Some(g) = self.group_mut(group) {
             g.base[place] = Base {
                 version: base,
@@ -269,8 +274,21 @@ impl Sync {
                 above: Vec::new(),
             };
         }
-        self.rx(mark.epoch.holder, place)
-            .map_or_else(Watermark::default, |rx| rx.mark.clone())
+        let mut known = Watermark {
+            contiguous: mark.lsn,
+            above: Vec::new(),
+        };
+        if let Some(rx) = self.rx(mark.epoch.holder, place).filter(|rx| rx.known) {
+            // The first of these may be all that was heard, above what was pulled.
+            let first = (rx.began < rx.mark.contiguous).then_some(LsnRange {
+                first: rx.began + 1,
+                last: rx.mark.contiguous,
+            });
+            for range in first.into_iter().chain(rx.mark.above.iter().copied()) {
+                known.add(range);
+            }
+        }
+        known
     }
 
     /// A source of an adoption is gone: those who are left are compared anew. What came of it counts, but it is not all.
@@ -445,6 +463,9 @@ impl Sync {
             .is_some_and(|rx| rx.known && rx.began <= base.at);
         let same = base.exact && own == base.version && !above;
         if same && heard && self.lacking(g, self.buckets[place]).is_empty() {
+            if let Some(g) = self.group_mut(group) {
+                g.base[place] = base;
+            }
             self.set_merged(ctx, group, place);
             return;
         }
@@ -478,11 +499,19 @@ impl Sync {
         let Some(at) = self.groups.iter().position(|g| g.id == group) else {
             return;
         };
+        // What was pulled for it was so after its holder was first heard.
+        let began = self
+            .rx(self.groups[at].epoch.holder, place)
+            .map_or(0, |rx| rx.began);
         let g = &mut self.groups[at];
         let epoch = g.epoch;
         if let Some(merged) = g.merged.get_mut(place) {
             *merged = epoch;
         }
+        g.whole_at[place] = Version {
+            epoch,
+            lsn: began.max(g.base[place].at),
+        };
         g.resync.clear(place as u16);
         g.offers.retain(|(p, _)| *p != place);
         if g.is_merged() && !g.told {

@@ -110,6 +110,7 @@ impl Sync {
         }
         g.pulling = number;
         g.complete = false;
+        g.pulled_at.fill(None);
         self.jobs
             .retain(|j| j.group != group || j.purpose != Purpose::Join);
         self.flights
@@ -147,6 +148,9 @@ impl Sync {
         if let Some(g) = self.group_mut(group) {
             (g.complete, g.whole) = (true, true);
             g.pulled = g.pulling;
+            for (whole_at, pulled_at) in g.whole_at.iter_mut().zip(&mut g.pulled_at) {
+                *whole_at = pulled_at.take().unwrap_or(*whole_at).max(*whole_at);
+            }
         }
     }
 
@@ -672,6 +676,13 @@ impl Sync {
         } else {
             (self.flight_count / 2).max(FLIGHT_COUNT_MIN)
         };
+        if f.purpose == Purpose::Join {
+            let place = self.place(self.bucket_of_slot(slot));
+            if let Some((g, place)) = self.group_mut(group).zip(place) {
+                let earliest = g.pulled_at[place].map_or(as_of, |at| at.min(as_of));
+                g.pulled_at[place] = Some(earliest);
+            }
+        }
         if f.mode == PullMode::Replace {
             self.delete_unmentioned(ctx, group, slot, as_of);
             if let Some(g) = self.group_mut(group) {

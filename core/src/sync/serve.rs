@@ -171,6 +171,8 @@ impl Sync {
                 // What is here is of an epoch that others have left behind: who took it for the group's would seem to know as
                 // much as they do. The next adopter settles it.
                 None if g.merged[place] != g.epoch && to != g.epoch.holder => continue,
+                // Who has it from one that never had all would take it for all. An adopter puts together what there is.
+                None if !g.whole && (to != g.epoch.holder || g.merged[place] == g.epoch) => continue,
                 None => {
                     // Who joins gets a slot once it is whole; an adopter takes what there is.
                     let whole = |slot: u16| pull.min == Version::default() || !g.lacks.has(slot);

@@ -176,6 +176,11 @@ pub(super) struct Group {
     pub(super) complete: bool,
     /// It was complete once.
     pub(super) whole: bool,
+    /// By own bucket: as of when all of it was here, by the last whole pull or the last merge. What its holder told after
+    /// that, and before it was first heard here, is missing.
+    pub(super) whole_at: Vec<Version>,
+    /// By own bucket: the same of the pull that goes on, the earliest of its slots so far.
+    pub(super) pulled_at: Vec<Option<Version>>,
     /// Number of the pull of all its slots that goes on or has ended last, and of the last that has ended.
     pub(super) pulling: u32,
     pub(super) pulled: u32,
@@ -422,6 +427,12 @@ impl Sync {
         self.epochs.pin(index, true);
         let at = self.groups.partition_point(|g| g.id < id);
         let count = self.buckets.len();
+        // A group may be heard of first when this node has begun to adopt it: then nothing of it is here. Only what this node
+        // creates itself is whole from its beginning.
+        let fresh = epoch.term == 1 && epoch.holder == self.id;
+        let adopts = role == Role::Adopting && !fresh;
+        let whole = role.is_holder() && !adopts;
+        let merged = if adopts { Epoch::default() } else { epoch };
         let base = Base {
             version: Version { epoch, lsn: 0 },
             exact: true,
@@ -435,11 +446,13 @@ impl Sync {
                 epoch,
                 role,
                 index,
-                merged: alloc::vec![epoch; count],
+                merged: alloc::vec![merged; count],
                 base: alloc::vec![base; count],
                 resync: BucketBits::EMPTY,
-                complete: role.is_holder(),
-                whole: role.is_holder(),
+                complete: whole,
+                whole,
+                whole_at: alloc::vec![base.version; count],
+                pulled_at: alloc::vec![None; count],
                 pulling: 0,
                 pulled: 0,
                 lacks: Box::new(SlotBits::EMPTY),
@@ -638,7 +651,11 @@ impl Sync {
         let lsn = if epoch.holder == self.id {
             self.rings[place].last
         } else {
-            self.rx(epoch.holder, place).map_or(0, |rx| rx.mark.contiguous)
+            let whole_at = g.whole_at[place];
+            let whole_at = if whole_at.epoch == epoch { whole_at.lsn } else { 0 };
+            self.rx(epoch.holder, place)
+                .filter(|rx| rx.known && rx.began <= whole_at)
+                .map_or(whole_at, |rx| rx.mark.contiguous)
         };
         Version { epoch, lsn }
     }

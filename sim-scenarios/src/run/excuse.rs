@@ -5,8 +5,8 @@
 //! - A fault divides the nodes, or deafens one, while the flow is open or a little later: who serves may be two, or one
 //!   that has not heard of the session.
 //! - Its node gave it the ends of a session that died with the last node that had it: the server may not take it yet.
-//! - Its service replicates nothing, or not before it is established, and another node takes over meanwhile, or so shortly
-//!   before that its client has not heard of it.
+//! - Its service replicates nothing, or not before its SYN-ACK or until it is established, and another node takes over
+//!   meanwhile, or so shortly before that its client has not heard of it.
 //!
 //! Nothing else excuses anything: neither what a crash alone does to sessions that others have, nor a start, nor a node that
 //! leaves, nor frames that come late or twice, nor losses on the way of clients and servers that TCP repairs.
@@ -137,7 +137,8 @@ impl Excuses {
             Some(Replicate::Established) => flow.established.map_or(ended, |t| {
                 t.as_nanos() + nanos(super::judge::told_within(scenario))
             }),
-            Some(Replicate::SynAck) => opened,
+            // Told with its SYN-ACK: who takes over before that gives the client's next SYN to a server of its own choice.
+            Some(Replicate::SynAck) => flow.established.map_or(ended, |t| t.as_nanos()),
         };
         let mut masters = masters;
         // Until a client has heard who answers now, its first packets go to who did.
