@@ -19,6 +19,7 @@ use crate::conn::{ConnId, flag};
 use crate::proto::ConnState;
 use crate::stats::SyncCount;
 use crate::time::Instant;
+use crate::tuple::Direction;
 
 /// A watermark is not waited for any longer.
 const WATERMARK_WAIT: Duration = Duration::from_secs(1);
@@ -45,7 +46,8 @@ pub(super) struct Base {
     pub(super) exact: bool,
     /// The last LSN that the adopter had given by then: what it tells of the group comes after it.
     pub(super) at: Lsn,
-    /// Nobody had all: whatever others have counts, here.
+    /// At the adopter: nobody had all of it, and what those in [`Group::put_together`] had was put together. Whatever others have
+    /// counts.
     pub(super) all: bool,
 }
 
@@ -165,12 +167,15 @@ impl Sync {
         let bucket = self.buckets[place];
         let lacking = self.lacking(g, bucket);
         let own_id = self.id;
+        let alive: Vec<PeerId> = self.peers.iter().map(|p| p.peer.id).collect();
         let Some(g) = self.group_mut(group) else { return };
         let Some(a) = &mut g.adoption else { return };
         let Step::Waits(known) = &mut a.steps[place] else {
             return;
         };
         let mut known = core::mem::take(known);
+        // Nothing comes from who has told and is gone.
+        known.retain(|k| alive.contains(&k.peer));
         known.push(Known {
             peer: own_id,
             copy: own_copy,
@@ -220,6 +225,11 @@ impl Sync {
                 at: 0,
                 all: none_whole,
             };
+            if none_whole {
+                let peers = known.iter().map(|k| k.peer).collect();
+                g.put_together.retain(|(p, _)| *p != place);
+                g.put_together.push((place, peers));
+            }
         }
         let slots: Vec<u16> = self.slots_of(bucket).collect();
         if differs {
@@ -293,21 +303,18 @@ impl Sync {
 
     /// A source of an adoption is gone: those who are left are compared anew. What came of it counts, but it is not all.
     pub(super) fn lost_source(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
-        for place in 0..self.buckets.len() {
-            let pulls = self
-                .group(group)
-                .and_then(|g| g.adoption.as_ref())
-                .is_some_and(|a| matches!(a.steps[place], Step::Pulls));
-            if pulls && !self.is_adopting_slots(group, place) {
-                let until = ctx.now + WATERMARK_WAIT;
-                if let Some(a) = self.group_mut(group).and_then(|g| g.adoption.as_mut()) {
-                    a.steps[place] = Step::Waits(Vec::new());
-                    a.mixed.set(place as u16);
-                    a.until = until;
+        self.drop_adopting(group);
+        let until = ctx.now + WATERMARK_WAIT;
+        if let Some(a) = self.group_mut(group).and_then(|g| g.adoption.as_mut()) {
+            a.until = until;
+            for (place, step) in (0..).zip(&mut a.steps) {
+                if matches!(step, Step::Pulls) {
+                    *step = Step::Waits(Vec::new());
+                    a.mixed.set(place);
                 }
-                self.wake_at(ctx.now);
             }
         }
+        self.wake_at(ctx.now);
     }
 
     /// All slots of a bucket that adoption wanted have ended.
@@ -321,6 +328,7 @@ impl Sync {
         let g = &mut self.groups[at];
         let epoch = g.epoch;
         g.base[place].at = at_lsn;
+        let put_together = g.base[place].all;
         g.merged[place] = epoch;
         // From now on what is here is what there is.
         for slot in lacking {
@@ -334,7 +342,14 @@ impl Sync {
             g.adoption = None;
         }
         self.restart_timeouts(ctx, group, bucket);
-        self.send_merged(ctx, Destination::All, group, place);
+        if put_together {
+            let peers: Vec<PeerId> = self.peers.iter().map(|p| p.peer.id).collect();
+            for peer in peers {
+                self.send_merged(ctx, Destination::One(peer), group, place);
+            }
+        } else {
+            self.send_merged(ctx, Destination::All, group, place);
+        }
         self.free_received(ctx, place);
         // What changed meanwhile is told now.
         self.flush_at = self.flush_at.map(|_| ctx.now);
@@ -346,15 +361,20 @@ impl Sync {
 
     fn send_merged(&mut self, ctx: &mut Ctx<'_>, to: Destination, group: GroupId, place: usize) {
         let Some(g) = self.group(group) else { return };
-        let Base {
-            version, exact, at, ..
-        } = g.base[place];
+        let base = g.base[place];
+        let has_given = |peer| {
+            g.put_together
+                .iter()
+                .any(|(p, of)| *p == place && of.contains(&peer))
+        };
+        // To who has given nothing nothing is said to be known.
+        let anew = matches!(to, Destination::One(peer) if base.all && !has_given(peer));
         let body = SyncBody::Merged {
             group,
             epoch: g.epoch,
-            base: version,
-            exact,
-            at,
+            base: if anew { Version::default() } else { base.version },
+            exact: base.exact,
+            at: base.at,
         };
         // If there is no room now: who misses it tells its watermark again.
         self.send(ctx, to, self.buckets[place], false, body);
@@ -686,12 +706,17 @@ impl Sync {
         }
         if let Err(inbound) = &record.session {
             // The close of what is here, unless it is known to have gone on since.
-            let closed = ctx.table.lookup(inbound).map(|(conn, _)| conn).filter(|conn| {
-                let version = ctx.table.meta(*conn).map_or(0, |m| m.version);
-                let earlier = self.epochs.version(version) < record.version;
-                self.epochs.group(version) == Some(group) && earlier && !ctx.table.is_tomb(*conn)
+            let found = ctx.table.lookup(inbound);
+            let closed = found.filter(|(conn, direction)| {
+                let here = ctx.table.meta(*conn).filter(|m| m.flags & flag::DIRTY == 0);
+                *direction == Direction::Inbound
+                    && here.is_some_and(|m| {
+                        self.epochs.group(m.version) == Some(group)
+                            && self.epochs.version(m.version) < record.version
+                    })
+                    && !ctx.table.is_tomb(*conn)
             });
-            if let Some(conn) = closed {
+            if let Some((conn, _)) = closed {
                 ctx.count(SyncCount::OffersTaken);
                 self.drop_conn(ctx, conn, Some(CloseReason::Superseded));
                 self.flush_at = Some(ctx.now);

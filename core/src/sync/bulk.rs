@@ -252,6 +252,7 @@ impl Sync {
             .rev()
             .filter(|&j| !alive(self, self.jobs[j].source))
             .collect();
+        let mut lost: Vec<GroupId> = Vec::new();
         for j in gone {
             let (group, purpose) = (self.jobs[j].group, self.jobs[j].purpose);
             let holder = self.group(group).map(|g| g.epoch.holder);
@@ -260,7 +261,7 @@ impl Sync {
                 Purpose::Join => {}
                 Purpose::Base | Purpose::Extra => {
                     self.jobs.remove(j);
-                    self.lost_source(ctx, group);
+                    lost.push(group);
                 }
                 Purpose::Repair | Purpose::Resync => match holder {
                     Some(holder) if holder != self.id && self.is_alive(holder) => {
@@ -273,6 +274,17 @@ impl Sync {
                 },
             }
         }
+        lost.dedup();
+        for group in lost {
+            self.lost_source(ctx, group);
+        }
+    }
+
+    /// Nothing more is wanted for the adoption of a group.
+    pub(super) fn drop_adopting(&mut self, group: GroupId) {
+        let adopts = |p: Purpose| matches!(p, Purpose::Base | Purpose::Extra);
+        self.jobs.retain(|j| j.group != group || !adopts(j.purpose));
+        self.flights.retain(|f| f.group != group || !adopts(f.purpose));
     }
 
     /// Slots of which something is missing here, whose holder is there, and that nobody is asked for.
@@ -299,7 +311,8 @@ impl Sync {
         }
     }
 
-    /// After a new epoch of a group: repairs come from the new holder; what the old merge wanted is off.
+    /// After a new epoch of a group: repairs come from the new holder; what the old merge wanted is off, and who holds it copies it
+    /// no more.
     pub(super) fn after_epoch(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
         let own = self.id;
         let Some(holder) = self.group(group).map(|g| g.epoch.holder) else {
@@ -307,7 +320,7 @@ impl Sync {
         };
         let off = |p: Purpose| {
             matches!(p, Purpose::Base | Purpose::Extra | Purpose::Resync)
-                || holder == own && p == Purpose::Repair
+                || holder == own && matches!(p, Purpose::Repair | Purpose::Join)
         };
         self.jobs.retain(|j| j.group != group || !off(j.purpose));
         self.flights.retain(|f| f.group != group || !off(f.purpose));

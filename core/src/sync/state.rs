@@ -188,6 +188,8 @@ pub(super) struct Group {
     /// of room. They are pulled again.
     pub(super) lacks: Box<SlotBits>,
     pub(super) adoption: Option<Box<Adoption>>,
+    /// By place of bucket: whose copies were put together in the last merge, as nobody had a whole one.
+    pub(super) put_together: Vec<(usize, Vec<PeerId>)>,
     /// Sessions that only this node may have, told to the winner: by own bucket.
     pub(super) offers: Vec<(usize, Offering)>,
     /// When watermarks are told again.
@@ -457,6 +459,7 @@ impl Sync {
                 pulled: 0,
                 lacks: Box::new(SlotBits::EMPTY),
                 adoption: None,
+                put_together: Vec::new(),
                 offers: Vec::new(),
                 tell_at: None,
                 told: true,
@@ -553,6 +556,7 @@ impl Sync {
                 (g.epoch, g.index) = (a.epoch, index);
                 g.adoption = None;
                 g.offers.clear();
+                g.put_together.clear();
                 g.resync = BucketBits::EMPTY;
                 g.told = false;
                 if let Some(create) = self.create.as_mut().filter(|c| c.0 == a.group) {
@@ -568,8 +572,19 @@ impl Sync {
                 if a.role == Role::Adopting {
                     self.begin_adoption(ctx, at);
                 } else if newer {
-                    // Granted without a merge: what is here counts.
+                    // Granted without a merge: what is here counts, and all others pull it.
                     g.merged.fill(a.epoch);
+                    for (base, ring) in g.base.iter_mut().zip(&self.rings) {
+                        *base = Base {
+                            version: Version {
+                                epoch: a.epoch,
+                                lsn: 0,
+                            },
+                            exact: false,
+                            at: ring.last,
+                            all: false,
+                        };
+                    }
                 }
             } else if !g.is_merged() {
                 g.tell_at = Some(ctx.now);

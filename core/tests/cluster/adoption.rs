@@ -693,3 +693,233 @@ fn an_adoption_restarts_a_timeout_once() {
         assert_eq!(net.state(heir, flow), None, "nobody uses it");
     }
 }
+
+/// The cut ends, and the fenced node, which has forgotten the winner's space, first hears it by a heartbeat: what the winner told
+/// of the group while nobody heard is not brought by any NACK. The base of the merge is all that the fenced node has told, but
+/// it agrees by a pull.
+#[test]
+fn what_the_winner_told_before_it_was_heard_is_pulled() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 2);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..60).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        assert_eq!(net.agree(0, 1, group), 60);
+        net.cut.insert((0, 1));
+        // It keeps nothing of the other one.
+        let other = net.group(1);
+        net.command(0, &SyncCommand::Forget(other));
+        net.meet_but(0, &[1]);
+        net.meet_but(1, &[0]);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(50 * MS);
+        assert_eq!(merged(&net, 1, group), 2);
+        net.authority(1, group, epoch, Role::Owned);
+        for flow in &flows[..20] {
+            net.reset(1, flow);
+        }
+        net.run(Duration::from_secs(5));
+        net.cut.clear();
+        net.meet();
+        net.run(Duration::from_secs(1));
+        assert_eq!(net.nodes[0].behind(), 0, "by the heartbeats nothing is to come");
+        assert_eq!(net.nodes[0].sync(SyncCount::UnknownEpoch), 0, "none of it came");
+        for flow in &flows[..20] {
+            assert_eq!(net.state(1, flow), None, "it is over");
+            assert_eq!(net.state(0, flow), Some(ConnState::Established));
+        }
+        net.command(0, &SyncCommand::Create(None));
+        net.authority(0, group, epoch, Role::Fenced);
+        net.run(Duration::from_secs(1));
+        net.authority(0, group, epoch, Role::Replica);
+        net.run(500 * MS);
+        assert_eq!(
+            net.nodes[0].sync(SyncCount::Offered),
+            0,
+            "it has nothing to offer"
+        );
+        for flow in &flows[..20] {
+            assert_eq!(net.state(0, flow), None, "seed {seed}: closed stays closed");
+        }
+        assert_eq!(net.agree(1, 0, group), 40);
+    }
+}
+
+/// Node 2 joins and learns the group in a term that node 1 has missed, and has nothing of it when the holder dies. Node 1 had
+/// all of the term before, and was to pull it anew, too: neither of them is ready. Had is more than never had, in whatever term.
+#[test]
+fn who_never_had_a_group_is_no_base_for_its_later_term() {
+    for (seed, heir) in [(0, 1), (1, 1), (2, 2), (3, 2)] {
+        let mut net = nodes(seed, 4);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..100).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.crash(0);
+        net.crash(2);
+        net.cut.insert((1, 3));
+        net.meet_but(1, &[3]);
+        net.meet_but(3, &[1]);
+        let second = next(&net, 3, 2);
+        net.authority(3, group, second, Role::Adopting);
+        net.run(50 * MS);
+        assert_eq!(merged(&net, 3, group), 2);
+        net.authority(3, group, second, Role::Owned);
+        net.run(50 * MS);
+        net.restart(2);
+        net.own(2);
+        net.meet();
+        for n in [1, 2] {
+            net.authority(n, group, second, Role::Replica);
+        }
+        net.filter = |m| !m.body.is_bulk();
+        net.pull(2, group, 3);
+        net.pull(1, group, 3);
+        net.run(300 * MS);
+        net.crash(3);
+        net.filter = |_| true;
+        net.cut.clear();
+        net.meet();
+        net.run(50 * MS);
+        assert_eq!([1, 2].map(|n| net.nodes[n].all(group).len()), [100, 0]);
+        assert!(
+            [1, 2].iter().all(|n| net.nodes[*n].outstanding() > 4000),
+            "no pull has ended"
+        );
+        adopt(&mut net, group, heir, 3);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, heir, group), 2);
+        for flow in &flows {
+            assert_eq!(
+                net.state(heir, flow),
+                Some(ConnState::Established),
+                "seed {seed}, {heir} adopts"
+            );
+        }
+        assert_eq!(net.agree(heir, 3 - heir, group), 100);
+    }
+}
+
+/// Who joined late knows by a heartbeat of the same last number as the other survivor, and of nothing before it.
+#[test]
+fn a_late_listener_that_adopts_pulls_what_the_other_one_has() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 3);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..100).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.crash(2);
+        net.meet();
+        net.restart(2);
+        net.own(2);
+        net.meet();
+        net.filter = |m| !m.body.is_bulk();
+        net.know(2, 0);
+        if seed >= 2 {
+            // The other one is not ready either, but it was.
+            net.pull(1, group, 0);
+        }
+        net.run(300 * MS);
+        assert_eq!(
+            [1, 2].map(|n| net.nodes[n].behind()),
+            [0, 0],
+            "both have heard all"
+        );
+        assert!(net.nodes[2].outstanding() > 4000, "its pull has not ended");
+        net.crash(0);
+        net.filter = |_| true;
+        net.meet();
+        net.run(50 * MS);
+        assert_eq!([1, 2].map(|n| net.nodes[n].all(group).len()), [100, 0]);
+        adopt(&mut net, group, 2, 2);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, 2, group), 2);
+        for flow in &flows {
+            assert_eq!(net.state(2, flow), Some(ConnState::Established), "seed {seed}");
+        }
+        assert_eq!(net.agree(2, 1, group), 100);
+    }
+}
+
+/// Two nodes join one after the other, and have of the group what they have heard since when its holder dies: by their numbers
+/// they know as much. Nobody alive ever had it whole, and what either of them has is what there is.
+#[test]
+fn what_those_who_join_have_heard_is_put_together() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 3);
+        let group = net.group(0);
+        net.crash(2);
+        net.filter = |m| !m.body.is_bulk();
+        let mut flows = Vec::new();
+        for (n, numbers) in [(1, 0..100), (2, 100..200)] {
+            net.crash(n);
+            net.meet();
+            net.restart(n);
+            net.own(n);
+            net.meet();
+            net.know(n, 0);
+            net.run(300 * MS);
+            flows.extend(numbers.map(|n| net.open(0, n)));
+            net.run(300 * MS);
+        }
+        assert_eq!([1, 2].map(|n| net.nodes[n].behind()), [0, 0]);
+        assert_eq!([1, 2].map(|n| net.nodes[n].all(group).len()), [200, 100]);
+        net.crash(0);
+        net.filter = |_| true;
+        net.meet();
+        adopt(&mut net, group, 2, 2);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, 2, group), 2);
+        for flow in &flows {
+            assert_eq!(net.state(2, flow), Some(ConnState::Established), "seed {seed}");
+        }
+        assert_eq!(net.agree(2, 1, group), 200);
+    }
+}
+
+/// The adopter heard neither the holder's last closes nor the replica that has them. That one has lost something that was told
+/// before them, so that it remembers what is closed, and says so once it is heard.
+#[test]
+fn a_replica_offers_closes_that_the_adopter_did_not_hear() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 3);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..60).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.extend([(0, 1), (0, 2), (1, 2)]);
+        // In every bucket something is lost.
+        for n in 1000..1600 {
+            net.open(0, n);
+        }
+        net.run(20 * MS);
+        net.cut.remove(&(0, 2));
+        net.filter = |m| !matches!(m.body, SyncBody::Nack { .. } | SyncBody::Skip { .. });
+        for flow in &flows[..20] {
+            net.reset(0, flow);
+        }
+        net.run(Duration::from_secs(5));
+        net.crash(0);
+        net.filter = |_| true;
+        net.meet_but(1, &[2]);
+        net.meet_but(2, &[1]);
+        assert_eq!(net.nodes[2].tombs(), 20, "they are remembered");
+        assert_eq!([1, 2].map(|n| net.nodes[n].all(group).len()), [60, 40]);
+        let epoch = next(&net, 1, 2);
+        net.authority(1, group, epoch, Role::Adopting);
+        net.run(200 * MS);
+        assert_eq!(merged(&net, 1, group), 2);
+        net.authority(1, group, epoch, Role::Owned);
+        net.cut.clear();
+        net.meet();
+        assert_eq!(net.nodes[1].sync(SyncCount::OffersTaken), 0);
+        net.authority(2, group, epoch, Role::Replica);
+        net.run(Duration::from_secs(1));
+        assert_eq!(net.nodes[1].sync(SyncCount::OffersTaken), 20, "seed {seed}");
+        for flow in &flows[..20] {
+            let states = [1, 2].map(|n| net.state(n, flow));
+            assert_eq!(states, [None, None], "closed stays closed");
+        }
+        assert_eq!(net.agree(1, 2, group), 40);
+        assert_eq!(net.nodes[2].tombs(), 0, "nothing waits for them any more");
+    }
+}

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::cluster::GroupId;
+use evenkeel_core::cluster::{Epoch, GroupId, Role};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::service::FwdMode;
 use evenkeel_core::stats::SyncCount;
 use evenkeel_core::sync::{
-    CloseReason, Isns, LiveRecord, LiveSection, SessionRecord, SyncBody, SyncMessage, SyncOutcome,
-    WindowScales,
+    CloseReason, Isns, LiveRecord, LiveSection, SessionRecord, SyncBody, SyncCommand, SyncMessage,
+    SyncOutcome, WindowScales,
 };
 use evenkeel_core::tuple::L4Proto;
 
@@ -76,15 +76,15 @@ impl Script {
 }
 
 /// Three nodes that hear nothing of each other but what a test says.
-fn silent() -> Net {
-    let mut net = Net::joined(1, &[NodeConfig::default(); 3]);
+fn silent(seed: u64) -> Net {
+    let mut net = Net::joined(seed, &[NodeConfig::default(); 3]);
     net.cut.extend([(0, 1), (0, 2), (1, 2)]);
     net
 }
 
 #[test]
 fn the_session_that_is_further_stays_then_that_of_the_lower_group() {
-    let mut net = silent();
+    let mut net = silent(1);
     let mut script = Script::default();
     let states = [
         ConnState::CloseWait,
@@ -132,7 +132,7 @@ fn the_session_that_is_further_stays_then_that_of_the_lower_group() {
 /// The winner goes before the loser's holder has heard of it: who kept the winner alone has the loser, too, a little later.
 #[test]
 fn what_lost_its_tuple_is_here_once_the_other_one_has_gone() {
-    let mut net = silent();
+    let mut net = silent(1);
     let mut script = Script::default();
     let flows = [0, 2].map(|n| net.begin(n, Kind::V4, L4Proto::Tcp, 1));
     let tuple = flows[0].inbound().tuple();
@@ -158,9 +158,106 @@ fn what_lost_its_tuple_is_here_once_the_other_one_has_gone() {
     net.forwarded(1, &flows[1].inbound());
 }
 
+/// The other order: the loser was here first. Its holder never hears of the winner, and has it still.
+#[test]
+fn what_was_displaced_is_here_again_once_the_other_one_has_gone() {
+    for seed in 0..4 {
+        let mut net = silent(seed);
+        let mut script = Script::default();
+        let flows = [0, 2].map(|n| net.begin(n, Kind::V4, L4Proto::Tcp, 1));
+        let tuple = flows[0].inbound().tuple();
+        for (n, flow) in [0, 2].into_iter().zip(&flows).rev() {
+            net.forwarded(n, &flow.outbound().flags(SYN | ACK));
+            let (bucket, record) = (bucket(&net, flow), record(&net, n, flow, ConnState::SynRecv));
+            script.say(&mut net, n, bucket, record);
+            assert_eq!(net.conn(1, &tuple).map(|c| c.1), Some(net.group(n)));
+        }
+        assert_eq!(
+            net.nodes[1].sync(SyncCount::Conflict),
+            0,
+            "the later one displaced the first"
+        );
+        let bucket = bucket(&net, &flows[0]);
+        script.tell(
+            &mut net,
+            0,
+            bucket,
+            LiveRecord::Close(tuple, CloseReason::Expired),
+        );
+        assert_eq!(net.conn(1, &tuple), None);
+        net.cut.remove(&(1, 2));
+        net.run(500 * MS);
+        assert_eq!(net.nodes[1].behind(), 0, "nothing is to be told");
+        assert_eq!(net.conn(1, &tuple), None);
+        net.run(1000 * MS);
+        assert_eq!(
+            net.conn(1, &tuple).map(|c| c.1),
+            Some(net.group(2)),
+            "seed {seed}"
+        );
+        net.forwarded(1, &flows[1].inbound());
+    }
+}
+
+/// A split has ended: what the fenced node offers meets sessions that the winner has begun with the same clients in its own
+/// group. Which one stays is judged as ever.
+#[test]
+fn an_offer_displaces_what_is_less_far() {
+    for seed in 0..4 {
+        let mut net = Net::joined(seed, &[NodeConfig::default(); 2]);
+        let groups = [net.group(0), net.group(1)];
+        net.cut.insert((0, 1));
+        net.meet_but(0, &[1]);
+        net.meet_but(1, &[0]);
+        let epoch = Epoch {
+            term: 2,
+            holder: net.nodes[1].id,
+        };
+        net.authority(1, groups[0], epoch, Role::Adopting);
+        net.run(50 * MS);
+        net.authority(1, groups[0], epoch, Role::Owned);
+        let young = |net: &mut Net, n: usize, number: u32| {
+            let flow = net.begin(n, Kind::V4, L4Proto::Tcp, number);
+            net.forwarded(n, &flow.outbound().flags(SYN | ACK));
+            assert_eq!(net.state(n, &flow), Some(ConnState::SynRecv));
+            flow
+        };
+        let further: Vec<_> = (0..20)
+            .map(|n| {
+                let flow = young(&mut net, 0, n);
+                net.forwarded(0, &flow.inbound());
+                (flow, young(&mut net, 1, n))
+            })
+            .collect();
+        net.run(100 * MS);
+        for (offered, here) in &further {
+            assert_eq!(net.state(0, offered), Some(ConnState::Established));
+            let (state, group, version) = net.conn(1, &here.inbound().tuple()).expect("begun");
+            assert_eq!((state, group), (ConnState::SynRecv, groups[1]));
+            assert_ne!(version.lsn, 0, "it was told");
+        }
+        net.cut.clear();
+        net.meet();
+        net.command(0, &SyncCommand::Create(None));
+        net.authority(0, groups[0], epoch, Role::Fenced);
+        net.run(Duration::from_secs(1));
+        net.authority(0, groups[0], epoch, Role::Replica);
+        net.quiet();
+        for (offered, here) in &further {
+            let found = net.conn(1, &offered.inbound().tuple()).map(|c| (c.0, c.1));
+            assert_eq!(found, Some((ConnState::Established, groups[0])), "seed {seed}");
+            assert_eq!(net.conn(1, &here.outbound().tuple()), None);
+            net.forwarded(1, &offered.outbound());
+        }
+        assert_eq!(net.nodes[1].sync(SyncCount::OffersTaken), 20);
+        assert_eq!(net.agree(1, 0, groups[0]), 20);
+        assert_eq!(net.agree(1, 0, groups[1]), 0);
+    }
+}
+
 #[test]
 fn another_group_s_outbound_tuple_displaces_nothing() {
-    let mut net = silent();
+    let mut net = silent(1);
     let mut script = Script::default();
     let flow = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
     let bucket_of_it = bucket(&net, &flow);

@@ -1,6 +1,7 @@
 //! Slots and groups under trouble: sources that go in the middle, frames that come twice or not at all, every
 //! kind of session.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use evenkeel_core::cluster::{Epoch, GroupId, Role};
@@ -9,6 +10,7 @@ use evenkeel_core::stats::SyncCount;
 use evenkeel_core::sync::{LsnRange, SyncBody, SyncEvent, SyncMessage, SyncOutcome};
 use evenkeel_core::tuple::L4Proto;
 
+use crate::conflicts::bucket;
 use crate::net::{Net, NodeConfig, Weather, first_epoch};
 use crate::packet::{ACK, FIN, SYN};
 use crate::story::{Flow, kinds_and_protos};
@@ -80,6 +82,57 @@ fn the_source_of_an_adoption_dies_in_its_middle() {
     net.fin(1, &flow);
     net.run(50 * MS);
     assert_eq!(net.state(3, &flow), Some(ConnState::CloseWait), "life goes on");
+}
+
+/// The one that knows most dies while it is asked, and of those left another one knows more than the adopter: that one is asked
+/// then. What came of the dead one stays.
+#[test]
+fn the_next_best_is_asked_when_the_source_of_an_adoption_dies() {
+    for seed in 0..4 {
+        let mut net = Net::joined(seed, &[NodeConfig::default(); 4]);
+        let group = net.group(0);
+        let mut flows: Vec<_> = (0..100).map(|n| net.open(0, n)).collect();
+        net.run(100 * MS);
+        net.cut.insert((0, 1));
+        flows.extend((100..250).map(|n| net.open(0, n)));
+        net.run(100 * MS);
+        net.cut.insert((0, 3));
+        flows.extend((250..1000).map(|n| net.open(0, n)));
+        net.run(100 * MS);
+        let count = |net: &Net, n: usize| net.nodes[n].all(group).len();
+        assert_eq!([1, 2, 3].map(|n| count(&net, n)), [100, 1000, 250]);
+        net.crash(0);
+        net.cut.clear();
+        net.meet();
+        let there = |net: &Net, flow: &Flow| net.state(1, flow) == Some(ConnState::Established);
+        // Of a bucket some of the last have come, and some not.
+        let in_the_middle = |net: &Net| {
+            let last = flows[250..].iter();
+            let last: BTreeSet<_> = last.map(|f| (bucket(net, f), there(net, f))).collect();
+            last.iter()
+                .any(|(b, there)| *there && last.contains(&(*b, false)))
+        };
+        net.weather.jitter_us = 300;
+        adopt(&mut net, group, 1, 2);
+        // A frame brings whole buckets.
+        while count(&net, 1) <= 300 || !net.frames && !in_the_middle(&net) {
+            net.run(MS / 8);
+            assert!(count(&net, 1) < 900, "all came at once");
+        }
+        net.crash(2);
+        net.weather = Weather::default();
+        net.meet();
+        let came: Vec<_> = flows.iter().filter(|f| there(&net, f)).copied().collect();
+        assert!(flows[..250].iter().any(|f| !there(&net, f)));
+        net.run(2500 * MS);
+        let merged = |e: &SyncEvent| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group);
+        assert_eq!(net.nodes[1].has_told(merged), 2, "it does not hang");
+        assert_eq!(net.nodes[1].outstanding(), 0);
+        for flow in flows[..250].iter().chain(&came) {
+            assert!(there(&net, flow), "seed {seed}: it was had by one who is alive");
+        }
+        assert_eq!(net.agree(1, 3, group), count(&net, 1));
+    }
 }
 
 #[test]
