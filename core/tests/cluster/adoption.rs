@@ -923,3 +923,54 @@ fn a_replica_offers_closes_that_the_adopter_did_not_hear() {
         assert_eq!(net.nodes[2].tombs(), 0, "nothing waits for them any more");
     }
 }
+
+/// A node that joined and had got nothing yet adopts alone. Who has all, of an earlier term, and is heard after the merge
+/// loses nothing of it.
+#[test]
+fn who_has_all_and_was_not_heard_gives_it_to_who_had_nothing() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 4);
+        let group = net.group(0);
+        for n in 0..100 {
+            net.open(0, n);
+        }
+        net.run(200 * MS);
+        net.crash(0);
+        net.crash(2);
+        net.cut.insert((1, 3));
+        net.meet_but(1, &[3]);
+        net.meet_but(3, &[1]);
+        let second = next(&net, 3, 2);
+        net.authority(3, group, second, Role::Adopting);
+        net.run(50 * MS);
+        net.authority(3, group, second, Role::Owned);
+        net.run(50 * MS);
+        net.restart(2);
+        net.own(2);
+        net.meet();
+        for n in [1, 2] {
+            net.authority(n, group, second, Role::Replica);
+        }
+        net.filter = |m| !m.body.is_bulk();
+        net.pull(2, group, 3);
+        net.run(300 * MS);
+        net.crash(3);
+        net.filter = |_| true;
+        net.cut.clear();
+        net.cut.insert((1, 2));
+        net.meet();
+        net.run(50 * MS);
+        assert_eq!([1, 2].map(|n| net.nodes[n].all(group).len()), [100, 0]);
+        let third = next(&net, 2, 3);
+        net.authority(2, group, third, Role::Adopting);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, 2, group), 2);
+        assert!(net.nodes[2].sync(SyncCount::MergedLacking) > 0);
+        net.authority(2, group, third, Role::Owned);
+        net.cut.clear();
+        net.meet();
+        net.authority(1, group, third, Role::Replica);
+        net.run(Duration::from_secs(2));
+        assert_eq!(net.agree(2, 1, group), 100, "seed {seed}");
+    }
+}

@@ -344,3 +344,48 @@ fn a_join_over_frames_that_come_twice_and_out_of_order() {
         assert_eq!(first_epoch(net.nodes[0].id).term, 1);
     }
 }
+
+/// The base dies while another survivor gives what it has beside it: what the base alone had is not taken to be closed.
+#[test]
+fn a_base_that_dies_while_another_one_gives_is_no_base() {
+    for seed in 0..4 {
+        let mut net = Net::joined(seed, &[NodeConfig::default(); 4]);
+        let group = net.group(0);
+        let mut flows: Vec<_> = (0..100).map(|n| net.open(0, n)).collect();
+        net.run(100 * MS);
+        net.cut.insert((0, 1));
+        flows.extend((100..400).map(|n| net.open(0, n)));
+        net.run(100 * MS);
+        // These only the base has; those after them only the other one.
+        net.cut.insert((0, 3));
+        for n in 1000..1600 {
+            net.open(0, n);
+        }
+        net.run(100 * MS);
+        net.cut.remove(&(0, 3));
+        net.cut.insert((0, 2));
+        net.filter = |m| !matches!(m.body, SyncBody::Nack { .. } | SyncBody::Skip { .. });
+        flows.extend((400..1000).map(|n| net.open(0, n)));
+        net.run(100 * MS);
+        let count = |net: &Net, n: usize| net.nodes[n].all(group).len();
+        assert_eq!([1, 2, 3].map(|n| count(&net, n)), [100, 1000, 1000]);
+        net.crash(0);
+        net.filter = |_| true;
+        net.cut.clear();
+        net.meet();
+        adopt(&mut net, group, 1, 2);
+        while count(&net, 1) <= 400 {
+            net.run(MS / 8);
+        }
+        assert!(count(&net, 1) < 1300, "it is in the midst");
+        net.crash(2);
+        net.meet();
+        net.run(2500 * MS);
+        let merged = |e: &SyncEvent| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group);
+        assert_eq!(net.nodes[1].has_told(merged), 2, "it does not hang");
+        assert_eq!(net.nodes[1].outstanding(), 0);
+        for flow in &flows {
+            assert_eq!(net.state(1, flow), Some(ConnState::Established), "seed {seed}");
+        }
+    }
+}
