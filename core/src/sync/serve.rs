@@ -94,6 +94,10 @@ impl Sync {
             ctx.count(SyncCount::UnknownEpoch);
             return SyncOutcome::Ignored(SyncCount::UnknownEpoch);
         }
+        if self.is_partial(pull.group, place, from) {
+            // It asks again, or elsewhere.
+            return SyncOutcome::Ignored(SyncCount::Unexpected);
+        }
         let mut asked = SlotBits::EMPTY;
         for slot in slots {
             asked.set(*slot);
@@ -103,7 +107,14 @@ impl Sync {
             s.without(&asked);
         }
         self.serves.retain(|s| s.left > 0);
-        if self.serve_slots() + slots.len() > self.sizes.serves {
+        let is_full = |sync: &Self| sync.serve_slots() + slots.len() > sync.sizes.serves;
+        if is_full(self) && self.adopts(pull.group, place, from) {
+            // Others wait for its merge, and ask again. Its questions wait for nothing.
+            let mut serves = core::mem::take(&mut self.serves);
+            serves.retain(|s| s.begun.is_some() || self.adopts(s.pull.group, s.place, s.to));
+            self.serves = serves;
+        }
+        if is_full(self) {
             ctx.count(SyncCount::QueueFull);
             return SyncOutcome::Ignored(SyncCount::QueueFull);
         }
@@ -120,6 +131,18 @@ impl Sync {
             begun: None,
         });
         SyncOutcome::Taken
+    }
+
+    /// Whether a peer holds a group in an epoch that this node has not merged yet: it asks for its adoption.
+    fn adopts(&self, group: GroupId, place: usize, peer: PeerId) -> bool {
+        self.group(group)
+            .is_some_and(|g| g.epoch.holder == peer && g.merged[place] != g.epoch)
+    }
+
+    /// Whether a peer must not have this node's copy: who has it from one that never had all would take it for all. An adopter
+    /// puts together what there is.
+    fn is_partial(&self, group: GroupId, place: usize, peer: PeerId) -> bool {
+        self.group(group).is_some_and(|g| !g.whole) && !self.adopts(group, place, peer)
     }
 
     /// Slots that peers wait for.
@@ -171,8 +194,11 @@ impl Sync {
                 // What is here is of an epoch that others have left behind: who took it for the group's would seem to know as
                 // much as they do. The next adopter settles it.
                 None if g.merged[place] != g.epoch && to != g.epoch.holder => continue,
-                // Who has it from one that never had all would take it for all. An adopter puts together what there is.
-                None if !g.whole && (to != g.epoch.holder || g.merged[place] == g.epoch) => continue,
+                // It has merged since: what it asked for is wanted no more.
+                None if self.is_partial(group, place, to) => {
+                    self.serves.remove(at);
+                    return self.poll_serve(ctx);
+                }
                 None => {
                     // Who joins gets a slot once it is whole; an adopter takes what there is.
                     let whole = |slot: u16| pull.min == Version::default() || !g.lacks.has(slot);

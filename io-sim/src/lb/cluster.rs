@@ -55,6 +55,8 @@ pub struct LbQueues {
     pub delay: Duration,
     /// Added to it, from zero to this; nothing overtakes by it.
     pub jitter: Duration,
+    /// So much later comes bulk, and up to twice that, than the rest: it goes over TCP, and what that lost holds up all behind it.
+    pub bulk_delay: Duration,
 }
 
 impl Default for LbQueues {
@@ -66,6 +68,7 @@ impl Default for LbQueues {
             events: 4096,
             punted: 256,
             delay: Duration::from_micros(20),
+            bulk_delay: Duration::ZERO,
             jitter: Duration::from_micros(30),
         }
     }
@@ -173,6 +176,10 @@ impl<T> Delayed<T> {
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|(_, item)| item)
+    }
 }
 
 /// What waits for one worker.
@@ -252,6 +259,8 @@ pub(super) struct ControlSide {
     /// The other members.
     peers: Vec<NodeId>,
     pub(super) ring: VecDeque<Vec<u8>>,
+    /// Bulk that is to come into the ring.
+    pub(super) bulk: Delayed<Vec<u8>>,
     pub(super) events: Delayed<(WorkerId, SyncEvent)>,
     pub(super) punted: Delayed<(PortId, Vec<u8>)>,
     pub(super) planned: Option<u64>,
@@ -283,6 +292,7 @@ impl ControlSide {
             me: me.node,
             peers,
             ring: VecDeque::new(),
+            bulk: Delayed::new(usize::MAX, entity | 2),
             events: Delayed::new(spec.queues.events, entity),
             punted: Delayed::new(spec.queues.punted, entity | 1),
             planned: None,
@@ -296,7 +306,13 @@ impl ControlSide {
         let timer = timer.and_then(|at| clock.to_world(at.as_nanos()));
         let timer = timer.map(|at| at.max(now));
         let ring = (!self.ring.is_empty()).then_some(now);
-        let times = [timer, ring, self.events.next_at(), self.punted.next_at()];
+        let times = [
+            timer,
+            ring,
+            self.bulk.next_at(),
+            self.events.next_at(),
+            self.punted.next_at(),
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -318,6 +334,9 @@ impl ControlSide {
         let mut out = self.outgoing(at);
         // First of all it finds out that it stood still.
         self.control.handle_timeout(at, &mut out);
+        while let Some(frame) = self.bulk.pop(now) {
+            self.ring.push_back(frame);
+        }
         let taken = self.ring.len().min(TURN_COUNT_MAX);
         for frame in self.ring.drain(..taken) {
             // What is refused is counted there.
@@ -336,6 +355,11 @@ impl ControlSide {
             self.control.handle_event(at, worker, event, &mut out);
         }
         (out, taken as u64)
+    }
+
+    /// Sync frames that have come and wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.ring.iter().chain(self.bulk.iter())
     }
 
     /// What an operator wants.

@@ -23,6 +23,7 @@ use evenkeel_core::conn::HeapMemory;
 use evenkeel_core::port::{Frame, HeapFrame, PortId, RxChecksum, WorkerId};
 use evenkeel_core::service::{Snapshot, SnapshotSpec};
 use evenkeel_core::step::{StepBuffers, step};
+use evenkeel_core::sync::codec::is_bulk;
 use evenkeel_core::sync::{ClusterWorkerConfig, SyncCommand};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Event as WorkerEvent, Worker, WorkerConfig};
@@ -289,7 +290,7 @@ impl Lb {
                 net.dropped(at, "lost-in-crash", frame.len());
             }
         }
-        for frame in life.control.iter().flat_map(|c| &c.ring) {
+        for frame in life.control.iter().flat_map(ControlSide::waiting) {
             self.sync_counters.lost_in_crash += 1;
             net.dropped(self.place(LbPort::Sync), "lost-in-crash", frame.len());
         }
@@ -541,7 +542,7 @@ impl Lb {
 
     /// A sync frame comes in.
     fn receive_sync(&mut self, net: &mut Net, at: Place, data: &[u8]) {
-        let bound = self.rings().sync;
+        let (bound, queues) = (self.rings().sync, self.queues());
         let c = &mut self.sync_counters;
         c.received += 1;
         let Some(life) = &mut self.life else {
@@ -554,14 +555,31 @@ impl Lb {
             c.filtered += 1;
             return net.dropped(at, "nic-filtered", data.len());
         };
-        if control.ring.len() >= bound {
+        let waiting = control.ring.len() + control.bulk.len();
+        if waiting >= bound {
             c.ring_full += 1;
             return net.dropped(at, "sync-ring-full", data.len());
         }
-        control.ring.push_back(frame);
-        c.ring_peak = c.ring_peak.max(control.ring.len());
+        c.ring_peak = c.ring_peak.max(waiting + 1);
         let wake = self.slowness.of_node(self.spec.cost.wake);
-        self.plan_node(net, net.now + wake);
+        let mut due = net.now + wake;
+        if !queues.bulk_delay.is_zero() && is_bulk(&frame) {
+            let path = LbQueues {
+                delay: queues.bulk_delay,
+                jitter: queues.bulk_delay,
+                ..queues
+            };
+            // It has no bound of its own.
+            due = due.max(
+                control
+                    .bulk
+                    .push(&net.streams, net.now, &path, frame)
+                    .unwrap_or(due),
+            );
+        } else {
+            control.ring.push_back(frame);
+        }
+        self.plan_node(net, due);
     }
 
     fn transmit_sync(&mut self, net: &mut Net, frame: Vec<u8>) {
@@ -749,7 +767,7 @@ impl Lb {
                 ("ring-full", s.ring_full),
                 ("lost-in-crash", s.lost_in_crash),
                 ("handled", s.handled),
-                ("waiting", ring.map_or(0, |c| c.ring.len() as u64)),
+                ("waiting", ring.map_or(0, |c| c.waiting().count() as u64)),
             ],
         };
         [data, sync].into_iter().chain(engine).collect()

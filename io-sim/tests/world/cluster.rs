@@ -204,3 +204,37 @@ fn a_master_crashes_and_connections_live_on() {
     assert_eq!(cluster.readiness(0), Some(Readiness::Ready));
     check(&cluster.world);
 }
+
+/// Bulk over a slow path: a node is ready so much later. What it hears meanwhile is not late.
+#[test]
+fn bulk_may_come_later_than_all_the_rest() {
+    let ready_after = |bulk_delay: Duration| {
+        let mut cluster = Cluster::new(1, 2);
+        cluster.world.run_until(Instant::from_millis(5_000));
+        let lb = cluster.lbs[0];
+        cluster.world.crash(lb).expect("it runs");
+        cluster.world.run_until(Instant::from_millis(10_000));
+        let queues = LbQueues {
+            bulk_delay,
+            ..LbQueues::default()
+        };
+        cluster.world.set_queues(lb, queues).expect("it is there");
+        cluster.world.start(lb).expect("it is down");
+        let started = cluster.world.now();
+        while cluster.readiness(0) != Some(Readiness::Ready) {
+            let next = cluster.world.now() + Duration::from_millis(5);
+            assert!(next < started + Duration::from_secs(30), "it is ready some time");
+            cluster.world.run_until(next);
+        }
+        check(&cluster.world);
+        cluster.world.now() - started
+    };
+    let (usual, late) = (
+        ready_after(Duration::ZERO),
+        ready_after(Duration::from_millis(300)),
+    );
+    assert!(
+        late >= usual + Duration::from_millis(300),
+        "{late:?}, not {usual:?}"
+    );
+}

@@ -73,6 +73,8 @@ pub(crate) const DATAGRAM_MAX: u32 = 1_400;
 pub(crate) const HEARTBEAT_MS: (u64, u64) = (10, 10_000);
 pub(crate) const ADVERTISEMENT_MS: (u64, u64) = (10, 40_950);
 pub(crate) const JOIN_TIME_MS: (u64, u64) = (40, 600_000);
+/// So much later bulk may come.
+pub(crate) const BULK_DELAY_MS: (u64, u64) = (0, 10_000);
 
 /// Between two hellos of a router.
 pub(crate) const HELLO_MS: (u64, u64) = (10, 10_000);
@@ -103,6 +105,7 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
         ("[cluster]", "heartbeat", ms(HEARTBEAT_MS)),
         ("[cluster]", "advertisement", ms(ADVERTISEMENT_MS)),
         ("[cluster]", "join_time", ms(JOIN_TIME_MS)),
+        ("[cluster]", "bulk_delay", ms(BULK_DELAY_MS)),
         ("[router]", "interval", ms(HELLO_MS)),
         ("[[fault]]", "delay", format!("`\"{}\"`", span(ADDED_DELAY_MAX))),
         (

@@ -54,6 +54,7 @@ pub(crate) static CLUSTER: Schema = Schema {
         Key("heartbeat", "\"100ms\""),
         Key("advertisement", "\"100ms\""),
         Key("join_time", "\"1s\""),
+        Key("bulk_delay", "\"20ms\""),
         Key("preempt", "\"on\""),
         Key("lsn_ring", "256"),
         Key("ring", "1024"),

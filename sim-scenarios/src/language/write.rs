@@ -167,6 +167,9 @@ fn cluster(out: &mut Text, scenario: &Scenario) {
     out.span("heartbeat", cluster.heartbeat);
     out.span("advertisement", cluster.advertisement);
     out.span("join_time", cluster.join_time);
+    if !cluster.bulk_delay.is_zero() {
+        out.span("bulk_delay", cluster.bulk_delay);
+    }
     out.string("preempt", switch(cluster.preempt));
     if let Some(lsn_ring) = cluster.lsn_ring {
         out.raw("lsn_ring", lsn_ring);

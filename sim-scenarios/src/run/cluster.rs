@@ -34,7 +34,10 @@ pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Re
     lb.cluster = Some(LbCluster {
         config,
         sizes,
-        queues: LbQueues::default(),
+        queues: LbQueues {
+            bulk_delay: scenario.cluster.bulk_delay,
+            ..LbQueues::default()
+        },
     });
     Ok(())
 }

@@ -89,6 +89,8 @@ pub struct Cluster {
     pub advertisement: Duration,
     /// How long a node that starts looks for a peer.
     pub join_time: Duration,
+    /// So much later than the rest comes bulk.
+    pub bulk_delay: Duration,
     /// Whether a node with a higher priority takes over from a master that is well.
     pub preempt: bool,
     /// Records that the ring of a bucket remembers.

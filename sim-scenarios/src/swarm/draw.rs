@@ -193,6 +193,7 @@ fn cluster(dice: &Dice) -> Cluster {
         heartbeat,
         advertisement: dice.of("advertisement", &[ms(50), ms(100), ms(200)]),
         join_time: heartbeat * dice.of("join_time", &[5, 8]),
+        bulk_delay: Duration::ZERO,
         preempt: dice.happens("preempt", 70),
         lsn_ring: dice.of("lsn_ring", &[None, None, Some(8), Some(64)]),
         ring: dice.of("ring", &[256, 1_024]),

@@ -31,6 +31,7 @@ pub(super) fn cluster(
         heartbeat: Duration::from_millis(100),
         advertisement: Duration::from_millis(100),
         join_time: Duration::from_secs(1),
+        bulk_delay: Duration::ZERO,
         preempt: true,
         lsn_ring: None,
         ring: 1024,
@@ -110,6 +111,7 @@ pub(super) fn cluster(
         &mut cluster.advertisement,
     );
     time("join_time", limits::JOIN_TIME_MS, &mut cluster.join_time);
+    time("bulk_delay", limits::BULK_DELAY_MS, &mut cluster.bulk_delay);
     let shortest = cluster.heartbeat * limits::JOIN_TIME_HEARTBEATS;
     if cluster.join_time < shortest {
         let message = format!("`join_time` is shorter than {}", value::show_span(shortest));
