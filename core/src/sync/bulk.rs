@@ -30,7 +30,9 @@ const SMALL_SLOT: u32 = 8;
 /// Pulls of a worker at most, each of one group from one peer for one purpose.
 pub(super) const JOB_COUNT_MAX: usize = 4 * GROUP_COUNT_MAX;
 /// A slot is asked for again after so long without anything of it.
-const PULL_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const PULL_AGAIN: Duration = Duration::from_millis(100);
+/// And after this at most, where answers take long.
+const PULL_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// What slots are pulled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
@@ -82,6 +84,7 @@ pub(super) struct Flight {
     seen: u32,
     refused: bool,
     conflicts: bool,
+    asked_at: Instant,
     again_at: Instant,
 }
 
@@ -165,9 +168,10 @@ impl Sync {
             return;
         }
         self.progressed = Some((now, source, id));
+        let again_at = now + self.patience;
         for f in &mut self.flights {
             if f.id.wrapping_sub(id).cast_signed() >= 0 && f.source == source {
-                f.again_at = now + PULL_AGAIN;
+                f.again_at = again_at;
             }
         }
     }
@@ -339,6 +343,7 @@ impl Sync {
     pub(super) fn sweep_pulls(&mut self, ctx: &mut Ctx<'_>) -> Option<Instant> {
         let now = ctx.now;
         let late = self.flights.iter().any(|f| f.again_at <= now);
+        let patience = self.patience;
         for f in if late {
             core::mem::take(&mut self.flights)
         } else {
@@ -349,9 +354,13 @@ impl Sync {
             } else {
                 ctx.count(SyncCount::SlotsRepeated);
                 self.flight_count = (self.flight_count / 2).max(FLIGHT_COUNT_MIN);
+                if patience == self.patience {
+                    // Answers may take longer than that: what comes after the next question is refused.
+                    self.patience = (patience * 2).min(PULL_AGAIN_MAX);
+                }
                 if !self.pull(ctx, f.group, f.source, f.purpose, f.mode, f.slot, now) {
                     self.flights.push(Flight {
-                        again_at: now + PULL_AGAIN,
+                        again_at: now + self.patience,
                         ..f
                     });
                 }
@@ -515,7 +524,8 @@ impl Sync {
                 seen: 0,
                 refused: false,
                 conflicts: false,
-                again_at: ctx.now + PULL_AGAIN,
+                asked_at: ctx.now,
+                again_at: ctx.now + self.patience,
             });
         }
         true
@@ -548,12 +558,12 @@ impl Sync {
         pulled: Pulled,
         records: &[VersionedRecord],
     ) -> SyncOutcome {
-        let now = ctx.now;
+        let again_at = ctx.now + self.patience;
         let Some(f) = self.flight(from, pulled) else {
             ctx.count(SyncCount::Unexpected);
             return SyncOutcome::Ignored(SyncCount::Unexpected);
         };
-        f.again_at = now + PULL_AGAIN;
+        f.again_at = again_at;
         let merge = f.purpose == Purpose::Extra;
         let (mut seen, mut refused, mut conflicts) = (0, false, false);
         for r in records {
@@ -684,6 +694,7 @@ impl Sync {
     fn take_end(&mut self, ctx: &mut Ctx<'_>, f: &Flight, count: u32, as_of: Version) {
         let (group, slot) = (f.group, f.slot);
         ctx.count(SyncCount::SlotsPulled);
+        self.patience = (2 * (ctx.now - f.asked_at)).clamp(PULL_AGAIN, PULL_AGAIN_MAX);
         self.flight_count = if count <= SMALL_SLOT {
             (self.flight_count + 1).min(FLIGHT_COUNT_MAX)
         } else {

@@ -229,6 +229,8 @@ pub(crate) struct Sync {
     pub(super) flights: Vec<Flight>,
     /// As many at a time.
     pub(super) flight_count: usize,
+    /// A slot is asked for again after so long.
+    pub(super) patience: Duration,
     /// When and of which pull of whom something came last.
     pub(super) progressed: Option<(Instant, PeerId, u32)>,
     pub(super) serves: VecDeque<Serve>,
@@ -296,6 +298,7 @@ impl Sync {
             jobs: Vec::new(),
             flights: Vec::new(),
             flight_count: super::bulk::FLIGHT_COUNT_MIN,
+            patience: super::bulk::PULL_AGAIN,
             progressed: None,
             serves: VecDeque::new(),
             pull_id: 0,
