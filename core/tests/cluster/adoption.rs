@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_core::cluster::{Epoch, GroupId, Role};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::SyncCount;
-use evenkeel_core::sync::{SyncBody, SyncCommand, SyncEvent};
+use evenkeel_core::sync::{PullMode, SyncBody, SyncCommand, SyncEvent, SyncMessage, Version};
 
 use crate::net::{Net, NodeConfig};
 use crate::packet::{FIN, SYN};
@@ -972,5 +972,59 @@ fn who_has_all_and_was_not_heard_gives_it_to_who_had_nothing() {
         net.authority(1, group, third, Role::Replica);
         net.run(Duration::from_secs(2));
         assert_eq!(net.agree(2, 1, group), 100, "seed {seed}");
+    }
+}
+
+/// Those that join ask for more than a node answers at a time, and for what nobody can give before the group is merged: the
+/// adopter's questions, by which that ends, do not wait behind theirs.
+#[test]
+fn questions_that_wait_for_a_merge_do_not_hold_it_up() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 4);
+        let group = net.group(0);
+        for n in 0..100 {
+            net.open(0, n);
+        }
+        net.run(200 * MS);
+        net.cut.insert((0, 3));
+        for n in 100..200 {
+            net.open(0, n);
+        }
+        net.run(100 * MS);
+        net.crash(0);
+        net.cut.clear();
+        net.meet();
+        // The adopter hears only the node that is asked too much.
+        net.cut.insert((2, 3));
+        net.meet_but(3, &[2]);
+        let joiner = net.nodes[2].id;
+        let never = Version {
+            epoch: next(&net, 1, 9),
+            lsn: 1,
+        };
+        let full = net.nodes[1].sync(SyncCount::QueueFull);
+        for bucket in 0..64u16 {
+            let message = SyncMessage {
+                from: joiner,
+                bucket,
+                ack_now: false,
+                body: SyncBody::Pull {
+                    group,
+                    id: 1000 * u32::from(bucket),
+                    min: never,
+                    mode: PullMode::Replace,
+                    slots: (bucket..4096).step_by(64).collect(),
+                },
+            };
+            net.hear(1, &message);
+        }
+        assert!(
+            net.nodes[1].sync(SyncCount::QueueFull) > full,
+            "it has no room for more"
+        );
+        adopt(&mut net, group, 3, 2);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, 3, group), 2, "seed {seed}");
+        assert_eq!(net.nodes[3].all(group).len(), 200);
     }
 }

@@ -119,6 +119,7 @@ fn lost_records_are_told_again_by_nack_alone() {
             loss: 300,
             twice: 100,
             jitter_us: 3000,
+            ..Weather::default()
         };
         let mut flows = Vec::new();
         for n in 0..300 {
@@ -270,6 +271,7 @@ fn a_tuple_that_is_used_again_at_its_holder_is_not_closed_by_the_old_one_s_close
             loss: 400,
             twice: 100,
             jitter_us: 20_000,
+            ..Weather::default()
         };
         let flows: Vec<_> = (0..20).map(|n| net.open(0, n)).collect();
         for _ in 0..5 {

@@ -64,6 +64,8 @@ pub(crate) struct Weather {
     pub(crate) twice: u64,
     /// Delay is 50 microseconds and up to so many more.
     pub(crate) jitter_us: u64,
+    /// On each way, beside that.
+    pub(crate) delay_us: u64,
 }
 
 pub(crate) struct Net {
@@ -572,7 +574,7 @@ impl Net {
             let copies = 1 + u64::from(self.random.next() % 1000 < self.weather.twice);
             for _ in 0..copies {
                 let jitter = self.random.next() % (self.weather.jitter_us + 1);
-                let at = self.now + Duration::from_micros(50 + jitter);
+                let at = self.now + Duration::from_micros(50 + self.weather.delay_us + jitter);
                 for message in messages.iter().filter(|m| (self.filter)(m)) {
                     self.on_its_way.insert((at, self.sequence), (n, message.clone()));
                     self.sequence += 1;

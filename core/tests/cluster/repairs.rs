@@ -165,6 +165,7 @@ fn offers_come_over_a_bad_network() {
             loss: 300,
             twice: 300,
             jitter_us: 5000,
+            ..Weather::default()
         };
         net.meet();
         let lost = net.lost;
@@ -320,6 +321,7 @@ fn a_join_over_frames_that_come_twice_and_out_of_order() {
             loss: 30,
             twice: 1000,
             jitter_us: 500,
+            ..Weather::default()
         };
         net.meet();
         net.know(1, 0);

@@ -26,6 +26,7 @@ fn a_node_joins_under_load() {
             loss: 100,
             twice: 0,
             jitter_us: 500,
+            ..Weather::default()
         };
         net.meet();
         net.know(1, 0);
@@ -182,4 +183,38 @@ fn an_answer_of_empty_slots_ends_what_it_is_an_answer_to() {
     // The first one, and those after the three.
     let rest = slots.len() as u64 - 3;
     assert_eq!(say(0, bucket, id, 256), (SyncOutcome::Taken, 3 + rest));
+}
+
+/// A path on which an answer takes longer than a question is repeated after: each answer that comes is one to the last question
+/// only if it is not asked again meanwhile.
+#[test]
+fn a_bulk_ends_over_a_path_that_is_slower_than_the_questions() {
+    for delay_us in [60_000, 300_000, 2_000_000] {
+        let mut net = Net::joined(1, &[NodeConfig::default(); 2]);
+        let group = net.group(0);
+        for n in 0..300 {
+            net.open(0, n);
+        }
+        net.run(200 * MS);
+        net.crash(1);
+        net.meet();
+        net.restart(1);
+        net.own(1);
+        net.meet();
+        net.weather.delay_us = delay_us;
+        net.know(1, 0);
+        let start = net.now;
+        while net.nodes[1].outstanding() > 0 || net.nodes[1].all(group).len() < 300 {
+            net.run(Duration::from_micros(delay_us));
+            assert!(
+                net.now < start + Duration::from_micros(200 * delay_us),
+                "{} slots are outstanding",
+                net.nodes[1].outstanding()
+            );
+        }
+        assert!(
+            net.nodes[1].sync(SyncCount::SlotsRepeated) > 0,
+            "it was asked too early"
+        );
+    }
 }

@@ -40,6 +40,7 @@ fn weather() -> impl Strategy<Value = Weather> {
             loss,
             twice,
             jitter_us,
+            ..Weather::default()
         }
     })
 }
@@ -149,6 +150,7 @@ fn much_happens_in_the_twin() {
         loss: 400,
         twice: 200,
         jitter_us: 10_000,
+        ..Weather::default()
     };
     let (net, count) = play(3, weather, 16, &steps);
     assert_eq!(count, 400);
@@ -165,6 +167,7 @@ fn it_is_deterministic() {
             loss: 200,
             twice: 100,
             jitter_us: 2000,
+            ..Weather::default()
         };
         let steps: Vec<Step> = (0..100).flat_map(|n| [Step::Open(n), Step::Pass(2)]).collect();
         let (net, _) = play(2, weather, 16, &steps);
