@@ -343,7 +343,6 @@ impl Sync {
     pub(super) fn sweep_pulls(&mut self, ctx: &mut Ctx<'_>) -> Option<Instant> {
         let now = ctx.now;
         let late = self.flights.iter().any(|f| f.again_at <= now);
-        let patience = self.patience;
         for f in if late {
             core::mem::take(&mut self.flights)
         } else {
@@ -354,10 +353,6 @@ impl Sync {
             } else {
                 ctx.count(SyncCount::SlotsRepeated);
                 self.flight_count = (self.flight_count / 2).max(FLIGHT_COUNT_MIN);
-                if patience == self.patience {
-                    // Answers may take longer than that: what comes after the next question is refused.
-                    self.patience = (patience * 2).min(PULL_AGAIN_MAX);
-                }
                 if !self.pull(ctx, f.group, f.source, f.purpose, f.mode, f.slot, now) {
                     self.flights.push(Flight {
                         again_at: now + self.patience,
@@ -531,6 +526,20 @@ impl Sync {
         true
     }
 
+    /// An answer that no flight waits for, to a question that was asked again since: answers take longer than was waited, and
+    /// each would come too late. That nothing comes says nothing: it may be lost.
+    fn came_late(&mut self, ctx: &mut Ctx<'_>, from: PeerId, (group, id): (GroupId, u32)) -> SyncOutcome {
+        let asked_since =
+            |f: &Flight| (f.group, f.source) == (group, from) && f.id.wrapping_sub(id).cast_signed() > 0;
+        // Many may come at once, and say it once.
+        if ctx.now >= self.patient_at && self.flights.iter().any(asked_since) {
+            self.patience = (self.patience * 2).min(PULL_AGAIN_MAX);
+            self.patient_at = ctx.now + self.patience;
+        }
+        ctx.count(SyncCount::Unexpected);
+        SyncOutcome::Ignored(SyncCount::Unexpected)
+    }
+
     fn flight(&mut self, from: PeerId, (group, slot, id): Pulled) -> Option<&mut Flight> {
         let is_it = |f: &&mut Flight| (f.id, f.group, f.slot, f.source) == (id, group, slot, from);
         self.flights.iter_mut().find(is_it)
@@ -543,10 +552,7 @@ impl Sync {
                 self.progress(now, from, pulled.2);
                 SyncOutcome::Taken
             }
-            None => {
-                ctx.count(SyncCount::Unexpected);
-                SyncOutcome::Ignored(SyncCount::Unexpected)
-            }
+            None => self.came_late(ctx, from, (pulled.0, pulled.2)),
         }
     }
 
@@ -679,8 +685,7 @@ impl Sync {
             }
         }
         if ended.is_empty() {
-            ctx.count(SyncCount::Unexpected);
-            return SyncOutcome::Ignored(SyncCount::Unexpected);
+            return self.came_late(ctx, from, (group, id));
         }
         self.progress(ctx.now, from, id);
         for f in &ended {

@@ -231,6 +231,8 @@ pub(crate) struct Sync {
     pub(super) flight_count: usize,
     /// A slot is asked for again after so long.
     pub(super) patience: Duration,
+    /// It grows no more before.
+    pub(super) patient_at: Instant,
     /// When and of which pull of whom something came last.
     pub(super) progressed: Option<(Instant, PeerId, u32)>,
     pub(super) serves: VecDeque<Serve>,
@@ -299,6 +301,7 @@ impl Sync {
             flights: Vec::new(),
             flight_count: super::bulk::FLIGHT_COUNT_MIN,
             patience: super::bulk::PULL_AGAIN,
+            patient_at: Instant::ZERO,
             progressed: None,
             serves: VecDeque::new(),
             pull_id: 0,
