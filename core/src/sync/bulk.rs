@@ -699,7 +699,9 @@ impl Sync {
     fn take_end(&mut self, ctx: &mut Ctx<'_>, f: &Flight, count: u32, as_of: Version) {
         let (group, slot) = (f.group, f.slot);
         ctx.count(SyncCount::SlotsPulled);
-        self.patience = (2 * (ctx.now - f.asked_at)).clamp(PULL_AGAIN, PULL_AGAIN_MAX);
+        // A source may have waited itself: that an answer took long is no reason for more.
+        let enough = (2 * (ctx.now - f.asked_at)).max(PULL_AGAIN);
+        self.patience = self.patience.min(enough);
         self.flight_count = if count <= SMALL_SLOT {
             (self.flight_count + 1).min(FLIGHT_COUNT_MAX)
         } else {
