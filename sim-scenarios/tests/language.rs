@@ -346,6 +346,7 @@ description = "clocks, paces, tables, configs, occasions"
 duration = "30s"
 [cluster]
 nodes = 3
+bulk_delay = "20ms"
 drift = "-20ppm..30ppm"
 frame_cost = "250ns"
 [[cluster.node]]

@@ -19,7 +19,7 @@ use crate::conn::{ConnId, flag};
 use crate::proto::ConnState;
 use crate::stats::SyncCount;
 use crate::time::Instant;
-use crate::tuple::Direction;
+use crate::tuple::{Direction, Tuple};
 
 /// A watermark is not waited for any longer.
 const WATERMARK_WAIT: Duration = Duration::from_secs(1);
@@ -324,10 +324,10 @@ impl Sync {
         };
         let bucket = self.buckets[place];
         let lacking = self.lacking(&self.groups[at], bucket);
-        let at_lsn = self.rings[place].last;
+        let last = self.rings[place].last;
         let g = &mut self.groups[at];
         let epoch = g.epoch;
-        g.base[place].at = at_lsn;
+        g.base[place].at = last;
         let put_together = g.base[place].all;
         g.merged[place] = epoch;
         // From now on what is here is what there is.
@@ -579,8 +579,8 @@ impl Sync {
         next
     }
 
-    /// Conns and tombstones of a slot of which the winner may know nothing. What its merge was based on may itself have been merged without
-    /// this node: then nothing that this node told is known to be in it.
+    /// Conns and tombstones of a slot of which the winner may know nothing. What its merge was based on may itself have been
+    /// merged without this node: then nothing that this node told is known to be in it.
     fn only_here(&self, ctx: &Ctx<'_>, group: GroupId, slot: u16, base: Version) -> Vec<(ConnId, u8)> {
         ctx.table
             .slot_tail(slot, usize::MAX)
@@ -643,6 +643,14 @@ impl Sync {
         Some(true)
     }
 
+    /// A session of a group that is here, of an earlier version than that.
+    fn earlier(&self, ctx: &Ctx<'_>, group: GroupId, inbound: &Tuple, than: Version) -> Option<ConnId> {
+        let (conn, direction) = ctx.table.lookup(inbound)?;
+        let version = ctx.table.meta(conn)?.version;
+        let earlier = self.epochs.group(version) == Some(group) && self.epochs.version(version) < than;
+        (earlier && direction == Direction::Inbound && !ctx.table.is_tomb(conn)).then_some(conn)
+    }
+
     pub(super) fn handle_offer(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -665,20 +673,10 @@ impl Sync {
             let (inbound, outbound) = (session.conn.inbound(), session.conn.outbound());
             // What both have has gone on at the loser too: it is seen here as if a replica hinted it, and told anew, as the loser's
             // copy is of a version that nobody else knows.
-            let of_both = ctx
-                .table
-                .lookup(&inbound)
-                .map(|(conn, _)| conn)
-                .filter(|conn| {
-                    ctx.table
-                        .view(*conn)
-                        .is_some_and(|v| v.init.outbound() == outbound)
-                })
-                .filter(|conn| {
-                    let version = ctx.table.meta(*conn).map_or(0, |m| m.version);
-                    let earlier = self.epochs.version(version) < record.version;
-                    self.epochs.group(version) == Some(group) && earlier && !ctx.table.is_tomb(*conn)
-                });
+            let of_both = self.earlier(ctx, group, &inbound, record.version).filter(|conn| {
+                let view = ctx.table.view(*conn);
+                view.is_some_and(|v| v.init.outbound() == outbound)
+            });
             if let Some(conn) = of_both {
                 let here = ctx.table.meta(conn).and_then(|m| ConnState::from_u8(m.state));
                 if here != Some(session.conn.state) {
@@ -706,17 +704,11 @@ impl Sync {
         }
         if let Err(inbound) = &record.session {
             // The close of what is here, unless it is known to have gone on since.
-            let found = ctx.table.lookup(inbound);
-            let closed = found.filter(|(conn, direction)| {
-                let here = ctx.table.meta(*conn).filter(|m| m.flags & flag::DIRTY == 0);
-                *direction == Direction::Inbound
-                    && here.is_some_and(|m| {
-                        self.epochs.group(m.version) == Some(group)
-                            && self.epochs.version(m.version) < record.version
-                    })
-                    && !ctx.table.is_tomb(*conn)
+            let closed = self.earlier(ctx, group, inbound, record.version).filter(|conn| {
+                let meta = ctx.table.meta(*conn);
+                meta.is_some_and(|m| m.flags & flag::DIRTY == 0)
             });
-            if let Some((conn, _)) = closed {
+            if let Some(conn) = closed {
                 ctx.count(SyncCount::OffersTaken);
                 self.drop_conn(ctx, conn, Some(CloseReason::Superseded));
                 self.flush_at = Some(ctx.now);

@@ -790,7 +790,7 @@ impl Sync {
     }
 
     /// Whether slots of a bucket are still to come for its adoption.
-    pub(super) fn is_adopting_slots(&self, group: GroupId, place: usize) -> bool {
+    fn is_adopting_slots(&self, group: GroupId, place: usize) -> bool {
         let bucket = self.buckets.get(place).copied();
         self.is_pulling(group, Purpose::Base, bucket) || self.is_pulling(group, Purpose::Extra, bucket)
     }

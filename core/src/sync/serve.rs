@@ -96,6 +96,7 @@ impl Sync {
         }
         if self.is_partial(pull.group, place, from) {
             // It asks again, or elsewhere.
+            ctx.count(SyncCount::Unexpected);
             return SyncOutcome::Ignored(SyncCount::Unexpected);
         }
         let mut asked = SlotBits::EMPTY;
@@ -111,7 +112,9 @@ impl Sync {
         if is_full(self) && self.adopts(pull.group, place, from) {
             // Others wait for its merge, and ask again. Its questions wait for nothing.
             let mut serves = core::mem::take(&mut self.serves);
+            let before = serves.len();
             serves.retain(|s| s.begun.is_some() || self.adopts(s.pull.group, s.place, s.to));
+            ctx.counters.sync[SyncCount::QueueFull as usize] += (before - serves.len()) as u64;
             self.serves = serves;
         }
         if is_full(self) {

@@ -15,6 +15,7 @@ mod hostile;
 mod live;
 mod modes;
 mod net;
+mod offers;
 mod repairs;
 mod slots;
 mod twin;

@@ -4,28 +4,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_core::cluster::{Epoch, GroupId, Role};
+use evenkeel_core::cluster::{Epoch, Role};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::SyncCount;
 use evenkeel_core::sync::{LsnRange, SyncBody, SyncEvent, SyncMessage, SyncOutcome};
 use evenkeel_core::tuple::L4Proto;
 
+use crate::adoption::{adopt, merged};
 use crate::conflicts::bucket;
 use crate::net::{Net, NodeConfig, Weather, first_epoch};
 use crate::packet::{ACK, FIN, SYN};
 use crate::story::{Flow, kinds_and_protos};
 
 const MS: Duration = Duration::from_millis(1);
-
-fn adopt(net: &mut Net, group: GroupId, heir: usize, term: u64) {
-    let holder = net.nodes[heir].id;
-    for n in 0..net.nodes.len() {
-        if net.nodes[n].alive {
-            let role = if n == heir { Role::Adopting } else { Role::Replica };
-            net.authority(n, group, Epoch { term, holder }, role);
-        }
-    }
-}
 
 /// Node 0 dies and node 1, which knows little, adopts. The one that knows most dies while it is asked.
 #[test]
@@ -55,8 +46,7 @@ fn the_source_of_an_adoption_dies_in_its_middle() {
     net.crash(2);
     net.meet();
     net.run(2000 * MS);
-    let merged = |e: &SyncEvent| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group);
-    assert_eq!(net.nodes[1].has_told(merged), 2, "it does not hang");
+    assert_eq!(merged(&net, 1, group), 2, "it does not hang");
     assert_eq!(net.nodes[1].outstanding(), 0);
     assert!(count(&net, 1) >= some);
     net.authority(
@@ -125,8 +115,7 @@ fn the_next_best_is_asked_when_the_source_of_an_adoption_dies() {
         let came: Vec<_> = flows.iter().filter(|f| there(&net, f)).copied().collect();
         assert!(flows[..250].iter().any(|f| !there(&net, f)));
         net.run(2500 * MS);
-        let merged = |e: &SyncEvent| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group);
-        assert_eq!(net.nodes[1].has_told(merged), 2, "it does not hang");
+        assert_eq!(merged(&net, 1, group), 2, "it does not hang");
         assert_eq!(net.nodes[1].outstanding(), 0);
         for flow in flows[..250].iter().chain(&came) {
             assert!(there(&net, flow), "seed {seed}: it was had by one who is alive");
@@ -383,8 +372,7 @@ fn a_base_that_dies_while_another_one_gives_is_no_base() {
         net.crash(2);
         net.meet();
         net.run(2500 * MS);
-        let merged = |e: &SyncEvent| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group);
-        assert_eq!(net.nodes[1].has_told(merged), 2, "it does not hang");
+        assert_eq!(merged(&net, 1, group), 2, "it does not hang");
         assert_eq!(net.nodes[1].outstanding(), 0);
         for flow in &flows {
             assert_eq!(net.state(1, flow), Some(ConnState::Established), "seed {seed}");

@@ -137,8 +137,9 @@ impl Excuses {
             Some(Replicate::Established) => flow.established.map_or(ended, |t| {
                 t.as_nanos() + nanos(super::judge::told_within(scenario))
             }),
-            // Told with its SYN-ACK: who takes over before that gives the client's next SYN to a server of its own choice.
-            Some(Replicate::SynAck) => flow.established.map_or(ended, |t| t.as_nanos()),
+            // Told with its SYN-ACK: who takes over before that gives the client's next SYN to a server of its own choice, which
+            // connects it too.
+            Some(Replicate::SynAck) => flow.established.map_or(opened, |t| t.as_nanos()),
         };
         let mut masters = masters;
         // Until a client has heard who answers now, its first packets go to who did.
