@@ -169,7 +169,8 @@ pub struct ConnMeta {
     /// Replication: what this session adds to its slot's digest.
     pub(crate) digest: u64,
     /// Replication: next in the dirty queue of its bucket, or in the list of its tombstones ([`LIST_END`] is the
-    /// end); of a replica in neither, the deadline that its holder knows of.
+    /// end); of a replica in neither, the deadline that its holder knows of; [`ANSWER_AWAITED`] of one that nobody
+    /// was told of yet.
     pub(crate) dirty_link: u32,
     /// Replication: place in its slot.
     pub(crate) slot_link: u32,
@@ -215,6 +216,9 @@ pub(crate) const TOMB: u8 = 0x80;
 
 /// End of the dirty queue and of the list of received tombstones.
 pub(crate) const LIST_END: u32 = u32::MAX;
+
+/// In [`ConnMeta::dirty_link`] of a conn of TCP's that nobody was told of: the real server's SYN-ACK has not passed.
+pub(crate) const ANSWER_AWAITED: u32 = LIST_END - 1;
 
 /// A conn whose both sides are IPv4. One cache line.
 ///

@@ -308,6 +308,9 @@ impl Sync {
                 break;
             }
             self.unmark_first(ctx, place)?;
+            if told.is_none_or(|(.., merged)| !merged) {
+                self.skip_untold(ctx, place, id, lsn_of(version));
+            }
             let Some((group, epoch, index, merged)) = told else {
                 // Whoever holds it tells it.
                 self.untold(ctx, id);
@@ -598,6 +601,24 @@ impl Sync {
                 if p.dirty.set(entry.slot) {
                     ctx.count(SyncCount::SlotsDirty);
                 }
+            }
+        }
+    }
+
+    /// What was to be told again for a NACK is not told now, and the SKIP does not wait for it: who lost it has to pull its slot.
+    fn skip_untold(&mut self, ctx: &mut Ctx<'_>, place: usize, id: ConnId, lsn: Lsn) {
+        let skips = &self.rings[place].skips;
+        if skips.is_empty() {
+            return;
+        }
+        let slot = ctx.table.inbound(id).map_or(0, |t| ctx.table.slot_of(&t));
+        for skip in skips.iter().filter(|s| s.gap.first <= lsn && lsn <= s.gap.last) {
+            let Some(peer) = self.peers.iter_mut().find(|p| p.peer.id == skip.peer) else {
+                continue;
+            };
+            peer.told.clear(slot);
+            if peer.dirty.set(slot) {
+                ctx.count(SyncCount::SlotsDirty);
             }
         }
     }

@@ -8,7 +8,7 @@ use super::codec::{BULK_FRAME_LEN_MAX, FrameHeader, FrameWriter, LIVE_FRAME_LEN_
 use super::state::{Ctx, Destination, Sync};
 use super::tx::BEAT;
 use super::{HintKind, SyncMessage};
-use crate::conn::{ConnId, flag};
+use crate::conn::{ANSWER_AWAITED, ConnId, ConnMeta, LIST_END, flag};
 use crate::proto::{ConnState, TcpEvent};
 use crate::service::{Replicate, ServiceId};
 use crate::stats::SyncCount;
@@ -165,6 +165,22 @@ impl Sync {
     pub(crate) fn created(&mut self, ctx: &mut Ctx<'_>, id: ConnId, replicate: Replicate) {
         let version = self.first_version(replicate);
         self.set_version(ctx.table, id, version);
+        if let Some(meta) = ctx.table.meta_mut(id)
+            && version != 0
+            && meta.proto == L4Proto::Tcp as u8
+        {
+            meta.dirty_link = ANSWER_AWAITED;
+        }
+    }
+
+    /// Whether the real server has not answered the SYN of a conn that only this node knows. What else its client sends, as
+    /// if it had, belongs to what another node opened for it meanwhile (a split brain), maybe to another server.
+    pub(crate) fn awaits_answer(meta: &ConnMeta) -> bool {
+        meta.state == ConnState::SynRecv as u8
+            && meta.dirty_link == ANSWER_AWAITED
+            && meta.version != 0
+            && super::epochs::lsn_of(meta.version) == 0
+            && meta.flags & flag::DIRTY == 0
     }
 
     fn replicate(ctx: &Ctx<'_>, service: u16) -> Replicate {
@@ -186,9 +202,13 @@ impl Sync {
 
     /// A SYN-ACK of the real server passed.
     pub(crate) fn syn_acked(&mut self, ctx: &mut Ctx<'_>, id: ConnId) {
-        let Some(meta) = ctx.table.meta(id).copied() else {
+        let Some(meta) = ctx.table.meta_mut(id) else {
             return;
         };
+        if Self::awaits_answer(meta) {
+            meta.dirty_link = LIST_END;
+        }
+        let meta = *meta;
         if super::epochs::lsn_of(meta.version) == 0
             && meta.version != 0
             && self.advances(meta.version)

@@ -348,6 +348,9 @@ impl Worker {
                 self.replace(conn.id())?;
                 self.open(frame, parsed, at)
             }
+            Some(conn) if parsed.kind == Kind::Tcp && self.is_unopened(conn, parsed.flags) => {
+                Err(DropReason::NoConn.into())
+            }
             Some(conn) if !plain && self.sync.is_some() => self.forward_watched(frame, parsed, conn),
             Some(conn) => self.forward(frame, parsed, conn),
             None => self.open(frame, parsed, at),

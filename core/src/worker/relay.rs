@@ -322,6 +322,9 @@ impl Worker {
             L4Proto::Tcp => Some(plain::flags(head)),
             L4Proto::Udp => None,
         };
+        if flags.is_some_and(|flags| self.is_unopened(conn, flags)) {
+            return None;
+        }
         if flags.is_some_and(|flags| is_pure_syn(flags) || check_tcp_flags(flags).is_err()) {
             return None;
         }

@@ -49,6 +49,15 @@ impl Worker {
         sync.is_none_or(|sync| sync.may_delete(&self.table, id, self.now))
     }
 
+    /// Whether a client's segment says that its connection is open, and nobody has opened it here: see
+    /// [`Sync::awaits_answer`].
+    #[inline]
+    pub(super) fn is_unopened(&self, conn: ConnRef, flags: u8) -> bool {
+        conn.direction() == Direction::Inbound
+            && flags & (tcp_flag::SYN | tcp_flag::RST) == 0
+            && self.table.meta(conn.id()).is_some_and(Sync::awaits_answer)
+    }
+
     /// Makes way for a new connection of the same client.
     #[cold]
     pub(super) fn replace(&mut self, id: ConnId) -> Result<(), DropReason> {

@@ -249,6 +249,51 @@ fn who_lacks_slots_is_no_base() {
     }
 }
 
+/// A change was lost on its way to one survivor, and its holder adopts the group anew before it is asked for it: what waits for a
+/// merge, or is another node's, is not told again, and is not said to have come either.
+#[test]
+fn what_is_not_told_again_is_not_taken_for_known() {
+    for (holder_again, heir) in [(true, 1), (true, 2), (false, 1), (false, 2)] {
+        let mut net = nodes(heir as u64, 3);
+        let group = net.group(0);
+        let flows: Vec<_> = (0..20).map(|n| net.open(0, n)).collect();
+        net.run(200 * MS);
+        net.cut.insert((0, 1));
+        net.fin(0, &flows[0]);
+        net.run(5 * MS);
+        let state = |net: &Net, n: usize| net.state(n, &flows[0]);
+        assert_eq!(state(&net, 1), Some(ConnState::Established));
+        assert_eq!(state(&net, 2), Some(ConnState::CloseWait));
+        // No merge ends.
+        net.filter = |m| !matches!(m.body, SyncBody::Watermark { .. });
+        let epoch = next(&net, 2 - 2 * usize::from(holder_again), 2);
+        let role = if holder_again {
+            Role::Adopting
+        } else {
+            Role::Replica
+        };
+        net.authority(0, group, epoch, role);
+        net.cut.clear();
+        net.run(200 * MS);
+        assert!(net.nodes[0].sync(SyncCount::NackTaken) > 0);
+        assert_eq!(state(&net, 1), Some(ConnState::Established));
+        net.crash(0);
+        net.filter = |_| true;
+        net.meet();
+        adopt(&mut net, group, heir, 3);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, heir, group), 2);
+        for n in [1, 2] {
+            assert_eq!(
+                state(&net, n),
+                Some(ConnState::CloseWait),
+                "node {n}, {holder_again}, {heir} adopts"
+            );
+        }
+        assert_eq!(net.agree(1, 2, group), 20);
+    }
+}
+
 /// Both survivors lack something, each something else. What either of them has is what there is.
 #[test]
 fn what_nobody_has_whole_is_put_together() {

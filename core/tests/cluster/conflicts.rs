@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use evenkeel_core::cluster::{Epoch, GroupId, Role};
 use evenkeel_core::proto::ConnState;
-use evenkeel_core::service::FwdMode;
-use evenkeel_core::stats::SyncCount;
+use evenkeel_core::service::{FwdMode, Replicate};
+use evenkeel_core::stats::{DropReason, SyncCount};
 use evenkeel_core::sync::{
     CloseReason, Isns, LiveRecord, LiveSection, SessionRecord, SyncBody, SyncCommand, SyncMessage,
     SyncOutcome, WindowScales,
 };
 use evenkeel_core::tuple::L4Proto;
+use evenkeel_core::worker::Verdict;
 
 use crate::net::{Net, NodeConfig, first_epoch};
-use crate::packet::{ACK, FIN, SYN};
-use crate::story::{Flow, Kind};
+use crate::packet::{ACK, FIN, RST, SYN};
+use crate::story::{Flow, Kind, spec};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -334,4 +335,54 @@ fn the_loser_s_holder_closes_and_all_agree() {
         net.run(20 * MS);
         assert_eq!(net.state(1, &want[8].0), Some(ConnState::CloseWait));
     }
+}
+
+/// A split brain: one node sent a SYN on and had no answer; the client's next SYN came to another one, which opened the connection.
+/// What the client sends then comes to the first one again before that has heard of it.
+#[test]
+fn a_client_goes_on_with_who_opened_its_connection_and_not_with_who_had_no_answer() {
+    for (replicate, kind) in [
+        (Replicate::SynAck, Kind::V4),
+        (Replicate::Established, Kind::V4),
+        (Replicate::SynAck, Kind::V6),
+        (Replicate::Established, Kind::V6),
+    ] {
+        let mut spec = spec();
+        for service in &mut spec.services {
+            service.replicate = replicate;
+        }
+        let mut net = Net::joined_of(1, &[NodeConfig::default(); 2], spec);
+        net.cut.insert((0, 1));
+        let unanswered = net.begin(0, kind, L4Proto::Tcp, 1);
+        let flow = net.begin(1, kind, L4Proto::Tcp, 1);
+        assert_ne!(unanswered.outbound().tuple(), flow.outbound().tuple());
+        net.forwarded(1, &flow.outbound().flags(SYN | ACK));
+        net.forwarded(1, &flow.inbound());
+        net.run(20 * MS);
+        net.cut.clear();
+        for flags in [ACK, ACK | FIN] {
+            let verdict = net.packet(0, &flow.inbound().flags(flags));
+            assert_eq!(verdict, Verdict::Drop(DropReason::NoConn), "{replicate:?}");
+        }
+        // Its SYN, once more, and its RST are of both.
+        net.forwarded(0, &unanswered.inbound().flags(SYN));
+        net.run(500 * MS);
+        assert_eq!(net.agree(0, 1, net.group(1)), 1);
+        net.forwarded(0, &flow.inbound());
+        net.forwarded(0, &flow.outbound());
+        let tuple = flow.inbound().tuple();
+        assert_eq!(net.conn(0, &tuple).map(|c| c.1), Some(net.group(1)));
+    }
+}
+
+#[test]
+fn who_gives_up_before_the_server_has_answered_is_believed() {
+    let mut net = Net::joined(1, &[NodeConfig::default(); 2]);
+    let flow = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
+    net.forwarded(0, &flow.inbound().flags(RST));
+    // The answer makes it a connection as any other.
+    net.forwarded(0, &flow.outbound().flags(SYN | ACK));
+    net.forwarded(0, &flow.inbound());
+    net.run(20 * MS);
+    assert_eq!(net.state(1, &flow), Some(ConnState::Established));
 }
