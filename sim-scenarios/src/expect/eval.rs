@@ -49,9 +49,20 @@ pub struct Measures {
     pub flows: Vec<FlowFacts>,
     /// What is no flow's, with the time at which it was known; what is not in it could not be measured.
     pub globals: BTreeMap<Metric, (i128, u64)>,
+    /// Of what is no flow's: what was counted, in words, the first [`NAMED_MAX`] at least.
+    pub named: BTreeMap<Metric, Vec<String>>,
+    /// Of flows that broke, failed or hang, by number: how each stands, of each load the first [`NAMED_MAX`] at least.
+    pub wrong: BTreeMap<u32, String>,
     /// End of the run.
     pub end_ns: u64,
 }
+
+/// What a failure names of what was counted, at most.
+pub const NAMED_MAX: usize = 5;
+/// Bytes that it says of each, at most.
+pub const NAMED_LEN_MAX: usize = 300;
+/// The word before that. What is named is of the run: what stands before it says which failures are the same.
+pub(crate) const NAMELY: &str = "namely";
 
 /// Why an expectation failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -97,22 +108,20 @@ impl Measures {
 
     /// A metric's value, and when it was known; `None`: it could not be measured.
     fn global(&self, metric: Metric, of: Option<usize>) -> Option<(i128, u64)> {
+        if let Some(is_wrong) = wrong(metric) {
+            return self.count(of, is_wrong);
+        }
         let broken = |f: &FlowFacts| f.broken_at_ns.is_some();
         match metric {
             Metric::Connections => self.count(of, |_| true),
             Metric::Established => self.count(of, |f| f.established),
             Metric::Completed => self.count(of, |f| f.completed),
-            Metric::Broken => self.count(of, |f| broken(f) && f.established),
-            Metric::Failed => self.count(of, |f| broken(f) && !f.established),
-            Metric::Hanging => self.count(of, |f| f.hanging),
             Metric::Blocked => self.count(of, |f| f.blocked && (f.hanging || broken(f))),
             Metric::LiveAtFault => self.count(of, |f| f.live_at_fault),
-            Metric::BrokenLive => self.count(of, |f| f.live_at_fault && broken(f)),
             Metric::Replicated => self.count(of, |f| f.live_at_fault && f.replicated),
             Metric::Unsynced => self.count(of, |f| f.live_at_fault && !f.replicated),
             Metric::OpeningAtFault => self.count(of, |f| f.opening_at_fault),
             Metric::Later => self.count(of, |f| f.later),
-            Metric::BrokenLater => self.count(of, |f| f.later && broken(f)),
             Metric::Slowest => {
                 let slowest = self.flows(of).max_by_key(|f| f.stall_ns)?;
                 Some((slowest.stall_ns.into(), slowest.stall_at_ns))
@@ -125,6 +134,58 @@ impl Measures {
     pub fn value(&self, metric: Metric) -> Option<i128> {
         self.global(metric, None).map(|v| v.0)
     }
+}
+
+/// Which flows a metric counts that should not be so.
+fn wrong(metric: Metric) -> Option<fn(&FlowFacts) -> bool> {
+    Some(match metric {
+        Metric::Broken => |f| f.broken_at_ns.is_some() && f.established,
+        Metric::Failed => |f| f.broken_at_ns.is_some() && !f.established,
+        Metric::Hanging => |f| f.hanging,
+        Metric::BrokenLive => |f| f.live_at_fault && f.broken_at_ns.is_some(),
+        Metric::BrokenLater => |f| f.later && f.broken_at_ns.is_some(),
+        _ => return None,
+    })
+}
+
+/// What of all that was counted a failure names; empty: nothing is known of it.
+fn namely(expectation: &Expectation, measures: &Measures) -> String {
+    let Comparison { left, right, .. } = &expectation.comparison;
+    let mut named = Vec::new();
+    let mut count = 0;
+    for metric in left.metrics().chain(right.metrics()) {
+        if let Some(is_wrong) = wrong(metric) {
+            let flows = || measures.flows(expectation.of).filter(|f| is_wrong(f));
+            count += flows().count();
+            let words = flows().filter_map(|f| measures.wrong.get(&f.number));
+            named.extend(words.take(NAMED_MAX));
+        } else if let Some(things) = measures.named.get(&metric) {
+            let value = measures.global(metric, expectation.of).map_or(0, |v| v.0);
+            count += usize::try_from(value).unwrap_or(0).max(things.len());
+            named.extend(things.iter().take(NAMED_MAX));
+        }
+    }
+    named.truncate(NAMED_MAX);
+    if named.is_empty() {
+        return String::new();
+    }
+    let more = match count.saturating_sub(named.len()) {
+        0 => String::new(),
+        n => format!("; and {n} more"),
+    };
+    let named: Vec<_> = named.into_iter().map(|words| cut(words)).collect();
+    format!(", {NAMELY} {}{more}", named.join("; "))
+}
+
+/// No more than [`NAMED_LEN_MAX`] bytes of it.
+fn cut(words: &str) -> String {
+    if words.len() <= NAMED_LEN_MAX {
+        return words.to_owned();
+    }
+    let end = (0..=NAMED_LEN_MAX - 3)
+        .rev()
+        .find(|at| words.is_char_boundary(*at));
+    format!("{}...", &words[..end.unwrap_or(0)])
 }
 
 /// Value of a side, the time at which it was known, and its parts; `Err`: what was not measured.
@@ -218,6 +279,9 @@ pub(crate) fn judge(expectation: &Expectation, measures: &Measures) -> Judged {
         if op.holds(l, r) {
             Ok(seen)
         } else {
+            if flow.is_none() {
+                seen += &namely(expectation, measures);
+            }
             Err(failure(seen, at.min(right_at)))
         }
     };
@@ -291,6 +355,7 @@ mod tests {
             ],
             globals: BTreeMap::from([(Metric::Detection, (300_000_000, 6_000))]),
             end_ns: 9_000,
+            ..Measures::default()
         }
     }
 
@@ -322,5 +387,34 @@ mod tests {
             check("connections == live_at_fault + later", None),
             Ok("connections = 3; live_at_fault = 3, later = 0".into())
         );
+    }
+
+    #[test]
+    fn a_failure_names_what_it_counted_and_no_more_than_it_may() {
+        let mut measures = measures();
+        let words = |n: u32| (n, format!("flow {n} was reset"));
+        measures.wrong = BTreeMap::from([words(1), words(2)]);
+        let seen = |text: &str, of: Option<usize>, measures: &Measures| {
+            let judged = judge(&expectation(text, of), measures).result;
+            judged.expect_err("it does not hold").seen
+        };
+        assert_eq!(
+            seen("broken == 0", None, &measures),
+            "broken = 1, namely flow 1 was reset"
+        );
+        // Of another load, and of what holds, nothing is said.
+        assert_eq!(seen("broken == 1", Some(1), &measures), "broken = 0");
+        assert_eq!(
+            judge(&expectation("broken == 1", None), &measures).result,
+            Ok("broken = 1".into())
+        );
+        measures.globals.insert(Metric::Unexcused, (700, 9_000));
+        let long = "\u{e9}".repeat(NAMED_LEN_MAX);
+        measures
+            .named
+            .insert(Metric::Unexcused, vec![long; NAMED_MAX + 3]);
+        let said = seen("unexcused == 0", None, &measures);
+        assert!(said.ends_with("...; and 695 more"), "{said}");
+        assert!(said.len() < (NAMED_MAX + 1) * NAMED_LEN_MAX, "{}", said.len());
     }
 }

@@ -6,6 +6,7 @@
 mod bounds;
 mod checksum;
 mod conserved;
+mod keeps;
 mod ready;
 mod reuse;
 mod streams;
@@ -16,7 +17,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evenkeel_core::cluster::{Epoch, GroupId};
+use evenkeel_core::cluster::{Epoch, GroupId, Role};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::tuple::Tuple;
 use serde::Serialize;
@@ -24,6 +25,7 @@ use serde::Serialize;
 pub(crate) use bounds::{Bounds, Level};
 pub(crate) use checksum::Checksums;
 pub(crate) use conserved::Conserved;
+pub(crate) use keeps::{Closes, HolderCloses, ReplicaKeeps, Tables};
 pub(crate) use ready::ReadyKnows;
 pub(crate) use reuse::{By, RST, Reuse, SYN, segment};
 pub(crate) use streams::ByteStreams;
@@ -68,6 +70,10 @@ oracles! {
     ReadyKnows = "ready-knows",
         "a node that says it is ready has the sessions that all other ready nodes have";
     Bounds = "bounds", "no queue, ring or table is longer than its bound";
+    ReplicaKeeps = "replica-keeps",
+        "no replica loses a session that its holder has, while it hears that one";
+    HolderCloses = "holder-closes",
+        "only the holder of a group tells that sessions of it are closed";
     TablesEqual = "tables-equal",
         "after the quiet at the end all nodes that are ready have the same sessions";
 }
@@ -130,6 +136,10 @@ pub(crate) struct NodeSample {
     pub(crate) rows: Vec<Row>,
     /// Highest known epoch of each group.
     pub(crate) epochs: Vec<(GroupId, Epoch)>,
+    /// What it is to each group.
+    pub(crate) roles: Vec<(GroupId, Role)>,
+    /// Nodes that it hears, by number.
+    pub(crate) hears: Vec<u16>,
 }
 
 /// A session in a table.

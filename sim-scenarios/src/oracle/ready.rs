@@ -12,6 +12,8 @@ use super::{Found, NodeSample, Sample};
 const FRESH: Duration = Duration::from_millis(500);
 /// So many sessions may be missing: they are on their way.
 const LACKING_MAX: usize = 4;
+/// Or one in so many.
+const LACKING_SHARE: usize = 50;
 
 /// `ready-knows`.
 #[derive(Debug, Default)]
@@ -71,7 +73,7 @@ impl ReadyKnows {
             let has: BTreeSet<Key> = node.rows.iter().map(|r| key(&r.inbound)).collect();
             let lacking = common.iter().filter(|k| !has.contains(k)).count();
             self.found.looked += common.len() as u64;
-            if lacking > LACKING_MAX && 2 * lacking > common.len() {
+            if lacking > LACKING_MAX.max(common.len() / LACKING_SHARE) {
                 self.found.add(sample.at, || {
                     format!(
                         "node {} says that it is ready, and lacks {lacking} of {} sessions that all others have",

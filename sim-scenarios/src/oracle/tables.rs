@@ -344,7 +344,7 @@ mod tests {
             life: 1,
             ready: true,
             rows,
-            epochs: Vec::new(),
+            ..NodeSample::default()
         }
     }
 

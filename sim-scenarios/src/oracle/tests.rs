@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_io_sim::{FlowState, LbId, Owner, World};
 
 use super::*;
-use crate::run::tests::{ONE_NODE, TWO_NODES, frames_of, judged, levels, live, sample, world_at};
+use crate::run::tests::{ONE_NODE, TWO_NODES, closes_in, frames_of, judged, levels, live, sample, world_at};
 
 /// Flows are open and busy.
 const MIDST: Duration = Duration::from_secs(3);
@@ -14,6 +14,31 @@ const END: Duration = Duration::from_secs(6);
 
 fn world() -> World {
     world_at(TWO_NODES, 4, END)
+}
+
+/// The tables of a sample of all sessions.
+struct InSample<'s>(&'s Sample);
+
+impl Tables for InSample<'_> {
+    fn row(&self, node: u16, inbound: &Key) -> Option<Row> {
+        let rows = self
+            .0
+            .nodes
+            .iter()
+            .filter(|n| n.node == node)
+            .flat_map(|n| &n.rows);
+        rows.copied().find(|row| key(&row.inbound) == *inbound)
+    }
+
+    fn has_outbound(&self, node: u16, other: &Key) -> bool {
+        let mut rows = self
+            .0
+            .nodes
+            .iter()
+            .filter(|n| n.node == node)
+            .flat_map(|n| &n.rows);
+        rows.any(|row| outbound(row) == *other)
+    }
 }
 
 /// What an oracle finds in a world as it was, and in a doctored one; there is one in the midst of its run and one at its
@@ -131,6 +156,43 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
                 oracle.found
             };
             (look(usize::MAX), look(1))
+        }
+        Oracle::ReplicaKeeps => {
+            // Node 2 has lost a copy; its holder, node 1, has closed the session, or has not.
+            let look = |closed: bool| {
+                let mut oracle = ReplicaKeeps::default();
+                let mut seen = sample(busy, MIDST);
+                oracle.sample(&seen, &[], &InSample(&seen));
+                let of_node_1 = |r: &&Row| {
+                    let group = r.version.filter(|v| v.2 != 0).map(|v| v.0);
+                    group.is_some_and(|group| seen.nodes[1].roles.contains(&(group, Role::Replica)))
+                };
+                let lost = *seen.nodes[1].rows.iter().find(of_node_1).expect("a copy");
+                for node in &mut seen.nodes[usize::from(!closed)..] {
+                    node.rows.retain(|r| r.inbound != lost.inbound);
+                }
+                for at in [1, 3] {
+                    let gone: &[(u16, Row)] = if at == 1 { &[(2, lost)] } else { &[] };
+                    seen.at = MIDST + Duration::from_secs(at);
+                    oracle.sample(&seen, gone, &InSample(&seen));
+                }
+                oracle.found
+            };
+            (look(true), look(false))
+        }
+        Oracle::HolderCloses => {
+            let frames = frames_of(TWO_NODES, 4, MIDST);
+            let look = |forged: bool| {
+                let mut oracle = HolderCloses::default();
+                for mut closes in closes_in(&frames) {
+                    if forged {
+                        closes.sender.incarnation.0 += 1;
+                    }
+                    oracle.told(MIDST, &closes);
+                }
+                oracle.found
+            };
+            (look(false), look(true))
         }
         Oracle::Bounds => {
             let levels = levels(world);

@@ -174,6 +174,9 @@ pub struct Report {
     pub failed: u64,
     /// Flows that wait at the end for what they asked for before the quiet.
     pub hanging: u64,
+    /// Flows that broke, failed or hang, or are back though they were over, and are excused: by what excuses them. A fault that
+    /// divided the nodes is called by its name.
+    pub excused: BTreeMap<String, u64>,
     /// Of the broken and the failed ones the first [`BROKEN_FLOWS_MAX`], in the order of their ends.
     pub broken_flows: Vec<BrokenFlow>,
     /// Stalls; `None`: no flow was connected.
@@ -250,6 +253,7 @@ impl Report {
             broken: count(Metric::Broken),
             failed: count(Metric::Failed),
             hanging: count(Metric::Hanging),
+            excused: BTreeMap::new(),
             broken_flows: Vec::new(),
             stall_ms: (!stalls.is_empty()).then_some(Stall { ns: stall }),
             detection_ns: measures

@@ -16,7 +16,7 @@ fn line(f: &mut fmt::Formatter<'_>, label: &str, text: impl fmt::Display) -> fmt
     writeln!(f, "  {:<13} {text}", format!("{label}{colon}"))
 }
 
-fn listed(counts: &BTreeMap<&'static str, u64>) -> String {
+fn listed<K: fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
     let some: Vec<_> = counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
     if some.is_empty() {
         "none".into()
@@ -70,6 +70,9 @@ impl fmt::Display for Text<'_> {
         if r.broken + r.failed > r.broken_flows.len() as u64 {
             let more = r.broken + r.failed - r.broken_flows.len() as u64;
             line(f, "", format_args!("and {more} more"))?;
+        }
+        if !r.excused.is_empty() {
+            line(f, "excused", listed(&r.excused))?;
         }
         if let Some(stall) = r.stall_ms {
             let [min, p50, p90, p99, max] = stall.ns.map(ms);

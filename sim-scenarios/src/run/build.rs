@@ -397,6 +397,18 @@ fn steering(scenario: &Scenario, node: &Node) -> Result<Arc<Steering>, RunError>
         .map_err(|e| RunError::World(format!("the RSS key of node {}: {e:?}", node.id)))
 }
 
+/// How all nodes deal tuples to buckets; `None`: each has a key of its own.
+pub(crate) fn common_steering(scenario: &Scenario) -> Option<Arc<Steering>> {
+    let own = plan::switch(scenario) == Some(Switch::OwnRssKeys);
+    let first = scenario.cluster.nodes.first().filter(|_| !own)?;
+    steering(scenario, first).ok()
+}
+
+/// What a server says that it is: its service's index, and its number there, from 1.
+pub(crate) fn server_number(service: usize, server: u32) -> u32 {
+    (service as u32) << 8 | (server - 1)
+}
+
 fn refused(error: WorldError) -> RunError {
     error.into()
 }
@@ -472,7 +484,7 @@ pub(crate) fn world(scenario: &Scenario, queue: QueueKind) -> Result<Built, RunE
         {
             let server = ServerSpec {
                 // Numbers are the servers' own over all services: an answer of another one is a wrong answer.
-                number: (i as u32) << 8 | n,
+                number: server_number(i, n + 1),
                 proto: service.proto,
                 addr: net::server_addr(service.vip, n, i),
             };

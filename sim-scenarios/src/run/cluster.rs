@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use evenkeel_core::cluster::{ClusterConfig, Epoch, GroupId, Member, NodeCommand, NodeId, VrrpSettings};
+use evenkeel_core::cluster::{
+    ClusterConfig, Epoch, GroupId, Member, NodeCommand, NodeId, Role, VrrpSettings,
+};
 use evenkeel_core::conn::ConnView;
 use evenkeel_core::port::PortId;
 use evenkeel_core::sync::{ClusterSizes, Readiness};
@@ -125,6 +127,18 @@ pub(crate) fn is_degraded(lb: LbRef<'_>) -> bool {
 pub(crate) fn epochs(lb: LbRef<'_>) -> Vec<(GroupId, Epoch)> {
     let groups = lb.node().into_iter().flat_map(|node| node.groups());
     groups.map(|(group, epoch, _)| (group, epoch)).collect()
+}
+
+/// What it is to each group.
+pub(crate) fn roles(lb: LbRef<'_>) -> Vec<(GroupId, Role)> {
+    let groups = lb.node().into_iter().flat_map(|node| node.groups());
+    groups.map(|(group, _, role)| (group, role)).collect()
+}
+
+/// The nodes that it hears, by number.
+pub(crate) fn hears(lb: LbRef<'_>) -> Vec<u16> {
+    let peers = lb.node().into_iter().flat_map(|node| node.peers_up());
+    peers.map(|peer| peer.node.0).collect()
 }
 
 /// Group, epoch and number of a session; `None`: it is not replicated.

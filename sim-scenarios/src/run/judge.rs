@@ -1,16 +1,20 @@
 //! Looks at the world now and then, and says in the end what came of it.
 
+mod named;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
-use evenkeel_core::tuple::{Family, L4Proto, Tuple};
+use evenkeel_core::tuple::{L4Proto, Tuple};
 use evenkeel_io_sim::{
     FlowEnd, FlowRecord, FlowState, LbId, LbRef, LbState, LinkId, RouterId, SwitchId, World,
 };
 
+use self::named::{FAMILIES, Wrong, masters, not_ready};
+use super::bites::Bites;
 use super::build::{self, Built};
 use super::counts::{NodeCounts, node_counters};
 use super::excuse::Excuses;
@@ -25,7 +29,7 @@ use crate::expect::{self, Failure, FlowFacts, Measures, Metric};
 use crate::mechanism::Switch;
 use crate::oracle::{
     self, Bounds, ByteStreams, Conserved, Found, LiveFlow, NodeSample, Oracle, OutboundUnique, ReadyKnows,
-    Row, Sample, ServerStays, TablesEqual, VersionsGrow,
+    ReplicaKeeps, Row, Sample, ServerStays, TablesEqual, VersionsGrow,
 };
 use crate::plan::{self, Plan};
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
@@ -61,6 +65,8 @@ pub(crate) struct Judge<'s> {
     outbound_unique: OutboundUnique,
     versions_grow: VersionsGrow,
     ready_knows: ReadyKnows,
+    replica_keeps: ReplicaKeeps,
+    bites: Bites,
     pub(crate) excuses: Excuses,
     tables_equal: TablesEqual,
     bounds: Bounds,
@@ -99,6 +105,8 @@ pub(crate) fn sample(world: &World, now: Duration) -> Sample {
             ready: cluster::is_ready(lb),
             rows: rows(lb),
             epochs: cluster::epochs(lb),
+            roles: cluster::roles(lb),
+            hears: cluster::hears(lb),
         });
     Sample {
         at: now,
@@ -164,7 +172,9 @@ impl<'s> Judge<'s> {
             outbound_unique: OutboundUnique::default(),
             versions_grow: VersionsGrow::default(),
             ready_knows: ReadyKnows::default(),
-            excuses: Excuses::default(),
+            replica_keeps: ReplicaKeeps::default(),
+            bites: Bites::default(),
+            excuses: Excuses::new(scenario),
             tables_equal: TablesEqual::default(),
             bounds: Bounds::default(),
             conserved: Conserved::default(),
@@ -238,7 +248,8 @@ impl<'s> Judge<'s> {
         flow.tuple.proto == L4Proto::Udp
             && record.is_some_and(|record| {
                 self.excuses
-                    .excuses(self.scenario, (flow.number, record), now, masters)
+                    .excuse(self.scenario, (flow.number, record), now, masters)
+                    .is_some()
             })
     }
 
@@ -253,8 +264,9 @@ impl<'s> Judge<'s> {
         self.equal_since.is_some()
     }
 
-    /// Looks at all that has a bound; also before a fault changes bounds.
+    /// Looks at all that has a bound, and at what faults change of nodes; also before a fault changes bounds.
     pub(crate) fn levels(&mut self, world: &World, now: Duration) {
+        self.bites.look(self.scenario, world, now);
         self.panics.ask(Oracle::Bounds.says().0, now, || {
             for lb in world.lbs() {
                 self.bounds.sample(now, &cluster::levels(lb));
@@ -292,6 +304,10 @@ impl<'s> Judge<'s> {
             if self.ready_knows.is_due(&sample) {
                 self.ready_knows.sample(&self::sample(world, now));
             }
+        });
+        let gone = self.ledger.gone();
+        self.panics.ask(name(Oracle::ReplicaKeeps), now, || {
+            self.replica_keeps.sample(&sample, &gone, &self.ledger);
         });
         let ready: Vec<_> = sample.nodes.iter().filter(|n| n.ready).collect();
         self.panics.ask(name(Oracle::TablesEqual), now, || {
@@ -399,13 +415,19 @@ impl<'s> Judge<'s> {
                 tuple: tuple(flow),
             };
             let masters = watch.masters.iter().skip(1).map(|m| m.0);
-            let excused = self.excuses.excuses(self.scenario, (number, flow), end, masters);
-            let forgotten = excused || self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
+            let excused = self.excuses.excuse(self.scenario, (number, flow), end, masters);
+            let forgotten =
+                excused.is_some() || self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
             self.panics.ask(Oracle::ByteStreams.says().0, end, || {
                 self.streams.flow(end, number, flow, forgotten);
             });
         }
-        let measures = self.measures(built, watch, timeline, &engine);
+        let wrong = self.wrong(world, watch, end);
+        let mut excused = BTreeMap::new();
+        for excuse in wrong.iter().filter_map(|w| w.excuse) {
+            *excused.entry(excuse.says(self.scenario)).or_default() += 1;
+        }
+        let measures = self.measures(built, watch, timeline, &engine, &wrong);
         let mut failures = std::mem::take(&mut self.panics.failures);
         let mut judged = Vec::new();
         for expectation in &self.scenario.expects {
@@ -481,13 +503,14 @@ impl<'s> Judge<'s> {
             digest: world.digest(),
             timeline: happened,
             record: record.map(Box::new),
+            excused,
             kept_back: timeline.touched(),
             broken_flows: broken_flows(&built.world, nanos(self.scenario.duration)),
             drops,
             lost: lost(world),
             sync,
             counts,
-            situations: watch.said.situations.clone(),
+            situations: self.bites.join(&watch.said.situations),
             ..Report::new(self.scenario, seed, &measures)
         }
         .judged()
@@ -519,8 +542,8 @@ impl<'s> Judge<'s> {
             Oracle::VersionsGrow => replicates,
             // Who runs alone at the end is compared with nobody.
             Oracle::TablesEqual => replicates && self.last.nodes.len() > 1,
-            // Not every run has a node that joins others.
-            Oracle::ReadyKnows => false,
+            // Not every run has a node that joins others, or a session that ends.
+            Oracle::ReadyKnows | Oracle::ReplicaKeeps | Oracle::HolderCloses => false,
             _ => true,
         }
     }
@@ -534,12 +557,21 @@ impl<'s> Judge<'s> {
             Oracle::Conserved => &self.conserved.found,
             Oracle::VersionsGrow => &self.versions_grow.found,
             Oracle::ReadyKnows => &self.ready_knows.found,
+            Oracle::ReplicaKeeps => &self.replica_keeps.found,
+            Oracle::HolderCloses => &watch.holder_closes.found,
             Oracle::Bounds => &self.bounds.found,
             Oracle::TablesEqual => &self.tables_equal.found,
         }
     }
 
-    fn measures(&self, built: &Built, watch: &Watch, timeline: &Timeline<'_>, engine: &Counters) -> Measures {
+    fn measures(
+        &self,
+        built: &Built,
+        watch: &Watch,
+        timeline: &Timeline<'_>,
+        engine: &Counters,
+        wrong: &[Wrong],
+    ) -> Measures {
         let end = self.scenario.duration;
         let end_ns = nanos(end);
         let taken_at = watch.vip_taken_at;
@@ -605,6 +637,8 @@ impl<'s> Judge<'s> {
         let mut measures = Measures {
             flows: flows.collect(),
             globals: BTreeMap::new(),
+            named: self.named(&built.world, watch, wrong),
+            wrong: self.wrong_in_words(&built.world, wrong),
             end_ns,
         };
         let mut set = |metric, value: u64| {
@@ -656,20 +690,14 @@ impl<'s> Judge<'s> {
                 self.resurrected(&built.world, watch, fault_at).len() as u64,
             );
         }
-        let running = || built.world.lbs().filter(|lb| lb.state() == LbState::Running);
         if self.scenario.cluster.clustered {
-            let left = |lb: &LbRef<'_>| lb.node().is_some_and(|node| node.is_draining());
-            let not_ready = running().filter(|lb| !cluster::is_ready(*lb) && !left(lb));
-            set(Metric::NotReady, not_ready.count() as u64);
-            let masters = [Family::V4, Family::V6].map(|family| {
-                let is_master = |lb: &LbRef<'_>| lb.node().is_some_and(|node| node.is_master(family));
-                running().filter(is_master).count() as u64
-            });
+            set(Metric::NotReady, not_ready(&built.world).count() as u64);
+            let masters = FAMILIES.map(|family| masters(&built.world, family).count() as u64);
             set(Metric::Masters, masters.into_iter().max().unwrap_or(0));
         }
         set(
             Metric::Unexcused,
-            self.unexcused(&built.world, watch, end).count() as u64,
+            wrong.iter().filter(|w| w.excuse.is_none()).count() as u64,
         );
         set(Metric::MasterDown, self.master_down());
         if let Some(detection) = watch.detection() {
@@ -692,26 +720,6 @@ impl<'s> Judge<'s> {
             entry.1 = at;
         }
         measures
-    }
-
-    /// Flows that broke, failed or hang at the end, or are back though they were over, and nothing excuses it; see
-    /// [`Excuses`].
-    fn unexcused(&self, world: &World, watch: &Watch, end: Duration) -> impl Iterator<Item = u32> {
-        let back = watch
-            .first_fault_at
-            .map(|at| self.resurrected(world, watch, at))
-            .unwrap_or_default();
-        let blocked = self.blocked(world);
-        let flows = (0u32..).zip(world.flows());
-        flows.filter_map(move |(number, flow)| {
-            let key = oracle::key(&tuple(flow));
-            let wrong = flow.broken.is_some() || self.hangs(flow) || back.contains(&key);
-            let masters = watch.masters.iter().skip(1).map(|m| m.0);
-            let excused = || {
-                blocked.contains(&key) || self.excuses.excuses(self.scenario, (number, flow), end, masters)
-            };
-            (wrong && !excused()).then_some(number)
-        })
     }
 
     /// Clients' tuples of sessions with the ends of one that died with the last node that had it: at the end, or, of a flow
@@ -787,7 +795,7 @@ impl<'s> Judge<'s> {
 fn chosen(world: &World, verdicts: &[Verdict]) -> Option<(u64, u64)> {
     let (mut down, mut again) = (0, 0);
     for verdict in verdicts {
-        let number = (verdict.server.service as u32) << 8 | (verdict.server.server - 1);
+        let number = build::server_number(verdict.server.service, verdict.server.server);
         let known = nanos(verdict.from + VERDICT_WITHIN);
         let (ended, well) = match verdict.until {
             Some(until) => (nanos(until), nanos(until + VERDICT_WITHIN)),
@@ -804,12 +812,15 @@ fn chosen(world: &World, verdicts: &[Verdict]) -> Option<(u64, u64)> {
 
 /// What links, rings and queues lost, by reason.
 fn lost(world: &World) -> BTreeMap<&'static str, u64> {
+    let mut lost = whatever_lost(world);
+    lost.retain(|_, n| *n > 0);
+    lost
+}
+
+/// With what is counted and was never lost.
+pub(crate) fn whatever_lost(world: &World) -> BTreeMap<&'static str, u64> {
     let mut lost = BTreeMap::new();
-    let mut add = |why, n: u64| {
-        if n > 0 {
-            *lost.entry(why).or_default() += n;
-        }
-    };
+    let mut add = |why, n: u64| *lost.entry(why).or_default() += n;
     for way in (0..).map_while(|id| world.link_counters(LinkId(id))).flatten() {
         add("link-cut", way.cut);
         add("link-queue-full", way.queue_full);
@@ -843,18 +854,22 @@ fn lost(world: &World) -> BTreeMap<&'static str, u64> {
     lost
 }
 
+/// A flow, if it broke.
+fn broken_flow(number: u32, flow: &FlowRecord, end_ns: u64) -> Option<BrokenFlow> {
+    Some(BrokenFlow {
+        flow: number,
+        tuple: tuple(flow).to_string(),
+        server: flow.server,
+        why: flow.broken?.name(),
+        waiting_since_ns: flow.awaiting_since.map(|t| t.as_nanos()),
+        at_ns: flow.ended.map_or(end_ns, |t| t.as_nanos()),
+    })
+}
+
 /// The first flows that broke.
 fn broken_flows(world: &World, end_ns: u64) -> Vec<BrokenFlow> {
-    let broken = (0u32..).zip(world.flows()).filter_map(|(number, flow)| {
-        Some(BrokenFlow {
-            flow: number,
-            tuple: tuple(flow).to_string(),
-            server: flow.server,
-            why: flow.broken?.name(),
-            waiting_since_ns: flow.awaiting_since.map(|t| t.as_nanos()),
-            at_ns: flow.ended.map_or(end_ns, |t| t.as_nanos()),
-        })
-    });
+    let flows = (0u32..).zip(world.flows());
+    let broken = flows.filter_map(|(number, flow)| broken_flow(number, flow, end_ns));
     let mut flows: Vec<BrokenFlow> = broken.collect();
     flows.sort_by_key(|b| (b.at_ns, b.flow));
     flows.truncate(BROKEN_FLOWS_MAX);
@@ -873,6 +888,8 @@ impl Judge<'_> {
             Oracle::Conserved => &mut self.conserved.found,
             Oracle::VersionsGrow => &mut self.versions_grow.found,
             Oracle::ReadyKnows => &mut self.ready_knows.found,
+            Oracle::ReplicaKeeps => &mut self.replica_keeps.found,
+            Oracle::HolderCloses => &mut watch.holder_closes.found,
             Oracle::Bounds => &mut self.bounds.found,
             Oracle::TablesEqual => &mut self.tables_equal.found,
         };

@@ -11,7 +11,7 @@ use evenkeel_core::conn::{ConnId, ConnMark};
 use evenkeel_io_sim::{LbRef, LbState, World};
 
 use super::cluster;
-use crate::oracle::{self, Key, NodeSample, Row, Sample};
+use crate::oracle::{self, Key, NodeSample, Row, Sample, Tables};
 
 /// Where a row is: node, worker, place in its table. In the order of these a sample shows rows.
 type Place = (u16, u16, u32);
@@ -49,6 +49,8 @@ pub(super) struct Ledger {
     by_outbound: BTreeMap<Key, Vec<Place>>,
     inbound: BTreeSet<Key>,
     outbound: BTreeSet<Key>,
+    /// Rows that went since the last sample, of nodes that live on: by number of the node.
+    gone: Vec<(u16, Row)>,
     /// Nodes came, went or became ready since the last sample: everything is to be judged anew.
     all: bool,
 }
@@ -113,7 +115,12 @@ impl Ledger {
                     }
                     let place = (at.0, at.1, number_of(conn.id));
                     match before {
-                        Some(before) => self.take(place, &before.row),
+                        Some(before) => {
+                            if before.row.inbound != row.inbound {
+                                self.gone.push((at.0 + 1, before.row));
+                            }
+                            self.take(place, &before.row);
+                        }
                         None => kept.len += 1,
                     }
                     self.put(place, &row);
@@ -125,6 +132,7 @@ impl Ledger {
                     for (i, held) in places.iter_mut().enumerate() {
                         if let Some(gone) = held.take_if(|h| h.seen != look) {
                             kept.len -= 1;
+                            self.gone.push((at.0 + 1, gone.row));
                             self.take((at.0, at.1, (i as u32) << 1 | slab as u32), &gone.row);
                         }
                     }
@@ -175,6 +183,11 @@ impl Ledger {
         }
     }
 
+    /// Rows that went since the last sample, of nodes that live on, by number of the node.
+    pub(super) fn gone(&mut self) -> Vec<(u16, Row)> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// The sessions of this client's tuple are to be judged anew.
     pub(super) fn touch(&mut self, inbound: Key) {
         self.inbound.insert(inbound);
@@ -221,6 +234,8 @@ impl Ledger {
                 ready: cluster::is_ready(lb),
                 rows: of.filter_map(|place| self.row(*place)).collect(),
                 epochs: cluster::epochs(lb),
+                roles: cluster::roles(lb),
+                hears: cluster::hears(lb),
             }
         });
         let sample = Sample {
@@ -234,6 +249,20 @@ impl Ledger {
     fn row(&self, (lb, worker, number): Place) -> Option<Row> {
         let slab = self.tables.get(&(lb, worker))?.slabs.get((number & 1) as usize)?;
         Some(slab.get((number >> 1) as usize)?.as_ref()?.row)
+    }
+}
+
+impl Tables for Ledger {
+    fn row(&self, node: u16, inbound: &Key) -> Option<Row> {
+        let mut places = self.by_inbound.get(inbound)?.iter();
+        places
+            .find(|place| place.0 + 1 == node)
+            .and_then(|place| Ledger::row(self, *place))
+    }
+
+    fn has_outbound(&self, node: u16, outbound: &Key) -> bool {
+        let places = self.by_outbound.get(outbound);
+        places.is_some_and(|places| places.iter().any(|place| place.0 + 1 == node))
     }
 }
 

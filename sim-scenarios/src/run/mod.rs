@@ -1,5 +1,6 @@
 //! Runs a scenario with a seed, and judges what came of it.
 
+mod bites;
 mod build;
 mod cluster;
 mod counts;
@@ -32,7 +33,7 @@ pub(crate) use build::refusals;
 pub use counts::node_counters;
 pub use sync_frame::SYNC_COUNTERS;
 #[cfg(test)]
-pub(crate) use watch::SITUATIONS;
+pub(crate) use {bites::BITES, judge::whatever_lost, watch::SITUATIONS};
 
 use self::build::Built;
 use self::judge::Judge;
@@ -592,6 +593,16 @@ that = "broken == 0"
         let (mut built, _) = started(&plan::plan(&scenario(text), seed));
         built.world.run_until(build::at(at));
         built.world
+    }
+
+    /// What frames say is closed.
+    pub(crate) fn closes_in(frames: &[Vec<u8>]) -> Vec<crate::oracle::Closes> {
+        let mut last = sync_frame::LastFrame::default();
+        let told = frames.iter().flat_map(|frame| {
+            sync_frame::count(frame, &mut last, &mut [0; sync_frame::COUNTER_COUNT]);
+            last.closes()
+        });
+        told.collect()
     }
 
     /// Frames that its nodes and hosts have sent by then.

@@ -246,6 +246,13 @@ fn a_jump_of_the_clock_beyond_the_lease_is_survived() {
     let faults = "[[fault]]\ndo = \"step\"\nat = \"3s\"\nnode = \"1\"\nby = \"60s\"\n";
     let report = run_it(&with(TWO_NODES, faults, &["broken == 0", "ready == 2"]), 1);
     assert!(report.pass, "{}", report.text("x"));
+    // By its clock no heartbeat has left it for a minute, and others may have its sessions: it finds out that nobody has.
+    let was = |report: &Report, what| report.situations.get(what).copied().unwrap_or(0);
+    for what in ["suspect", "renewed"] {
+        assert!(was(&report, what) > 0, "{what}: {:?}", report.situations);
+        let without = run_it(TWO_NODES, 1);
+        assert_eq!(was(&without, what), 0, "{what}: {:?}", without.situations);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Filter, Owner, Place};
 
 use crate::mechanism::Kind;
+use crate::oracle::Closes;
 use crate::plan::net;
 use crate::scenario::NODE_COUNT_MAX;
 
@@ -132,6 +133,15 @@ pub(crate) struct LastFrame {
     payload: Vec<u8>,
     counts: [u64; COUNTER_COUNT],
     slots: bool,
+    /// What it says is closed, until that is asked for.
+    closes: Vec<Closes>,
+}
+
+impl LastFrame {
+    /// What the last frame says is closed; nothing if it is the same as the one before.
+    pub(crate) fn closes(&mut self) -> Vec<Closes> {
+        std::mem::take(&mut self.closes)
+    }
 }
 
 /// Counts what a frame says. Whether slots are in it.
@@ -145,7 +155,8 @@ pub(crate) fn count(frame: &[u8], last: &mut LastFrame, counts: &mut [u64; COUNT
         last.payload.clear();
         last.payload.extend_from_slice(payload);
         last.counts = [0; COUNTER_COUNT];
-        last.slots = read(payload, &mut last.counts).unwrap_or(false);
+        last.closes.clear();
+        last.slots = read(payload, &mut last.counts, &mut last.closes).unwrap_or(false);
     }
     for (count, said) in counts.iter_mut().zip(last.counts) {
         *count += said;
@@ -165,7 +176,7 @@ fn slot_count(item: &FrameItem) -> u64 {
     }
 }
 
-fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> Option<bool> {
+fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT], closes: &mut Vec<Closes>) -> Option<bool> {
     let decoded = decode(payload).ok()?;
     let mut slots = false;
     for item in &decoded.items {
@@ -174,11 +185,27 @@ fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT]) -> Option<bool> {
         if let Some(at) = Kind::ALL.iter().position(|k| k.1 == kind) {
             counts[at] += slot_count(item);
         }
-        if let FrameItem::Sync(message) = item
-            && let SyncBody::Ack { refused, .. } = &message.body
-        {
-            let records = refused.iter().map(|r| r.last.saturating_sub(r.first) + 1);
-            counts[REFUSED] += records.sum::<u64>();
+        let FrameItem::Sync(message) = item else {
+            continue;
+        };
+        match &message.body {
+            SyncBody::Ack { refused, .. } => {
+                let records = refused.iter().map(|r| r.last.saturating_sub(r.first) + 1);
+                counts[REFUSED] += records.sum::<u64>();
+            }
+            SyncBody::Live(section) if kind == Kind::Close => {
+                let closed = section
+                    .records
+                    .iter()
+                    .filter(|r| matches!(r, LiveRecord::Close(..)));
+                closes.push(Closes {
+                    sender: decoded.header.from,
+                    group: section.group,
+                    epoch: section.epoch,
+                    count: closed.count() as u64,
+                });
+            }
+            _ => {}
         }
     }
     Some(slots)

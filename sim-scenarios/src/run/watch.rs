@@ -16,7 +16,7 @@ use super::build::{self, SERVERS};
 use super::guard::Panics;
 use super::occasion::Occasions;
 use super::sync_frame;
-use crate::oracle::{self, By, Checksums, Oracle, Reuse};
+use crate::oracle::{self, By, Checksums, HolderCloses, Oracle, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -26,6 +26,7 @@ pub(crate) type Shared = Rc<RefCell<Watch>>;
 pub(crate) struct Watch {
     pub(crate) checksums: Checksums,
     pub(crate) reuse: Reuse,
+    pub(crate) holder_closes: HolderCloses,
     /// Links may flip bits.
     pub(crate) corrupts: bool,
     /// Judges of frames that panicked.
@@ -343,6 +344,10 @@ impl Watch {
             }
             Owner::Lb(_) if self.sync_ports.contains(&at) => {
                 let slots = sync_frame::count(data, &mut self.last_frame, &mut self.sync_counts);
+                let (closes, told) = (&mut self.holder_closes, self.last_frame.closes());
+                self.panics.ask(name_of(Oracle::HolderCloses), time, || {
+                    told.iter().for_each(|told| closes.told(time, told));
+                });
                 if let Some(node) = sync_frame::receiver(data).filter(|_| slots) {
                     self.occasions.slot_to(build::lb(node));
                 }

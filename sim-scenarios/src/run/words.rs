@@ -138,7 +138,8 @@ pub(crate) fn says(event: NodeEvent) -> String {
     }
 }
 
-fn alarm(alarm: Alarm) -> String {
+/// What is wrong, as a node says it.
+pub(crate) fn alarm(alarm: Alarm) -> String {
     match alarm {
         Alarm::Cold => "nobody who serves was found".to_owned(),
         Alarm::SyncUnreachable => "a master is heard, and nobody on the sync network".to_owned(),

@@ -8,7 +8,7 @@ pub use draw::{DRAWN_FLOW_COUNT_MIN, draw};
 pub use probes::{PROBES, probes};
 pub use shrink::{Shrunk, shrink};
 
-use crate::expect::{Failure, Measures};
+use crate::expect::{Failure, Measures, NAMELY};
 use crate::report::Report;
 use crate::run::{Options, RunError, run_plan};
 use crate::scenario::Scenario;
@@ -53,8 +53,9 @@ pub fn caught(
 /// What makes two failures the same: which oracle or expectation, and where it saw what, without the numbers of the run.
 pub fn signature(failure: &Failure) -> String {
     let mut place = String::new();
-    // Addresses, ports, times and counts are of this run; words are of the place.
-    for word in failure.seen.split_whitespace().take(12) {
+    // Addresses, ports, times and counts are of this run, and so are the things that are named; words are of the place.
+    let words = failure.seen.split_whitespace();
+    for word in words.take_while(|word| *word != NAMELY).take(12) {
         let number = word.bytes().any(|b| b.is_ascii_digit());
         let word = if number { "#" } else { word };
         if word == "#" && place.ends_with('#') {
@@ -115,6 +116,12 @@ mod tests {
         ));
         assert_eq!(one, same);
         assert_eq!(one, "tables-equal: # > # is only on node # (established)");
+        // What is named in one run is of that run.
+        let counted = |seen| signature(&failure("unexcused == 0", seen));
+        let one = counted("unexcused = 3, namely flow 7 (a > b) hangs; flow 9 broke; and 1 more");
+        assert_eq!(one, counted("unexcused = 1, namely flow 8 is back"));
+        assert_eq!(one, "unexcused == 0: unexcused = #");
+        let one = "tables-equal: # > # is only on node # (established)";
         let other = failure(
             "tables-equal",
             "a > b is established on node 1 and closed on node 2",

@@ -13,8 +13,12 @@ enum Source {
     Count(&'static str),
     /// Packets that the engine dropped.
     Drop(&'static str),
+    /// Frames and messages that links, rings and queues lost.
+    Lost(&'static str),
     /// Messages between nodes.
     Sync(&'static str),
+    /// Frames between nodes of which something was kept back.
+    KeptBack,
     /// Local ports that were in use.
     Probes,
 }
@@ -67,6 +71,25 @@ situations! {
     "no-local-port", Drop("no-local-port"), "no local port was free";
     "no-conn", Drop("no-conn"), "a packet belonged to no session";
     "not-ready", Drop("not-ready"), "a node that may not create sessions was asked for one";
+    // Faults, by what they do: one that does nothing any more never occurs.
+    "link-cut", Lost("link-cut"), "a link was cut while something was on it";
+    "link-loss", Lost("link-loss"), "a link lost a frame";
+    "link-corrupted", Lost("link-corrupted"), "a link flipped a bit";
+    "bad-checksum", Drop("bad-checksum"), "and the node that received the frame found it wrong";
+    "switch-parted", Lost("switch-parted"), "a switch kept two nodes apart";
+    "kept-back", KeptBack, "messages between nodes were kept back";
+    "bucket-dark", Lost("bucket-dark"), "a NIC lost the frames of a bucket";
+    "rx-ring-full", Lost("rx-ring-full"), "a worker's ring was full";
+    "messages-full", Lost("messages-full"), "a queue from node to workers was full";
+    "commands-full", Lost("commands-full"), "a queue of commands to workers was full";
+    "events-full", Lost("events-full"), "a queue from workers to node was full";
+    "table-full", Drop("conn-table-full"), "a table had no room for a session";
+    "lost-in-crash", Lost("lost-in-crash"), "a node crashed with frames in its rings";
+    "paused", Said("paused"), "a node stood still";
+    "slowed", Said("slowed"), "a node or a worker was slow";
+    "clock-drifting", Said("clock-drifting"), "a clock was faster or slower than it was made";
+    "clock-stepped", Said("clock-stepped"), "a clock jumped";
+    "config-changed", Said("config-changed"), "workers served by another config";
 }
 
 /// How often a run was in each of [`PROBES`], in their order.
@@ -76,7 +99,9 @@ pub fn probes(report: &Report) -> Vec<u64> {
         Source::Said(name) => of(&report.situations, name),
         Source::Count(name) => of(&report.counts, name),
         Source::Drop(name) => of(&report.drops, name),
+        Source::Lost(name) => of(&report.lost, name),
         Source::Sync(name) => of(&report.sync, name),
+        Source::KeptBack => report.kept_back,
         Source::Probes => report.probes,
     };
     SOURCES.iter().map(count).collect()
@@ -85,18 +110,22 @@ pub fn probes(report: &Report) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::tests::{TWO_NODES, world_at};
+    use crate::run::{BITES, SITUATIONS, whatever_lost};
     use evenkeel_core::stats::DropReason;
 
     #[test]
     fn every_situation_is_one_that_something_counts() {
         assert_eq!(SOURCES.len(), PROBES.len());
+        let lost = whatever_lost(&world_at(TWO_NODES, 1, std::time::Duration::ZERO));
         for source in SOURCES {
             let known = match *source {
                 Source::Count(name) => crate::node_counters().any(|c| c == name),
                 Source::Drop(name) => DropReason::ALL.iter().any(|r| r.name() == name),
                 Source::Sync(name) => crate::SYNC_COUNTERS.contains(&name),
-                Source::Said(name) => crate::run::SITUATIONS.contains(&name),
-                Source::Probes => true,
+                Source::Said(name) => SITUATIONS.contains(&name) || BITES.contains(&name),
+                Source::Lost(name) => lost.contains_key(name),
+                Source::Probes | Source::KeptBack => true,
             };
             assert!(known, "{source:?}");
         }

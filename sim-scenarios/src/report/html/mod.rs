@@ -419,16 +419,22 @@ fn one(out: &mut String, report: &Report, record: &Record, connection: &Connecti
     *out += "</section>\n";
 }
 
+fn table<K: AsRef<str>>(out: &mut String, title: &str, counts: &BTreeMap<K, u64>) {
+    let all: u64 = counts.values().sum();
+    let _ = write!(out, "<details><summary>{title} ({})</summary><table>", count(all));
+    for (what, n) in counts {
+        let _ = write!(out, "<tr><td>{}<td>{}</tr>", escaped(what.as_ref()), count(*n));
+    }
+    *out += "</table></details>\n";
+}
+
 fn rest(out: &mut String, report: &Report, record: &Record) {
     *out += "<section id=\"details\">\n<h2>Everything else</h2>\n";
-    let mut table = |title: &str, counts: &BTreeMap<&'static str, u64>| {
-        let all: u64 = counts.values().sum();
-        let _ = write!(out, "<details><summary>{title} ({})</summary><table>", count(all));
-        for (what, n) in counts {
-            let _ = write!(out, "<tr><td>{}<td>{}</tr>", escaped(what), count(*n));
-        }
-        *out += "</table></details>\n";
-    };
+    if !report.excused.is_empty() {
+        let title = "Connections that broke, failed, hang or are back and are excused, by what excuses them";
+        table(out, title, &report.excused);
+    }
+    let mut table = |title: &str, counts: &BTreeMap<&'static str, u64>| table(out, title, counts);
     table("Packets that the engine dropped, by reason", &report.drops);
     table(
         "Frames and messages that links, rings and queues lost",

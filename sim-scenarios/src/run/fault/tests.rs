@@ -1,10 +1,12 @@
 //! Faults of the network, in worlds that scenarios describe.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_io_sim::{Faults, LbId, Ppm};
+use evenkeel_core::time::Instant;
+use evenkeel_io_sim::{Direction, Faults, LbId, Owner, Place, Ppm, Tap};
 
 use super::{Effects, Met};
 use crate::report::Report;
@@ -94,6 +96,90 @@ fn every_disturbance_of_a_link_shows_and_breaks_nothing() {
             assert!(lost(&report, seen) > 5, "{words}: {}", report.text("x"));
         }
     }
+}
+
+/// What nodes sent to clients, by place in that order, as it arrived; a frame that came again, or after a later one of the same
+/// sender to the same receiver, shows.
+#[derive(Default)]
+struct Arrivals {
+    sent: BTreeMap<Vec<u8>, usize>,
+    latest: BTreeMap<u16, usize>,
+    seen: BTreeSet<(u16, usize)>,
+    twice: u64,
+    overtaken: u64,
+}
+
+struct ArrivalsTap(Rc<RefCell<Arrivals>>);
+
+impl Tap for ArrivalsTap {
+    fn frame(&mut self, _: Instant, at: Place, direction: Direction, data: &[u8]) {
+        let mut arrivals = self.0.borrow_mut();
+        // What says the same twice cannot be told from a copy: hosts number their packets.
+        match (at.owner, direction) {
+            (Owner::Lb(_), Direction::Out) if at.port == 0 => {
+                let number = arrivals.sent.len();
+                arrivals.sent.entry(data.to_vec()).or_insert(number);
+            }
+            (Owner::Host(host), Direction::In) => {
+                let Some(&number) = arrivals.sent.get(data) else {
+                    return;
+                };
+                let latest = arrivals.latest.insert(host.0, number).unwrap_or(0);
+                arrivals
+                    .latest
+                    .entry(host.0)
+                    .and_modify(|n| *n = latest.max(number));
+                let fresh = arrivals.seen.insert((host.0, number));
+                arrivals.twice += u64::from(!fresh);
+                arrivals.overtaken += u64::from(fresh && number < latest);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn frames_come_twice_and_late_while_a_link_doubles_and_holds_them_back() {
+    let arrivals = |how: Option<Disturbance>| {
+        let scenario = crate::plan(&scenario(ONE_NODE), 1);
+        let (mut built, _) = crate::run::tests::started(&scenario);
+        let seen = Rc::new(RefCell::new(Arrivals::default()));
+        built.world.add_tap(Box::new(ArrivalsTap(seen.clone())));
+        let mut effects = Effects::new(&scenario, Rc::new(RefCell::new(Rules::default())));
+        let met = Met {
+            fault: 0,
+            lb: Some(LbId(0)),
+            to: None,
+            now: Duration::ZERO,
+            until: None,
+        };
+        if let Some(how) = how {
+            let action = Action::Disturb(NodeRef::Id(1), Network::Clients, Way::Out, how);
+            effects.begin(&mut built, &action, met).expect("it begins");
+        }
+        built.world.run_until(build::at(Duration::from_secs(4)));
+        let doubled = built.world.link_counters(built.links[0][0]).expect("it is there");
+        let seen = seen.borrow();
+        assert!(seen.sent.len() > 1_000);
+        let doubled = doubled.map(|way| way.duplicated);
+        (doubled.iter().sum::<u64>(), seen.twice, seen.overtaken)
+    };
+    assert_eq!(arrivals(None), (0, 0, 0));
+    let base = Disturbance::default();
+    let (doubled, twice, overtaken) = arrivals(Some(Disturbance {
+        duplicate_ppm: 200_000,
+        copies: 2,
+        ..base
+    }));
+    assert!(doubled > 200 && twice >= doubled * 9 / 10, "{doubled} {twice}");
+    assert_eq!(overtaken, 0);
+    let (doubled, twice, overtaken) = arrivals(Some(Disturbance {
+        reorder_ppm: 200_000,
+        reorder_by: Duration::from_millis(5),
+        ..base
+    }));
+    assert_eq!((doubled, twice), (0, 0));
+    assert!(overtaken > 50, "{overtaken}");
 }
 
 #[test]
