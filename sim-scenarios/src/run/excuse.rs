@@ -154,6 +154,21 @@ impl Excuses {
             .is_some_and(|(opened, established)| self.divides(opened.as_nanos(), established.as_nanos()))
     }
 
+    /// Whether another node began to answer for the VIPs while a flow opened, or so shortly before that its client had not heard
+    /// of it: its SYN may have come to two, neither of which tells the other before there is a SYN-ACK.
+    pub(crate) fn taken_over_opening(
+        scenario: &Scenario,
+        flow: &FlowRecord,
+        mut masters: impl Iterator<Item = u64>,
+    ) -> bool {
+        let heard_within = nanos(heard_within(scenario));
+        flow.opened
+            .zip(flow.established)
+            .is_some_and(|(opened, established)| {
+                masters.any(|at| opened.as_nanos() < at + heard_within && at < established.as_nanos())
+            })
+    }
+
     /// Whether a fault divided the nodes between two times, or shortly before.
     fn divides(&self, from: u64, to: u64) -> bool {
         self.divided.iter().any(|(_, begins, ends)| {
