@@ -29,7 +29,9 @@ impl From<Unread> for Complaint {
     fn from(unread: Unread) -> Self {
         match unread.source {
             Some(error) => Complaint::io(unread.message, error),
-            None => Complaint::new(unread.message).help(unread.help),
+            None => Complaint::new(unread.message)
+                .help(unread.help)
+                .at(unread.line, unread.column),
         }
     }
 }

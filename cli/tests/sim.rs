@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use support::{evenkeel, folder, stderr, stdout, text};
+use support::{command, evenkeel, folder, stderr, stdout, text};
 
 const DOCS: &str = include_str!("../../docs/scenarios.md");
 
@@ -317,6 +317,85 @@ fn sim_run_tells_ci_systems_what_failed_and_where() {
     let refused = run(&["--junit", "/nonexistent/results.xml"]);
     assert_eq!((refused.status.code(), stdout(&refused).as_str()), (Some(1), ""));
     assert!(stderr(&refused).contains("cannot write /nonexistent/results.xml"));
+}
+
+#[test]
+fn sim_run_tells_ci_systems_which_scenario_is_refused_and_where() {
+    let good = example("sim_ci_refused", |t| t);
+    let bad = good.with_file_name("bad.toml");
+    let text_of_it = fs::read_to_string(&good).expect("text").replace("10%", "101%");
+    fs::write(&bad, &text_of_it).expect("written");
+    let line = text_of_it
+        .lines()
+        .position(|l| l.contains("101%"))
+        .expect("there")
+        + 1;
+    let latin = good.with_file_name("latin.toml");
+    fs::write(&latin, b"quiet =\"1s\"\nname = \"\xe9t\xe9\"\n").expect("written");
+    let xml = good.with_file_name("results.xml");
+    let files = [text(&bad), text(&good), "no-such-scenario", text(&latin)];
+    let args = [&["sim", "run", "--junit", text(&xml)][..], &files].concat();
+    let run = command(&args)
+        .env("GITHUB_ACTIONS", "true")
+        .output()
+        .expect("runs");
+    assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
+    let told = stdout(&run);
+    for place in [
+        format!("::error file={},line={line},col=8,title=", text(&bad)),
+        format!("::error file={},line=2,col=9,title=", text(&latin)),
+        "::error title=no-such-scenario%3A refused%3A there is no scenario no-such-scenario::".to_owned(),
+    ] {
+        assert_eq!(told.matches(&place).count(), 1, "{place} in {told}");
+    }
+    // Nothing ran, and all that is wrong is said.
+    assert!(told.lines().all(|l| l.starts_with("::error ")), "{told}");
+    for words in ["101%", "there is no scenario", "is not UTF-8"] {
+        assert!(stderr(&run).contains(words), "{words} in {}", stderr(&run));
+    }
+    let results = fs::read_to_string(&xml).expect("written");
+    assert!(
+        results.contains("tests=\"3\" failures=\"0\" errors=\"3\""),
+        "{results}"
+    );
+    assert!(
+        results.contains(&format!("line {line}, column 8: &quot;101%&quot;")),
+        "{results}"
+    );
+    // JSON has standard output for itself.
+    let args = [&args[..], &["--json"]].concat();
+    let json = command(&args)
+        .env("GITHUB_ACTIONS", "true")
+        .output()
+        .expect("runs");
+    assert_eq!((json.status.code(), stdout(&json).as_str()), (Some(1), ""));
+    assert!(stderr(&json).contains("::error "), "{}", stderr(&json));
+}
+
+#[test]
+fn sim_run_tells_ci_systems_of_a_run_without_a_result() {
+    let bounded = |t: String| t.replacen("duration", "events_max = 1000\nduration", 1);
+    let path = example("sim_ci_bound", bounded);
+    let xml = path.with_file_name("results.xml");
+    let told_to = ["--junit", text(&xml), "--annotations", "github"];
+    let args = [&["sim", "run", text(&path), "--seeds", "3..5"][..], &told_to].concat();
+    let run = evenkeel(&args);
+    assert_eq!(run.status.code(), Some(4), "{}", stderr(&run));
+    let place = format!(
+        "::error file={},line=1,col=1,title=first%3A exceeded::more than 1000 events",
+        text(&path)
+    );
+    let replay = format!("evenkeel sim run {} --seed 3", text(&path));
+    let out = stdout(&run);
+    let line = out.lines().find(|l| l.starts_with(&place)).expect(&out);
+    assert!(line.contains("%0Ain 2 runs; this is the first"), "{line}");
+    assert!(line.ends_with(&format!("%0Areplay: {replay}")), "{line}");
+    let results = fs::read_to_string(&xml).expect("written");
+    assert!(
+        results.contains("<error type=\"exceeded\" message=\"more than 1000 events"),
+        "{results}"
+    );
+    assert!(results.contains(&format!("replay: {replay}&#10;")), "{results}");
 }
 
 #[test]
