@@ -552,3 +552,67 @@ fn sim_swarm_sums_up_what_its_seeds_did() {
         stdout(&drawn)
     );
 }
+
+#[test]
+fn sim_swarm_draws_from_a_commit_and_is_shared_out() {
+    let xml = folder("sim_swarm_ci").join("swarm.xml");
+    let swarm = |more: &[&str]| {
+        let args = [
+            "sim",
+            "swarm",
+            "--seeds-from",
+            "0123abcdef:3",
+            "--junit",
+            text(&xml),
+        ];
+        let run = evenkeel(&[&args[..], &["--annotations", "github"], more].concat());
+        assert_eq!(run.status.code(), Some(0), "{}{}", stdout(&run), stderr(&run));
+        stdout(&run)
+    };
+    let names = |out: &str| -> Vec<String> {
+        let names = out.lines().filter(|l| l.starts_with("name = \"swarm-"));
+        names
+            .map(|l| l.replace("name = \"swarm-", "seed ").replace('"', ""))
+            .collect()
+    };
+    // Of another commit they are others.
+    let drawn = names(&swarm(&["--print"]));
+    let other = evenkeel(&["sim", "swarm", "--seeds-from", "0123abd:3", "--print"]);
+    assert_eq!(drawn.len(), 3);
+    assert!(names(&stdout(&other)).iter().all(|n| !drawn.contains(n)));
+    let mut ran = Vec::new();
+    for shard in ["0/2", "1/2"] {
+        swarm(&["--shard", shard]);
+        let results = fs::read_to_string(&xml).expect("written");
+        assert!(results.contains("<testsuite name=\"swarm\" tests="), "{results}");
+        let cases = results.split("<testcase classname=\"swarm\" name=\"").skip(1);
+        ran.extend(cases.map(|c| c.split('"').next().unwrap_or_default().to_owned()));
+    }
+    ran.sort_by_key(|name| drawn.iter().position(|d| d == name));
+    assert_eq!(ran, drawn, "each seed is in one shard");
+    let refused = evenkeel(&["sim", "swarm", "--seeds", "0..2", "--seeds-from", "0123abc:3"]);
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn sim_swarm_tells_ci_systems_what_failed_and_how_to_see_it_again() {
+    let xml = folder("sim_swarm_ci_fails").join("swarm.xml");
+    let swarm = ["swarm", "--seeds", "1000000..1000001", "--shrink", "0"];
+    let told_to = ["--junit", text(&xml), "--annotations", "github"];
+    let run = evenkeel(&[&["sim", "--plant", "checksum"][..], &swarm, &told_to].concat());
+    assert_eq!(run.status.code(), Some(3), "{}", stderr(&run));
+    let replay = "replay: evenkeel sim swarm --seeds 1000000..1000001";
+    let out = stdout(&run);
+    let line = out.lines().find(|l| l.starts_with("::error title=swarm%3A "));
+    assert!(line.expect(&out).ends_with(&format!("%0A{replay}")), "{out}");
+    let results = fs::read_to_string(&xml).expect("written");
+    assert!(
+        results.contains("<testsuite name=\"swarm\" tests=\"1\" failures=\"1\""),
+        "{results}"
+    );
+    assert!(
+        results.contains("<failure type=\"") && results.contains(replay),
+        "{results}"
+    );
+}

@@ -83,6 +83,16 @@ impl Told {
         }
     }
 
+    /// A run of what a seed drew; `signature` is that of its failure.
+    pub(super) fn drawn(&mut self, report: &Report, signature: Option<&str>, took: Duration, replay: &str) {
+        if let Some((_, junit)) = &mut self.junit {
+            junit.drawn(report, took, replay);
+        }
+        if let Some((annotations, signature)) = self.annotations.as_mut().zip(signature) {
+            annotations.drawn(report, signature, replay);
+        }
+    }
+
     /// A file that is no scenario, or cannot be read.
     pub(super) fn refused(&mut self, file: &str, complaint: &Complaint) {
         let mistakes = complaint.mistakes();
