@@ -182,6 +182,9 @@ fn sim_refuses_with_a_remedy() {
     let good = example("sim_refuses_good", |t| t);
     let latin = bad.with_file_name("latin.toml");
     fs::write(&latin, b"quiet =\"1s\"\nname = \"\xe9t\xe9\"\n").expect("written");
+    let proof = bad.with_file_name("latin.off.toml");
+    let text_of_it = "name = \"latin.off\"\ndescription = \"d\"\nbase = \"latin.toml\"\n[off]\nmechanism = \"replication\"\nfails = [\"x\"]\n";
+    fs::write(&proof, text_of_it).expect("written");
     let long = bad.with_file_name("long.toml");
     fs::write(&long, "#".repeat(34_000_000)).expect("written");
     for (args, words) in [
@@ -208,6 +211,11 @@ fn sim_refuses_with_a_remedy() {
         (
             &["sim", "run", text(&latin)],
             "is no text: line 2, column 9 (byte 20) is not UTF-8",
+        ),
+        (&["sim", "run", text(&latin)], "save it as UTF-8"),
+        (
+            &["sim", "run", text(&proof)],
+            "latin.toml is no text: line 2, column 9 (byte 20) is not UTF-8",
         ),
         (&["sim", "run", text(&long)], "is 34000000 bytes long"),
         (&["sim", "explain", text(&long)], "33554432 bytes at most"),
@@ -419,6 +427,19 @@ fn sim_new_writes_what_passes_and_writes_nothing_over() {
             "give one of active-backup, single",
         ),
         (&["sim", "new", "/nonexistent/x"], "cannot write"),
+        (
+            &["sim", "new", ".."],
+            "cannot make ...toml: \"..\" cannot be a scenario's name",
+        ),
+        (&["sim", "new", "."], "cannot make ..toml: \".\""),
+        (
+            &["sim", "new", &format!("{}/", text(&folder))],
+            ".toml: \"\" cannot be a scenario's name",
+        ),
+        (
+            &["sim", "new", text(&folder.join(".hidden"))],
+            "\".hidden\" cannot be a scenario's name",
+        ),
     ] {
         let refused = evenkeel(args);
         assert_eq!(refused.status.code(), Some(1), "{args:?}");
