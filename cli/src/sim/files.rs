@@ -48,7 +48,7 @@ pub(super) fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Scen
         }
         let path = folder.unwrap_or(Path::new("")).join(wanted);
         if path.is_file() {
-            return read_text(&path).map_err(|_| format!("the base {} cannot be read", path.display()));
+            return read_text(&path).map_err(|e| format!("the base cannot be read: {e}"));
         }
         let text = embedded(wanted).map(str::to_owned);
         text.ok_or_else(|| format!("there is no base \"{wanted}\" beside it"))

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use evenkeel_control::Problem;
 use evenkeel_sim_scenarios::{
     COMMIT_LEN_MIN, Options, QueueKind, Recording, Report, RunError, Scenario, TRAIL_EVERY, Trail, TrailFile,
-    TrailSpec, run as run_scenario, seeds_from,
+    TrailSpec, replay, run as run_scenario, seeds_from,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -109,7 +109,14 @@ impl FromStr for Range {
 
 /// `COMMIT:N`.
 #[derive(Clone, Debug)]
-struct FromCommit(String, u32);
+pub(super) struct FromCommit(String, u32);
+
+impl FromCommit {
+    /// They are spread over all seeds that there are.
+    pub(super) fn seeds(&self) -> Vec<u64> {
+        seeds_from(&self.0, self.1)
+    }
+}
 
 impl FromStr for FromCommit {
     type Err = String;
@@ -197,13 +204,29 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         return Err(Complaint::new("standard input is given more than once")
             .help("it can be read only once: write `-` once, and name the other scenarios by their files"));
     }
-    let mut scenarios = Vec::new();
+    // Before anything is read: what is refused shall be seen, too.
+    let mut for_ci = ForCi::new(&args.told)?;
+    let (mut scenarios, mut refused) = (Vec::new(), Vec::new());
     for path in &args.files {
-        scenarios.push((path.display().to_string(), files::load(path)?));
+        let file = path.display().to_string();
+        match files::load(path) {
+            Ok(scenario) => scenarios.push((file, scenario)),
+            Err(complaint) => {
+                for_ci.refused(&file, &complaint);
+                refused.push(complaint);
+            }
+        }
+    }
+    if let Some(last) = refused.pop() {
+        for_ci.finish(args.json)?;
+        for complaint in refused {
+            complaint.report();
+        }
+        return Err(last);
     }
     let seeds: Vec<Option<u64>> = match (&args.seeds, &args.seeds_from) {
         (Some(range), _) => range.0.clone().map(Some).collect(),
-        (_, Some(FromCommit(commit, n))) => seeds_from(commit, *n).into_iter().map(Some).collect(),
+        (_, Some(from)) => from.seeds().into_iter().map(Some).collect(),
         _ => vec![args.seed],
     };
     let single = scenarios.len() == 1 && seeds.len() == 1;
@@ -213,7 +236,6 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             return Err(complaint.help("give one scenario and one --seed"));
         }
     }
-    let mut for_ci = ForCi::new(&args.told)?;
     if let Some(folder) = &args.report {
         let failed = |e| Complaint::io(format!("cannot make {}", folder.display()), e);
         fs::create_dir_all(folder).map_err(failed)?;
@@ -476,8 +498,7 @@ impl<'a> Shown<'a> {
             Some(Ok(report)) => report,
             Some(Err(RunError::Stopped)) => {
                 self.stopped = true;
-                self.for_ci
-                    .error(task.file, task.scenario, task.seed, "interrupted");
+                self.no_result(task, &RunError::Stopped);
                 return self.interrupted(task);
             }
             None => {
@@ -486,12 +507,10 @@ impl<'a> Shown<'a> {
             }
             Some(Err(error)) if error.outcome().is_some() => return self.unfinished(task, &error),
             Some(Err(error)) => {
-                let seed = task.seed;
-                self.for_ci
-                    .error(task.file, task.scenario, seed, &error.to_string());
+                self.no_result(task, &error);
                 return Err(Complaint::new(format!(
-                    "{}: seed {seed}: {error}",
-                    task.scenario.name
+                    "{}: seed {}: {error}",
+                    task.scenario.name, task.seed
                 )));
             }
         };
@@ -524,20 +543,26 @@ impl<'a> Shown<'a> {
         }
     }
 
+    /// Tells CI systems of a run that gave no result; the command that replays it.
+    fn no_result(&mut self, task: &Task<'_>, error: &RunError) -> String {
+        let replay = replay(task.file, task.seed);
+        self.for_ci
+            .error(task.file, &task.scenario.name, task.seed, error, &replay);
+        replay
+    }
+
     /// A run that went beyond a bound, or panicked: the others go on.
     fn unfinished(&mut self, task: &Task<'_>, error: &RunError) -> Result<(), Complaint> {
         match error {
             RunError::Exceeded(_) => self.exceeded += 1,
             _ => self.failed += 1,
         }
-        self.for_ci
-            .error(task.file, task.scenario, task.seed, &error.to_string());
+        let replay = self.no_result(task, error);
         let scenario = task.scenario.name.as_str();
         let totals = self.totals.entry(scenario.to_owned()).or_default();
         totals.runs += 1;
         self.bar.inc(1);
         let (seed, outcome) = (task.seed, error.outcome().unwrap_or_default());
-        let replay = format!("evenkeel sim run {} --seed {seed}", task.file);
         self.bar.suspend(|| {
             if self.args.json {
                 return print_json(&Unfinished {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_sim_scenarios::{Annotations, JUnit, Report, Scenario};
+use evenkeel_sim_scenarios::{Annotations, JUnit, Report, RunError, Scenario};
 
 use crate::complaint::Complaint;
 use crate::print;
@@ -17,7 +17,7 @@ pub(super) struct ToldArgs {
     /// Write the results as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Print a line for each expectation that failed, which GitHub shows beside it; default: if GITHUB_ACTIONS is true
+    /// Print a line for each failure and each mistake of a scenario, which GitHub shows beside it; default: if GITHUB_ACTIONS is true
     #[arg(long, value_name = "WHOSE")]
     annotations: Option<Whose>,
 }
@@ -66,10 +66,56 @@ impl Told {
         }
     }
 
-    /// One that gave none.
-    pub(super) fn error(&mut self, file: &str, scenario: &Scenario, seed: u64, why: &str) {
+    /// One that gave none, as it panicked, or went beyond a bound.
+    pub(super) fn error(&mut self, file: &str, scenario: &str, seed: u64, error: &RunError, replay: &str) {
+        let kind = error.outcome().unwrap_or("no-result");
+        let why = error.to_string();
         if let Some((_, junit)) = &mut self.junit {
-            junit.error(file, &scenario.name, seed, why);
+            junit.error(file, scenario, seed, kind, &why, replay);
+        }
+        // Who stops the runs knows it.
+        if let Some(annotations) = self
+            .annotations
+            .as_mut()
+            .filter(|_| !matches!(error, RunError::Stopped))
+        {
+            annotations.error(file, Path::new(file).is_file(), scenario, kind, &why, replay);
+        }
+    }
+
+    /// A run of what a seed drew; `signature` is that of its failure.
+    pub(super) fn drawn(&mut self, report: &Report, signature: Option<&str>, took: Duration, replay: &str) {
+        if let Some((_, junit)) = &mut self.junit {
+            junit.drawn(report, took, replay);
+        }
+        if let Some((annotations, signature)) = self.annotations.as_mut().zip(signature) {
+            annotations.drawn(report, signature, replay);
+        }
+    }
+
+    /// A file that is no scenario, or cannot be read.
+    pub(super) fn refused(&mut self, file: &str, complaint: &Complaint) {
+        let mistakes = complaint.mistakes();
+        if let Some((_, junit)) = &mut self.junit {
+            let line = |(place, why): &(Option<(usize, usize)>, String)| {
+                let place = place.map_or_else(String::new, |(l, c)| format!("line {l}, column {c}: "));
+                format!("{place}{}", why.replace('\n', "; "))
+            };
+            let lines: Vec<_> = mistakes.iter().map(line).collect();
+            let more = match lines.len() {
+                0 | 1 => String::new(),
+                n => format!(", and {} more", n - 1),
+            };
+            let first = lines.first().map_or("", String::as_str);
+            let all: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            junit.refused(file, &format!("{first}{more}"), &all);
+        }
+        if let Some(annotations) = &mut self.annotations {
+            let is_file = Path::new(file).is_file();
+            for (place, why) in mistakes {
+                let (line, column) = place.unwrap_or((1, 1));
+                annotations.refused(file, is_file, (line as u32, column as u32), &why);
+            }
         }
     }
 

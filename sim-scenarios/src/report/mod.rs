@@ -18,7 +18,16 @@ use crate::scenario::Scenario;
 
 pub use annotations::{ANNOTATION_COUNT_MAX, Annotations};
 pub use html::PAGE_LEN_MAX;
-pub use junit::{FAILURES_TOLD_MAX, JUnit};
+pub use junit::{FAILURES_TOLD_MAX, JUnit, SWARM};
+
+/// The command that runs the scenario with that seed again; `file` is how the scenario was named.
+pub fn replay(file: &str, seed: u64) -> String {
+    let again = match file {
+        "-" => " (with the same text on standard input)",
+        _ => "",
+    };
+    format!("evenkeel sim run {file} --seed {seed}{again}")
+}
 use text::Text;
 
 /// How a run ended.
@@ -280,11 +289,7 @@ impl Report {
 
     /// The command that replays it; `file` is how the scenario was named.
     pub fn replay(&self, file: &str) -> String {
-        let again = match file {
-            "-" => " (with the same text on standard input)",
-            _ => "",
-        };
-        format!("evenkeel sim run {file} --seed {}{again}", self.seed)
+        replay(file, self.seed)
     }
 
     /// The report as one page of HTML, of [`PAGE_LEN_MAX`] bytes at most; `None`: nothing was recorded. `scenario` is the one

@@ -15,25 +15,30 @@ pub(super) fn expects(
 ) -> Vec<Expectation> {
     let (tables, whole) = root.tables("expect", &schema::EXPECT, schema::ALL, findings);
     places.no_expect = tables.is_empty() && whole;
+    places.expects_refused = !whole;
     let mut names = Names::default();
     let mut expects = Vec::new();
     for table in &tables {
         let that = table.string("that", Need::Required, findings);
         let name = table.string("name", Need::Optional, findings);
         let of = table.parsed("of", Need::Optional, |n| loads.find(n, "load"), findings);
-        let Some(that) = that else { continue };
+        let Some(that) = that else {
+            places.expects_refused = true;
+            continue;
+        };
         let comparison = match expect::parse(that.value) {
             Ok(comparison) => comparison,
             Err(bad) => {
                 findings.push(Finding::new(bad.code, that.span, bad.message, bad.help));
+                places.expects_refused = true;
                 continue;
             }
         };
         let of = of.map(|o| o.value);
-        let name = match (&name, of) {
+        let name = match (&name, table.has("of")) {
             (Some(name), _) => name.value.to_owned(),
-            (None, None) => that.value.to_owned(),
-            (None, Some(_)) => {
+            (None, false) => that.value.to_owned(),
+            (None, true) => {
                 let load = table
                     .string("of", Need::Optional, findings)
                     .map_or("", |l| l.value);

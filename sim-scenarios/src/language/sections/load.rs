@@ -26,8 +26,11 @@ pub(super) fn loads(
     places: &mut Places,
     findings: &mut Findings,
 ) -> (Vec<Load>, Names) {
-    let (tables, _) = root.tables("load", &schema::LOAD, schema::ALL, findings);
-    let mut names = Names::default();
+    let (tables, whole) = root.tables("load", &schema::LOAD, schema::ALL, findings);
+    let mut names = Names {
+        any_refused: !whole,
+        ..Names::default()
+    };
     let mut loads = Vec::new();
     for table in &tables {
         let name = table.parsed("name", Need::Required, value::name, findings);
@@ -94,8 +97,12 @@ pub(super) fn loads(
                 findings.push(Finding::new(Code::OutOfRange, table.span_of(key), message, help));
             }
         }
-        let (Some(name), Some(arrival)) = (name, arrival) else {
-            continue;
+        let (name, arrival) = match (name, arrival) {
+            (Some(name), Some(arrival)) => (name, arrival),
+            (name, _) => {
+                names.refuse(name.map(|n| n.value));
+                continue;
+            }
         };
         names.add(name.value.clone(), name.span, findings);
         places.loads.push(table.span_of("start"));
