@@ -13,7 +13,6 @@ local FORMAT_VERSION = 2
 local TYPE_MESSAGES = 1
 local STREAM_CONTROL = 65535
 local HEADER_LEN = 32
-local MESSAGE_HEADER_LEN = 6
 local BULK_FRAME_LEN_MAX = 16384
 local CHECK_LEN = 8
 local LENGTH_LEN = 4
@@ -241,8 +240,10 @@ end
 function Cursor:fail(tree, kind, text)
     if not self.over then
         self.over = true
-        -- What was cut off by the capture is no fault of the sender.
-        tree:add_proto_expert_info(self.cut and ef.not_captured or kind, text)
+        -- What was cut off by the capture is no fault of the sender, and is said once.
+        if not self.cut then
+            tree:add_proto_expert_info(kind, text)
+        end
     end
 end
 
@@ -860,6 +861,9 @@ end
 local function read_frame(tvb, at, stop, captured, branch, over_tcp)
     local c = cursor(tvb, at, math.min(stop, captured))
     c.cut = captured < stop
+    if c.cut then
+        branch:add_proto_expert_info(ef.not_captured)
+    end
     local version, version_item = c:number(branch, "version", 1)
     if not version then
         return "Cut"
@@ -913,11 +917,8 @@ local function read_frame(tvb, at, stop, captured, branch, over_tcp)
         read_message(messages, branch, frame)
         found = found + 1
     end
-    if (found ~= count or count == 0) and not messages.over then
+    if (found ~= count or count == 0) and not messages.over and not messages.cut then
         count_item:add_proto_expert_info(ef.refused, string.format("There are %d", found))
-    end
-    if messages.cut then
-        branch:add_proto_expert_info(ef.not_captured)
     end
     c.at = messages.stop
     if checked then
@@ -986,7 +987,7 @@ function evenkeel.dissector(tvb, pinfo, tree)
     if tvb:captured_len() == 0 then
         return 0
     end
-    -- The port tells UDP from TCP: 2 and 3 are Wireshark's numbers of them.
+    -- Wireshark's number of TCP; that of UDP is 3.
     if pinfo.port_type == 2 then
         return over_tcp(tvb, pinfo, tree)
     end
