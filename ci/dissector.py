@@ -6,6 +6,7 @@ EVENKEEL, TMP, SEED = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
 LUA = pathlib.Path("docs/wireshark/evenkeel.lua")
 DOC = pathlib.Path("docs/replication.md")
 CODEC = pathlib.Path("core/src/sync/codec/mod.rs")
+JUDGED = pathlib.Path("core/src/sync/codec/tests/damaged.txt")
 SNAPSHOT = pathlib.Path("core/src/sync/codec/tests/snapshots/evenkeel_core__sync__codec__tests__format.snap")
 HEADER_LEN, CHECK_LEN = 32, 8
 SIM_PORT, NODE_PORT = 5679, 4790
@@ -330,6 +331,9 @@ def main():
         add(f"tcp {n}", tcp(b"".join(map(framed, stream)), n, sizes))
     whole = udp(frame_of(messages) + b"\xaa" * CHECK_LEN)
     add("cut by the capture", [(whole[:length], len(whole)) for length in range(43, len(whole), 7)])
+    # Damaged frames of which the codec's tests say whether they are refused.
+    judged = [line.split(" ") for line in JUDGED.read_text().splitlines()]
+    add("judged", [udp(bytes.fromhex(frame), SIM_PORT) for _, frame in judged])
     pool = rng.sample(payloads, 400) + [frame_of([m]) for m in messages if not m[1] & 2] * 20
     bad = damaged(pool, rng, 1500)
     add("damaged", [udp(frame, SIM_PORT) for frame, _ in bad])
@@ -389,6 +393,11 @@ def main():
         if row.is_error() or not row.text("evenkeel.not_captured"):
             fail(f"a frame of which a part was captured: {row.fields}")
 
+    # Dissector and codec refuse the same ones.
+    for row, (verdict, frame) in zip(rows[parts["judged"]], judged):
+        if row.is_error() == verdict.startswith("Ok"):
+            fail(f"the codec says {verdict} of {frame}, the dissector: {row.fields}")
+
     # What is sure to be refused is an error; of the rest it is enough that it was looked at.
     silent = [r.fields for r, (_, sure) in zip(rows[parts["damaged"]], bad) if sure and not r.is_error()]
     if silent:
@@ -408,7 +417,7 @@ def main():
 
     print(
         f"dissector: {len(frames)} frames with {sum(seen.values())} messages of {len(seen)} kinds in {len(SCENARIOS)} scenarios, "
-        f"all counts those of the simulator; {sum(map(len, streams))} frames over TCP; {len(bad)} damaged frames and 60 damaged "
+        f"all counts those of the simulator; {sum(map(len, streams))} frames over TCP; {len(judged)} frames judged as by the codec; {len(bad)} damaged frames and 60 damaged "
         f"connections without an error of Lua, {refused} of the frames refused (seed {SEED})"
     )
 
