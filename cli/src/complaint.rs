@@ -135,6 +135,13 @@ impl Complaint {
         Problem::shown_name(&line)
     }
 
+    /// As [`Complaint::report`], unless all that it says is that nobody reads any more.
+    pub(crate) fn report_unless_unread(self) {
+        if !self.is_broken_pipe() {
+            self.report();
+        }
+    }
+
     /// Prints it to standard error: with colours and drawings on a terminal only.
     pub(crate) fn report(self) {
         let report = match self {

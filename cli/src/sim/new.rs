@@ -4,7 +4,8 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use evenkeel_sim_scenarios::TEMPLATES;
+use evenkeel_control::Problem;
+use evenkeel_sim_scenarios::{TEMPLATES, quoted};
 
 use super::files;
 use crate::complaint::Complaint;
@@ -71,7 +72,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     let written = file.write_all(text.as_bytes());
     written.map_err(|e| Complaint::io(format!("cannot write {shown}"), e))?;
     print(&format!(
-        "{shown} is written; now run it: evenkeel sim run {shown}\n"
+        "{} is written; now run it: evenkeel sim run {}\n",
+        Problem::shown_name(&shown.to_string()),
+        quoted(&shown.to_string())
     ))?;
     Ok(Exit::Fine)
 }

@@ -1,11 +1,12 @@
 //! `evenkeel sim run`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -153,7 +154,7 @@ impl Task<'_> {
         let report = run_scenario(self.scenario, self.seed, &self.options, go_on)?;
         if let Some((folder, page)) = self.report.zip(report.html(self.scenario, self.file)) {
             let path = folder.join(format!("{}-{}.html", report.scenario, report.seed));
-            fs::write(&path, page).map_err(|e| RunError::Write(format!("{}: {e}", path.display())))?;
+            files::put(&path, &page).map_err(|e| RunError::Write(format!("{}: {e}", path.display())))?;
         }
         Ok(report)
     }
@@ -204,6 +205,12 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         return Err(Complaint::new("standard input is given more than once")
             .help("it can be read only once: write `-` once, and name the other scenarios by their files"));
     }
+    if let Some((junit, trail)) = args.told.junit().zip(args.trail.as_deref())
+        && junit == trail
+    {
+        let complaint = Complaint::new(format!("--junit and --trail both write {}", junit.display()));
+        return Err(complaint.help("give each a file of its own"));
+    }
     // Before anything is read: what is refused shall be seen, too.
     let mut for_ci = ForCi::new(&args.told)?;
     let (mut scenarios, mut refused) = (Vec::new(), Vec::new());
@@ -235,6 +242,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             let complaint = Complaint::new(format!("{option} is for a single run"));
             return Err(complaint.help("give one scenario and one --seed"));
         }
+    }
+    if args.report.is_some() || args.pcap.is_some() {
+        alike(&scenarios)?;
     }
     if let Some(folder) = &args.report {
         let failed = |e| Complaint::io(format!("cannot make {}", folder.display()), e);
@@ -289,12 +299,41 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     }
     let signals = Signals::listen()?;
     let mut shown = Shown::new(args, seeds.len(), tasks.len(), for_ci);
-    let result = run_all(&tasks, args.jobs, &signals, &mut shown);
+    run_all(&tasks, args.jobs, &signals, &mut shown);
     shown.bar.finish_and_clear();
     // What was done so far is told even if something could not be shown.
     let told = shown.for_ci.finish(args.json);
-    result?;
-    told?;
+    let ended = match shown.hindered.take() {
+        Some(complaint) => {
+            told.map_or_else(Complaint::report_unless_unread, |()| ());
+            Err(complaint)
+        }
+        None => told.and_then(|()| finish(args, &scenarios, &seeds, &noted, &tasks, dealt, &shown)),
+    };
+    match (ended, signals.received()) {
+        (Ok(()), Some(signal)) if shown.stopped => Ok(Exit::Interrupted(signal)),
+        // A failure is one whether or not somebody reads of it.
+        (Err(complaint), _) if shown.failed > 0 => {
+            complaint.report_unless_unread();
+            Ok(Exit::Failed)
+        }
+        (Err(complaint), _) => Err(complaint),
+        (Ok(()), _) if shown.failed > 0 => Ok(Exit::Failed),
+        (Ok(()), _) if shown.exceeded > 0 => Ok(Exit::Exceeded),
+        (Ok(()), _) => Ok(Exit::Fine),
+    }
+}
+
+/// What is written and said once all runs are over.
+fn finish(
+    args: &Args,
+    scenarios: &[(String, Scenario)],
+    seeds: &[Option<u64>],
+    noted: &Mutex<Trail>,
+    tasks: &[Task<'_>],
+    dealt: u64,
+    shown: &Shown<'_>,
+) -> Result<(), Complaint> {
     if let (Some(path), Some((_, scenario)), false) = (&args.trail, scenarios.first(), tasks.is_empty()) {
         let file = TrailFile {
             scenario: scenario.name.clone(),
@@ -302,19 +341,30 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             every: TRAIL_EVERY,
             trail: std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner)),
         };
-        fs::write(path, file.text())
+        files::put(path, &file.text())
             .map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))?;
     }
-    shown.summary(&scenarios)?;
+    shown.summary(scenarios)?;
     if let Some(shard) = args.shard.filter(|_| tasks.is_empty() && !args.json) {
         print(&format!("no run is in shard {shard}: there are {dealt}\n"))?;
     }
-    Ok(match signals.received() {
-        Some(signal) if shown.stopped => Exit::Interrupted(signal),
-        _ if shown.failed > 0 => Exit::Failed,
-        _ if shown.exceeded > 0 => Exit::Exceeded,
-        _ => Exit::Fine,
-    })
+    Ok(())
+}
+
+/// Scenarios of one name, whose pages and captures would have one place.
+fn alike(scenarios: &[(String, Scenario)]) -> Result<(), Complaint> {
+    let mut seen = BTreeMap::new();
+    for (file, scenario) in scenarios {
+        if let Some(first) = seen.insert(scenario.name.as_str(), file) {
+            let name = &scenario.name;
+            return Err(
+                Complaint::new(format!("{first} and {file} are both called \"{name}\"")).help(
+                    "pages and captures have the name of their scenario: give one of them another `name`, or run each by itself",
+                ),
+            );
+        }
+    }
+    Ok(())
 }
 
 fn skip(args: &Args, scenario: &Scenario, waits_for: &str) -> Result<(), Complaint> {
@@ -334,21 +384,24 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
 }
 
 /// Runs all tasks; results are shown in their order.
-fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) -> Result<(), Complaint> {
+fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) {
+    let over = Arc::clone(&shown.over);
     let run = |at: usize| {
         let task = tasks.get(at)?;
         let began = Instant::now();
-        let mut go_on = || signals.received().is_none();
+        let mut go_on = || signals.received().is_none() && !over.load(Ordering::Relaxed);
         let result = match go_on() {
             true => Some(task.run(&mut go_on)),
             false => None,
         };
         Some((task, result, began.elapsed()))
     };
-    in_order(tasks.len(), jobs.into(), run, |result| match result {
-        Some((task, result, took)) => shown.result(task, result, took),
-        None => Ok(()),
-    })
+    let Ok(()) = in_order(tasks.len(), jobs.into(), run, |result| {
+        if let Some((task, result, took)) = result {
+            shown.result(task, result, took);
+        }
+        Ok::<(), Infallible>(())
+    });
 }
 
 /// Results that wait for an earlier one, for each job at most.
@@ -464,6 +517,10 @@ struct Shown<'a> {
     /// Runs that went beyond a bound.
     exceeded: u64,
     stopped: bool,
+    /// Why no more are run: something could not be shown or written.
+    hindered: Option<Complaint>,
+    /// No more are run.
+    over: Arc<AtomicBool>,
     totals: BTreeMap<String, Totals>,
 }
 
@@ -489,11 +546,21 @@ impl<'a> Shown<'a> {
             failed: 0,
             exceeded: 0,
             stopped: false,
+            hindered: None,
+            over: Arc::default(),
             totals: BTreeMap::new(),
         }
     }
 
-    fn result(&mut self, task: &Task<'_>, ended: Ended, took: Duration) -> Result<(), Complaint> {
+    /// Notes how a run ended, and shows it; if that cannot be, the others are stopped, and only noted.
+    fn result(&mut self, task: &Task<'_>, ended: Ended, took: Duration) {
+        if let Err(complaint) = self.tell(task, ended, took) {
+            self.over.store(true, Ordering::Relaxed);
+            self.hindered.get_or_insert(complaint);
+        }
+    }
+
+    fn tell(&mut self, task: &Task<'_>, ended: Ended, took: Duration) -> Result<(), Complaint> {
         let report = match ended {
             Some(Ok(report)) => report,
             Some(Err(RunError::Stopped)) => {
@@ -503,15 +570,18 @@ impl<'a> Shown<'a> {
             }
             None => {
                 self.stopped = true;
+                let replay = replay(task.file, task.seed);
+                self.for_ci
+                    .not_begun(task.file, &task.scenario.name, task.seed, &replay);
                 return Ok(());
             }
             Some(Err(error)) if error.outcome().is_some() => return self.unfinished(task, &error),
             Some(Err(error)) => {
                 self.no_result(task, &error);
-                return Err(Complaint::new(format!(
-                    "{}: seed {}: {error}",
-                    task.scenario.name, task.seed
-                )));
+                // A file that cannot be written says so itself.
+                let why = error.to_string().replacen("cannot write cannot ", "cannot ", 1);
+                let (name, seed) = (&task.scenario.name, task.seed);
+                return Err(Complaint::new(format!("{name}: seed {seed}: {why}")));
             }
         };
         self.for_ci.result(task.file, task.scenario, &report, took);

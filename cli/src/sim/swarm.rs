@@ -6,10 +6,13 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use evenkeel_sim_scenarios::{Options, Recording, Report, RunError, SWARM, Scenario, run_plan, swarm, write};
+use evenkeel_sim_scenarios::{
+    Options, Recording, Report, RunError, SWARM, Scenario, quoted, run_plan, swarm, write,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::files;
 use super::run::{FromCommit, Range, in_order, print_json};
 use super::shard::Shard;
 use super::told::{self, Told as ForCi};
@@ -208,12 +211,34 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     bar.finish_and_clear();
     // Before what is found is shrunk, which takes long; and what was done so far is told even if no more could be.
     let told = for_ci.finish(args.json);
-    if let Err(End::Failed(complaint)) = ended {
-        return Err(complaint);
+    let failed = whole.failed > 0;
+    let ended = match ended {
+        Err(End::Failed(complaint)) => Err(complaint),
+        _ => told.and_then(|()| tell_all(args, &mut whole, &sums, &found, &mut { go_on })),
+    };
+    match (ended, signals.received()) {
+        // A failure is one whether or not somebody reads of it.
+        (Err(complaint), _) if failed => {
+            complaint.report_unless_unread();
+            Ok(Exit::Failed)
+        }
+        (Err(complaint), _) => Err(complaint),
+        (Ok(()), Some(signal)) => Ok(Exit::Interrupted(signal)),
+        (Ok(()), None) if failed => Ok(Exit::Failed),
+        (Ok(()), None) => Ok(Exit::Fine),
     }
-    told?;
+}
+
+/// What was found, shrunk, and a summary of all.
+fn tell_all(
+    args: &Args,
+    whole: &mut Whole,
+    sums: &[u64],
+    found: &BTreeMap<String, Found>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<(), Complaint> {
     whole.different = found.len();
-    for ((name, _), n) in swarm::PROBES.iter().zip(&sums) {
+    for ((name, _), n) in swarm::PROBES.iter().zip(sums) {
         whole.situations.insert(name, *n);
     }
     whole.never = swarm::PROBES
@@ -221,15 +246,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         .map(|p| p.0)
         .filter(|name| whole.situations.get(name) == Some(&0))
         .collect();
-    for (signature, found) in &found {
-        tell(args, signature, found, &mut { go_on })?;
+    for (signature, found) in found {
+        tell(args, signature, found, go_on)?;
     }
-    summary(args, &whole)?;
-    Ok(match signals.received() {
-        Some(signal) => Exit::Interrupted(signal),
-        None if whole.failed > 0 => Exit::Failed,
-        None => Exit::Fine,
-    })
+    summary(args, whole)
 }
 
 fn progress(count: usize) -> ProgressBar {
@@ -307,7 +327,7 @@ fn tell(
         );
     }
     text += &match file {
-        Some(file) => format!("  replay:  evenkeel sim run {file}\n"),
+        Some(file) => format!("  replay:  evenkeel sim run {}\n", quoted(&file)),
         None => format!("  replay:  {} --out FOLDER\n", replay(found.seed)),
     };
     print(&text)
@@ -331,7 +351,7 @@ fn put(
     fs::create_dir_all(folder).map_err(|e| Complaint::io(format!("cannot make {}", folder.display()), e))?;
     let file = folder.join(format!("{name}.toml"));
     let put = |path: &Path, text: &str| {
-        fs::write(path, text).map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))
+        files::put(path, text).map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))
     };
     put(&file, &write(plan))?;
     let text = report.text(&file.display().to_string()).to_string();

@@ -1,13 +1,13 @@
 //! Results for CI systems: JUnit's XML in a file, annotations of GitHub in the log.
 
 use std::env;
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_sim_scenarios::{Annotations, JUnit, Report, RunError, Scenario};
 
+use super::files;
 use crate::complaint::Complaint;
 use crate::print;
 
@@ -20,6 +20,13 @@ pub(super) struct ToldArgs {
     /// Print a line for each failure and each mistake of a scenario, which GitHub shows beside it; default: if GITHUB_ACTIONS is true
     #[arg(long, value_name = "WHOSE")]
     annotations: Option<Whose>,
+}
+
+impl ToldArgs {
+    /// Where JUnit's XML goes.
+    pub(super) fn junit(&self) -> Option<&Path> {
+        self.junit.as_deref()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,7 +51,12 @@ impl Told {
     /// What `args` ask for. A file that cannot be written is refused before anything runs.
     pub(super) fn new(args: &ToldArgs) -> Result<Told, Complaint> {
         if let Some(path) = &args.junit {
-            fs::write(path, JUnit::default().xml()).map_err(|e| cannot(path, e))?;
+            // Whoever is killed leaves a file that does not pass. What is no file has it once, at the end.
+            let mut unended = JUnit::default();
+            unended.unended();
+            if !files::is_special(path) {
+                files::put(path, &unended.xml()).map_err(|e| cannot(path, e))?;
+            }
         }
         let github = match args.annotations {
             Some(whose) => whose == Whose::Github,
@@ -80,6 +92,14 @@ impl Told {
             .filter(|_| !matches!(error, RunError::Stopped))
         {
             annotations.error(file, Path::new(file).is_file(), scenario, kind, &why, replay);
+        }
+    }
+
+    /// A run that was not begun, as the others were stopped.
+    pub(super) fn not_begun(&mut self, file: &str, scenario: &str, seed: u64, replay: &str) {
+        if let Some((_, junit)) = &mut self.junit {
+            let why = "the runs were stopped before this one began";
+            junit.error(file, scenario, seed, "interrupted", why, replay);
         }
     }
 
@@ -128,6 +148,11 @@ impl Told {
 
     /// Writes it; with `json` standard output is for JSON alone, and GitHub reads standard error too.
     pub(super) fn finish(&self, json: bool) -> Result<(), Complaint> {
+        // First, as nobody may read the rest.
+        let written = match &self.junit {
+            Some((path, junit)) => files::put(path, &junit.xml()).map_err(|e| cannot(path, e)),
+            None => Ok(()),
+        };
         if let Some(annotations) = &self.annotations {
             let lines = annotations.github();
             if json {
@@ -137,9 +162,6 @@ impl Told {
                 print(&lines)?;
             }
         }
-        match &self.junit {
-            Some((path, junit)) => fs::write(path, junit.xml()).map_err(|e| cannot(path, e)),
-            None => Ok(()),
-        }
+        written
     }
 }

@@ -178,26 +178,7 @@ fn without_effect(scenario: &Scenario, places: &Places, findings: &mut Findings)
 
 /// Whether it is measured at connections alone.
 fn is_of_flows(metric: Metric) -> bool {
-    use Metric as M;
-    metric.per_flow()
-        || matches!(
-            metric,
-            M::Connections
-                | M::Established
-                | M::Completed
-                | M::Broken
-                | M::Failed
-                | M::Hanging
-                | M::LiveAtFault
-                | M::BrokenLive
-                | M::Replicated
-                | M::Unsynced
-                | M::OpeningAtFault
-                | M::Later
-                | M::BrokenLater
-                | M::Resurrected
-                | M::Slowest
-        )
+    metric != Metric::Blocked && (metric.is_of_a_load() || metric == Metric::Resurrected)
 }
 
 /// Faults of parts that are not there: workers, real servers; and tables that are too large to be filled.

@@ -104,6 +104,19 @@ impl JUnit {
         });
     }
 
+    /// What stands in a file until the runs are over.
+    pub fn unended(&mut self) {
+        self.suite("evenkeel sim", "").cases.push(Case {
+            name: "the runs end".to_owned(),
+            took: Duration::ZERO,
+            ended: Ended::Error(
+                "unended".to_owned(),
+                "the runs did not end: this was written when they began".to_owned(),
+                String::new(),
+            ),
+        });
+    }
+
     /// A file that is no scenario: nothing is run. `line` says in short why, `all` every mistake with its place.
     pub fn refused(&mut self, file: &str, line: &str, all: &str) {
         self.suite(file, file).cases.push(Case {

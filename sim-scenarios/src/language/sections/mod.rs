@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::reading::{Field, Finding, Findings, Need, Schema, Span, Table, nearest, shown};
-use evenkeel_control::{Bad, Code};
+use evenkeel_control::{Bad, Code, Problem};
 use evenkeel_io_sim::WorldBounds;
 use toml::de::DeTable;
 
@@ -141,8 +141,31 @@ fn span(
 }
 
 fn description(table: &Table<'_, '_>, findings: &mut Findings) -> String {
-    let text = table.string("description", Need::Required, findings);
-    text.map_or_else(String::new, |t| t.value.trim().to_owned())
+    let filled = |text: &str| match text.trim() {
+        "" => Err(empty("say in a sentence what happens and what must come out")),
+        text => Ok(text.to_owned()),
+    };
+    let text = table.parsed("description", Need::Required, filled, findings);
+    text.map_or_else(String::new, |t| t.value)
+}
+
+fn empty(help: &str) -> Bad {
+    Bad::new(Code::BadValue, "it is empty", help)
+}
+
+/// Text that is printed as it is, in a line: it neither ends that line nor steers a terminal, and so forges no other one.
+fn one_line(text: &str) -> Result<String, Bad> {
+    // These end a line for some readers, though not for a terminal.
+    let breaks = text.contains(['\u{2028}', '\u{2029}']);
+    if breaks || Problem::shown_name(text) != text {
+        let message = format!("\"{}\" has characters that are not shown", shown(text));
+        let help = "leave out control characters, ends of lines and what turns the direction of writing";
+        return Err(Bad::new(Code::BadValue, message, help));
+    }
+    match text.trim() {
+        "" => Err(empty("write something, or leave it out")),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// A whole scenario.
@@ -151,7 +174,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let name = root.parsed("name", Need::Required, value::name, findings);
     let number = count(&root, limits::NUMBER, findings);
     let description = description(&root, findings);
-    let waits_for = root.string("waits_for", Need::Optional, findings);
+    let waits_for = root.parsed("waits_for", Need::Optional, one_line, findings);
     let sub = |key, schema: &'static Schema, findings: &mut Findings| {
         root.table(key, schema, schema::ALL, findings)
     };
@@ -165,15 +188,13 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
             help,
         ));
     }
-    if let Some(waits_for) = &waits_for
-        && tree.get("cluster").is_none()
-    {
+    if root.has("waits_for") && tree.get("cluster").is_none() {
         // An entry of the list: nothing else is known of it yet.
         return Some(Scenario {
             name: name?.value,
             number,
             description,
-            waits_for: Some(waits_for.value.to_owned()),
+            waits_for: Some(waits_for?.value),
             seed: None,
             ties: None,
             duration: Duration::ZERO,
@@ -236,7 +257,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         name: name?.value,
         number,
         description,
-        waits_for: waits_for.map(|w| w.value.to_owned()),
+        waits_for: waits_for.map(|w| w.value),
         seed,
         ties,
         duration: duration?.value,
@@ -262,8 +283,8 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     }
     // The plan of a counter-proof stands alone: what it disproves is only named.
     if let Some(table) = off.filter(|off| off.has("base")) {
-        let base = table.string("base", Need::Required, findings)?;
-        let off = read_off(&table, base.value, &scenario, &places, findings);
+        let base = table.parsed("base", Need::Required, one_line, findings)?;
+        let off = read_off(&table, &base.value, &scenario, &places, findings);
         scenario.off = off.map(|off| off.value);
         if findings.is_empty() && scenario.off.is_some() {
             check::without_mechanism(&scenario, &table.span_of("mechanism"), findings);

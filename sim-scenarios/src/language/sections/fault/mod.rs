@@ -164,6 +164,17 @@ pub(super) fn faults(
                 findings.push(Finding::new(Code::NoEffect, span, message, help));
             }
         }
+        // What a plan says was drawn, and may be drawn so.
+        let drawn = root.has("seed");
+        if let Some(lasts) = &lasts
+            && lasts.value.end().is_zero()
+            && action.value != Do::Crash
+            && !drawn
+        {
+            let message = format!("\"{word}\" for \"0s\" has no effect: it ends when it begins");
+            let help = "write how long it lasts, such as `for = \"1s\"`, or leave `for` out: then it stays to the end";
+            findings.push(Finding::new(Code::NoEffect, lasts.span.clone(), message, help));
+        }
         let mut used = Vec::new();
         let Some(read) = read_action(table, action.value, services, &mut used, findings) else {
             // One whose name is refused has one that is not known.
