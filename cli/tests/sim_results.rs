@@ -243,6 +243,8 @@ fn places_that_cannot_be_are_refused() {
         stderr(&run)
     );
     assert!(!both.exists());
+    let run = evenkeel(&["sim", "run", text(&path), "--junit", text(&folder)]);
+    assert_eq!((run.status.code(), stdout(&run).as_str()), (Some(1), ""));
     let new = evenkeel(&["sim", "new", &format!("{}/", text(&folder))]);
     assert_eq!(new.status.code(), Some(1), "{}", stdout(&new));
     assert!(!folder.join(".toml").exists());
