@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use evenkeel_control::{ConfigErrors, Problem};
 use miette::{Diagnostic, Report};
 
+use crate::counted;
+
 /// Why a command does not do what it was asked for.
 #[derive(Debug)]
 pub(crate) enum Complaint {
@@ -21,6 +23,8 @@ pub(crate) enum Complaint {
 pub(crate) struct Plain {
     message: String,
     help: Option<String>,
+    /// Line and column of a file, from 1, where it has a place.
+    place: Option<(usize, usize)>,
     #[source]
     source: Option<io::Error>,
 }
@@ -36,6 +40,7 @@ impl Complaint {
         Complaint::Plain(Plain {
             message: Problem::shown_name(&message.into()),
             help: None,
+            place: None,
             source: None,
         })
     }
@@ -44,6 +49,7 @@ impl Complaint {
         Complaint::Plain(Plain {
             message: Problem::shown_name(&message.into()),
             help: None,
+            place: None,
             source: Some(source),
         })
     }
@@ -54,6 +60,35 @@ impl Complaint {
             plain.help = Some(Problem::shown_name(&help.into()));
         }
         self
+    }
+
+    /// With its place in a file: line and column, from 1.
+    pub(crate) fn at(mut self, line: usize, column: usize) -> Self {
+        if let Complaint::Plain(plain) = &mut self {
+            plain.place = Some((line, column));
+        }
+        self
+    }
+
+    /// What is wrong in a file: line and column, where it has a place, and what to do about it.
+    pub(crate) fn mistakes(&self) -> Vec<(Option<(usize, usize)>, String)> {
+        match self {
+            Complaint::Plain(plain) => {
+                let source = plain.source.iter().map(|error| format!(": {error}"));
+                let help = plain.help.iter().map(|help| format!("\n{help}"));
+                let rest: String = source.chain(help).collect();
+                vec![(plain.place, format!("{plain}{rest}"))]
+            }
+            Complaint::Config(errors) => {
+                let problems = errors.problems().iter();
+                let told = problems.map(|p| (Some((p.line, p.column)), format!("{}\n{}", p.message, p.help)));
+                let more = match errors.omitted() {
+                    0 => None,
+                    n => Some((None, format!("and {}", counted(n, "more error")))),
+                };
+                told.chain(more).collect()
+            }
+        }
     }
 
     /// Whether the reader of our output went away.
@@ -98,6 +133,13 @@ impl Complaint {
             }
         };
         Problem::shown_name(&line)
+    }
+
+    /// As [`Complaint::report`], unless all that it says is that nobody reads any more.
+    pub(crate) fn report_unless_unread(self) {
+        if !self.is_broken_pipe() {
+            self.report();
+        }
     }
 
     /// Prints it to standard error: with colours and drawings on a terminal only.

@@ -12,7 +12,8 @@ use crate::complaint::Complaint;
 use crate::counted;
 
 /// Why a config file gives no text. Serialized, it has the fields of a [`Problem`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Unread {
     file: String,
     line: usize,
@@ -29,7 +30,9 @@ impl From<Unread> for Complaint {
     fn from(unread: Unread) -> Self {
         match unread.source {
             Some(error) => Complaint::io(unread.message, error),
-            None => Complaint::new(unread.message).help(unread.help),
+            None => Complaint::new(unread.message)
+                .help(unread.help)
+                .at(unread.line, unread.column),
         }
     }
 }
@@ -90,7 +93,7 @@ pub(crate) fn read_text(path: &Path, what: &str, described: &str, len_max: usize
             column,
             len: 0,
             message: format!("{name} is no text: line {line}, column {column} (byte {at}) is not UTF-8"),
-            help: format!("a {what} is a TOML file, see {described}"),
+            help: format!("save it as UTF-8: a {what} is a TOML file, see {described}"),
             code: "evenkeel::config::not_utf8",
             source: None,
             file: name,

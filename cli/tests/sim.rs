@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use support::{evenkeel, folder, stderr, stdout, text};
+use support::{command, evenkeel, folder, stderr, stdout, text};
 
 const DOCS: &str = include_str!("../../docs/scenarios.md");
 
@@ -182,6 +182,9 @@ fn sim_refuses_with_a_remedy() {
     let good = example("sim_refuses_good", |t| t);
     let latin = bad.with_file_name("latin.toml");
     fs::write(&latin, b"quiet =\"1s\"\nname = \"\xe9t\xe9\"\n").expect("written");
+    let proof = bad.with_file_name("latin.off.toml");
+    let text_of_it = "name = \"latin.off\"\ndescription = \"d\"\nbase = \"latin.toml\"\n[off]\nmechanism = \"replication\"\nfails = [\"x\"]\n";
+    fs::write(&proof, text_of_it).expect("written");
     let long = bad.with_file_name("long.toml");
     fs::write(&long, "#".repeat(34_000_000)).expect("written");
     for (args, words) in [
@@ -208,6 +211,11 @@ fn sim_refuses_with_a_remedy() {
         (
             &["sim", "run", text(&latin)],
             "is no text: line 2, column 9 (byte 20) is not UTF-8",
+        ),
+        (&["sim", "run", text(&latin)], "save it as UTF-8"),
+        (
+            &["sim", "run", text(&proof)],
+            "latin.toml is no text: line 2, column 9 (byte 20) is not UTF-8",
         ),
         (&["sim", "run", text(&long)], "is 34000000 bytes long"),
         (&["sim", "explain", text(&long)], "33554432 bytes at most"),
@@ -320,6 +328,85 @@ fn sim_run_tells_ci_systems_what_failed_and_where() {
 }
 
 #[test]
+fn sim_run_tells_ci_systems_which_scenario_is_refused_and_where() {
+    let good = example("sim_ci_refused", |t| t);
+    let bad = good.with_file_name("bad.toml");
+    let text_of_it = fs::read_to_string(&good).expect("text").replace("10%", "101%");
+    fs::write(&bad, &text_of_it).expect("written");
+    let line = text_of_it
+        .lines()
+        .position(|l| l.contains("101%"))
+        .expect("there")
+        + 1;
+    let latin = good.with_file_name("latin.toml");
+    fs::write(&latin, b"quiet =\"1s\"\nname = \"\xe9t\xe9\"\n").expect("written");
+    let xml = good.with_file_name("results.xml");
+    let files = [text(&bad), text(&good), "no-such-scenario", text(&latin)];
+    let args = [&["sim", "run", "--junit", text(&xml)][..], &files].concat();
+    let run = command(&args)
+        .env("GITHUB_ACTIONS", "true")
+        .output()
+        .expect("runs");
+    assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
+    let told = stdout(&run);
+    for place in [
+        format!("::error file={},line={line},col=8,title=", text(&bad)),
+        format!("::error file={},line=2,col=9,title=", text(&latin)),
+        "::error title=no-such-scenario%3A refused%3A there is no scenario no-such-scenario::".to_owned(),
+    ] {
+        assert_eq!(told.matches(&place).count(), 1, "{place} in {told}");
+    }
+    // Nothing ran, and all that is wrong is said.
+    assert!(told.lines().all(|l| l.starts_with("::error ")), "{told}");
+    for words in ["101%", "there is no scenario", "is not UTF-8"] {
+        assert!(stderr(&run).contains(words), "{words} in {}", stderr(&run));
+    }
+    let results = fs::read_to_string(&xml).expect("written");
+    assert!(
+        results.contains("tests=\"3\" failures=\"0\" errors=\"3\""),
+        "{results}"
+    );
+    assert!(
+        results.contains(&format!("line {line}, column 8: &quot;101%&quot;")),
+        "{results}"
+    );
+    // JSON has standard output for itself.
+    let args = [&args[..], &["--json"]].concat();
+    let json = command(&args)
+        .env("GITHUB_ACTIONS", "true")
+        .output()
+        .expect("runs");
+    assert_eq!((json.status.code(), stdout(&json).as_str()), (Some(1), ""));
+    assert!(stderr(&json).contains("::error "), "{}", stderr(&json));
+}
+
+#[test]
+fn sim_run_tells_ci_systems_of_a_run_without_a_result() {
+    let bounded = |t: String| t.replacen("duration", "events_max = 1000\nduration", 1);
+    let path = example("sim_ci_bound", bounded);
+    let xml = path.with_file_name("results.xml");
+    let told_to = ["--junit", text(&xml), "--annotations", "github"];
+    let args = [&["sim", "run", text(&path), "--seeds", "3..5"][..], &told_to].concat();
+    let run = evenkeel(&args);
+    assert_eq!(run.status.code(), Some(4), "{}", stderr(&run));
+    let place = format!(
+        "::error file={},line=1,col=1,title=first%3A exceeded::more than 1000 events",
+        text(&path)
+    );
+    let replay = format!("evenkeel sim run {} --seed 3", text(&path));
+    let out = stdout(&run);
+    let line = out.lines().find(|l| l.starts_with(&place)).expect(&out);
+    assert!(line.contains("%0Ain 2 runs; this is the first"), "{line}");
+    assert!(line.ends_with(&format!("%0Areplay: {replay}")), "{line}");
+    let results = fs::read_to_string(&xml).expect("written");
+    assert!(
+        results.contains("<error type=\"exceeded\" message=\"more than 1000 events"),
+        "{results}"
+    );
+    assert!(results.contains(&format!("replay: {replay}&#10;")), "{results}");
+}
+
+#[test]
 fn sim_new_writes_what_passes_and_writes_nothing_over() {
     let folder = folder("sim_new");
     let path = folder.join("a-worry");
@@ -340,6 +427,19 @@ fn sim_new_writes_what_passes_and_writes_nothing_over() {
             "give one of active-backup, single",
         ),
         (&["sim", "new", "/nonexistent/x"], "cannot write"),
+        (
+            &["sim", "new", ".."],
+            "cannot make ...toml: \"..\" cannot be a scenario's name",
+        ),
+        (&["sim", "new", "."], "cannot make ..toml: \".\""),
+        (
+            &["sim", "new", &format!("{}/", text(&folder))],
+            ".toml: \"\" cannot be a scenario's name",
+        ),
+        (
+            &["sim", "new", text(&folder.join(".hidden"))],
+            "\".hidden\" cannot be a scenario's name",
+        ),
     ] {
         let refused = evenkeel(args);
         assert_eq!(refused.status.code(), Some(1), "{args:?}");
@@ -471,5 +571,69 @@ fn sim_swarm_sums_up_what_its_seeds_did() {
         stdout(&drawn).starts_with("name = \"swarm-7\"\n"),
         "{}",
         stdout(&drawn)
+    );
+}
+
+#[test]
+fn sim_swarm_draws_from_a_commit_and_is_shared_out() {
+    let xml = folder("sim_swarm_ci").join("swarm.xml");
+    let swarm = |more: &[&str]| {
+        let args = [
+            "sim",
+            "swarm",
+            "--seeds-from",
+            "0123abcdef:3",
+            "--junit",
+            text(&xml),
+        ];
+        let run = evenkeel(&[&args[..], &["--annotations", "github"], more].concat());
+        assert_eq!(run.status.code(), Some(0), "{}{}", stdout(&run), stderr(&run));
+        stdout(&run)
+    };
+    let names = |out: &str| -> Vec<String> {
+        let names = out.lines().filter(|l| l.starts_with("name = \"swarm-"));
+        names
+            .map(|l| l.replace("name = \"swarm-", "seed ").replace('"', ""))
+            .collect()
+    };
+    // Of another commit they are others.
+    let drawn = names(&swarm(&["--print"]));
+    let other = evenkeel(&["sim", "swarm", "--seeds-from", "0123abd:3", "--print"]);
+    assert_eq!(drawn.len(), 3);
+    assert!(names(&stdout(&other)).iter().all(|n| !drawn.contains(n)));
+    let mut ran = Vec::new();
+    for shard in ["0/2", "1/2"] {
+        swarm(&["--shard", shard]);
+        let results = fs::read_to_string(&xml).expect("written");
+        assert!(results.contains("<testsuite name=\"swarm\" tests="), "{results}");
+        let cases = results.split("<testcase classname=\"swarm\" name=\"").skip(1);
+        ran.extend(cases.map(|c| c.split('"').next().unwrap_or_default().to_owned()));
+    }
+    ran.sort_by_key(|name| drawn.iter().position(|d| d == name));
+    assert_eq!(ran, drawn, "each seed is in one shard");
+    let refused = evenkeel(&["sim", "swarm", "--seeds", "0..2", "--seeds-from", "0123abc:3"]);
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn sim_swarm_tells_ci_systems_what_failed_and_how_to_see_it_again() {
+    let xml = folder("sim_swarm_ci_fails").join("swarm.xml");
+    let swarm = ["swarm", "--seeds", "1000000..1000001", "--shrink", "0"];
+    let told_to = ["--junit", text(&xml), "--annotations", "github"];
+    let run = evenkeel(&[&["sim", "--plant", "checksum"][..], &swarm, &told_to].concat());
+    assert_eq!(run.status.code(), Some(3), "{}", stderr(&run));
+    let replay = "replay: evenkeel sim swarm --seeds 1000000..1000001";
+    let out = stdout(&run);
+    let line = out.lines().find(|l| l.starts_with("::error title=swarm%3A "));
+    assert!(line.expect(&out).ends_with(&format!("%0A{replay}")), "{out}");
+    let results = fs::read_to_string(&xml).expect("written");
+    assert!(
+        results.contains("<testsuite name=\"swarm\" tests=\"1\" failures=\"1\""),
+        "{results}"
+    );
+    assert!(
+        results.contains("<failure type=\"") && results.contains(replay),
+        "{results}"
     );
 }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use evenkeel_core::time::Instant;
 
-use crate::account::Account;
+use crate::account::{Account, AccountOf};
 use crate::host::{Mac, ParsedUdp, set_ethernet, udp_frame};
 use crate::ids::{ActorId, Owner, Place};
 use crate::queue::Event;
@@ -109,19 +109,19 @@ impl Machine {
         }
     }
 
-    pub(crate) fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account<'_> {
         let c = &self.counters;
-        Account {
-            name: self.name.clone(),
-            came: c.received,
-            became: vec![
+        Account::new(
+            AccountOf::Machine(&self.name, ""),
+            c.received,
+            [
                 ("taken", c.taken),
                 ("down", c.down),
                 ("filtered", c.filtered),
                 ("inbox-full", c.inbox_full),
                 ("waiting", self.inbox.len() as u64),
             ],
-        }
+        )
     }
 
     /// It runs, stands still, or is stopped; what it is already, it stays.

@@ -36,7 +36,7 @@ mod switch;
 mod trail;
 mod world;
 
-pub use account::Account;
+pub use account::{Account, AccountOf};
 pub use actor::{Actor, ActorCounters, Datagrams};
 pub use bounds::{Exceeded, WorldBounds};
 pub use evenkeel_core::time::Instant;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::account::Account;
+use crate::account::{Account, AccountOf};
 use crate::ids::{LinkId, Place};
 use crate::link::Side;
 use crate::random::nanos;
@@ -117,19 +117,19 @@ impl Switch {
     }
 
     /// What became of the frames that it received.
-    pub(crate) fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account<'_> {
         let c = &self.counters;
-        Account {
-            name: self.spec.name.clone(),
-            came: c.received,
-            became: vec![
+        Account::new(
+            AccountOf::Machine(&self.spec.name, ""),
+            c.received,
+            [
                 ("forwarded", c.forwarded),
                 ("flooded", c.flooded),
                 ("filtered", c.filtered),
                 ("wrong-vlan", c.wrong_vlan),
                 ("parted", c.parted),
             ],
-        }
+        )
     }
 
     pub(crate) fn receive(&mut self, net: &mut Net, at: Place, frame: Vec<u8>) {

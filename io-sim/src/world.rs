@@ -9,7 +9,7 @@ use evenkeel_core::port::PortId;
 use evenkeel_core::service::SnapshotSpec;
 use evenkeel_core::time::Instant;
 
-use crate::account::Account;
+use crate::account::{Account, AccountOf};
 use crate::actor::{Actor, ActorCounters, ActorState, Machine};
 use crate::bounds::{Exceeded, WorldBounds};
 use crate::faults::{self, Faults};
@@ -1167,16 +1167,16 @@ impl World {
 
     /// What became of every frame that was given to a link, in each direction, of every frame that a switch, a host or a
     /// load balancer received, and of every frame that an engine let go.
-    pub fn accounts(&self) -> Vec<Account> {
+    pub fn accounts(&self) -> Vec<Account<'_>> {
         let mut accounts = Vec::new();
         for (link, id) in self.net.links.iter().zip(0..) {
             let on_their_way = self.net.frames.under_way(LinkId(id));
             for ((way, waiting), direction) in link.ways.iter().zip(on_their_way).zip(["forth", "back"]) {
                 let c = &way.counters;
-                accounts.push(Account {
-                    name: format!("{} {direction}", LinkId(id)),
-                    came: c.sent + c.duplicated,
-                    became: vec![
+                accounts.push(Account::new(
+                    AccountOf::Link(LinkId(id), direction),
+                    c.sent + c.duplicated,
+                    [
                         ("delivered", c.delivered),
                         ("cut", c.cut),
                         ("queue-full", c.queue_full),
@@ -1184,7 +1184,7 @@ impl World {
                         ("too-large", c.too_large),
                         ("on-their-way", waiting),
                     ],
-                });
+                ));
             }
         }
         accounts.extend(self.switches.iter().map(Switch::account));

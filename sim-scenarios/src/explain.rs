@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use evenkeel_control::Problem;
 use evenkeel_core::sync::codec::FORMAT_VERSION;
 use evenkeel_io_sim::WorldBounds;
 
@@ -188,7 +189,7 @@ pub fn explain(scenario: &Scenario) -> String {
         .number
         .map_or(String::new(), |n| format!(" (number {n} of the catalogue)"));
     let _ = writeln!(out, "{}{number}", scenario.name);
-    for line in scenario.description.lines() {
+    for line in scenario.description.lines().map(Problem::shown_name) {
         let _ = writeln!(out, "  {}", line.trim());
     }
     if let Some(waits_for) = &scenario.waits_for {

@@ -39,7 +39,7 @@ pub use oracle::{NAMES as ORACLES, Violation};
 pub use plan::plan;
 pub use report::{
     ANNOTATION_COUNT_MAX, Annotations, BROKEN_FLOWS_MAX, BrokenFlow, COMMIT_LEN_MIN, FAILURES_TOLD_MAX,
-    JUnit, Outcome, PAGE_LEN_MAX, Report, Stall, seeds_from,
+    JUnit, Outcome, PAGE_LEN_MAX, Report, SWARM, Stall, quoted, replay, seeds_from,
 };
 pub use run::{Options, Recording, RunError, SYNC_COUNTERS, node_counters, run, run_plan};
 pub use scenario::Scenario;

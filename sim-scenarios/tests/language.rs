@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use evenkeel_core::stats::DropReason;
 use evenkeel_sim_scenarios::scenario::{Happening, Phase};
 use evenkeel_sim_scenarios::{
     EMBEDDED, Kind, LIMITS, METRICS, Mechanism, ORACLES, SYNC_COUNTERS, Scenario, TEXT_LEN_MAX, embedded,
@@ -130,6 +131,158 @@ fn what_the_engine_has_no_room_for_is_refused_with_its_place() {
         problem.message.contains("shared virtual addresses"),
         "{}",
         report(&errors)
+    );
+}
+
+/// `GOOD` with something put before its expectation.
+fn with(more: &str) -> String {
+    GOOD.replacen("[[expect]]", &format!("{more}\n[[expect]]"), 1)
+}
+
+/// `text` has one mistake, at `at`, that is called so and has a remedy with these words.
+fn refused(text: &str, at: &str, words: &str, help: &str) {
+    let errors = parse("x.toml", text, &base).expect_err(words);
+    let [problem] = errors.problems() else {
+        panic!("{}", report(&errors));
+    };
+    assert!(problem.message.contains(words), "{}", report(&errors));
+    assert!(problem.help.contains(help), "{}", report(&errors));
+    assert_eq!(&text[problem.span()], at, "{words}");
+}
+
+#[test]
+fn clocks_jump_by_a_year_at_most_so_that_all_faults_together_do_not_end_them() {
+    let step = |by: &str| {
+        with(&format!(
+            "[[fault]]\ndo = \"step\"\nnode = \"1\"\nat = \"5s\"\nby = \"{by}\"\n"
+        ))
+    };
+    parse("x.toml", &step("8784h"), &base).expect("366 days");
+    for by in ["8785h", "2562047h", "5124095h", "-8785h"] {
+        let wall = step(by).replacen("by =", "wall = \"on\"\nby =", 1);
+        for text in [step(by), wall] {
+            refused(
+                &text,
+                &format!("\"{by}\""),
+                "too far for a jump",
+                "\"8784h\" at most",
+            );
+        }
+    }
+    refused(&step("0s"), "\"0s\"", "the clock stays", "more, such as \"5s\"");
+}
+
+#[test]
+fn what_is_printed_in_a_line_neither_ends_it_nor_steers_a_terminal() {
+    let not_shown = |text: &str, at: &str| refused(text, at, "characters that are not shown", "leave out");
+    for c in [
+        "\\n::stop-commands::x",
+        "\\u001b[2J",
+        "\\u0000",
+        "\\u202E",
+        "\\u0085",
+        "\\u2028",
+    ] {
+        let name = format!("\"a{c}\"");
+        let named = format!("that = \"broken == 0\"\nname = {name}");
+        not_shown(&GOOD.replace("that = \"broken == 0\"", &named), &name);
+        not_shown(&format!("waits_for = {name}\n{GOOD}"), &name);
+        let that = format!("\"broken {c}== 0\"");
+        not_shown(&GOOD.replace("\"broken == 0\"", &that), &that);
+        let base = format!("[off]\nmechanism = \"nack\"\nfails = [\"broken == 0\"]\nbase = {name}\n");
+        not_shown(&format!("{GOOD}{base}"), &name);
+        let text = GOOD.replace("\"good\"", &name);
+        refused(&text, &name, "is not a name", "letters");
+    }
+}
+
+#[test]
+fn what_is_empty_is_refused() {
+    let named = |what: &str| GOOD.replace("that = ", &format!("{what}\nthat = "));
+    let empty = |text: &str, at: &str| refused(text, at, "it is empty", "write something");
+    empty(&named("name = \"\""), "\"\"");
+    empty(&format!("waits_for = \" \"\n{GOOD}"), "\" \"");
+    let text = GOOD.replace("\"nothing happens\"", "\" \"");
+    refused(&text, "\" \"", "it is empty", "say in a sentence");
+}
+
+#[test]
+fn expectations_are_so_many_at_most() {
+    let text = |count: usize| {
+        let more = (1..count).map(|n| format!("[[expect]]\nname = \"n{n}\"\nthat = \"broken == 0\"\n"));
+        format!("{GOOD}{}", more.collect::<String>())
+    };
+    parse("x.toml", &text(1024), &base).expect("as many as may be");
+    refused(
+        &text(1025),
+        "[[expect]]",
+        "more than 1024 expectations",
+        "several scenarios",
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_refused_at_its_place() {
+    let fault = |rest: &str| with(&format!("[[fault]]\nnode = \"1\"\nat = \"5s\"\n{rest}\n"));
+    let none = |rest: &str, at: &str, words: &str| refused(&fault(rest), at, words, "leave");
+    none("do = \"fill\"\nshare = \"0%\"", "\"0%\"", "nothing is filled");
+    none(
+        "do = \"drift\"\ndrift = \"0ppm\"",
+        "\"0ppm\"",
+        "the clock goes on",
+    );
+    none("do = \"pause\"\nfor = \"0s\"", "\"0s\"", "ends when it begins");
+    none(
+        "do = \"cut\"\nnetwork = \"clients\"\nfor = \"0s..0s\"",
+        "\"0s..0s\"",
+        "ends when it begins",
+    );
+    // What is drawn may be nothing now and then, and what crashes starts again at once.
+    for rest in ["do = \"pause\"\nfor = \"0s..1s\"", "do = \"crash\"\nfor = \"0s\""] {
+        parse("x.toml", &fault(rest), &base).expect(rest);
+    }
+    let text = GOOD.replace("flows = 10", "flows = 10\ngive_up = \"0s\"");
+    refused(&text, "\"0s\"", "no time to wait", "more than \"0s\"");
+    let of = |that: &str| {
+        GOOD.replace(
+            "that = \"broken == 0\"",
+            &format!("of = \"long\"\nthat = \"{that}\""),
+        )
+    };
+    refused(
+        &of("ready == 1"),
+        "\"long\"",
+        "`of` has no effect",
+        "leave it out",
+    );
+    for that in ["broken == 0", "stall <= 2s", "blocked == 0", "broken <= ready"] {
+        parse("x.toml", &of(that), &base).expect(that);
+    }
+    let servers = "do = \"config\"\nservice = \"web\"\nservers = 0";
+    refused(&fault(servers), "0", "`servers`", "1 to 64");
+}
+
+#[test]
+fn mistakes_in_a_plan_are_told_at_their_line() {
+    let plan = |line: &str| {
+        GOOD.replace(
+            "flows = 10",
+            &format!("plan = \"\"\"\n0 web 1 1s\n{line}\n1 web 1 2s\n\"\"\""),
+        )
+    };
+    refused(&plan("9 web 1 19s"), "9 web 1 19s", "may start at 19s", "`start`");
+    let line = "4294967296 web 1 2s";
+    refused(
+        &plan(line),
+        line,
+        "its number is too large",
+        "from 0 to 4294967295",
+    );
+    refused(
+        &plan("x web 1 2s"),
+        "x web 1 2s",
+        "its first word is no number",
+        "write its number",
     );
 }
 
@@ -300,7 +453,8 @@ fn docs_name_every_word_of_the_language() {
         .chain(Happening::ALL.iter().map(|h| h.0))
         .chain(Phase::ALL.iter().map(|p| p.0))
         .chain(SYNC_COUNTERS)
-        .chain(node_counters());
+        .chain(node_counters())
+        .chain(DropReason::ALL.iter().map(|r| r.name()));
     let missing: Vec<_> = words.filter(|w| !DOCS.contains(&format!("`{w}`"))).collect();
     assert!(missing.is_empty(), "not in docs/scenarios.md: {missing:?}");
 }

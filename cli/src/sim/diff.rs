@@ -10,6 +10,7 @@ use evenkeel_sim_scenarios::{
 };
 
 use super::files;
+use super::run::print_json;
 use crate::complaint::Complaint;
 use crate::signals::Signals;
 use crate::{Exit, print};
@@ -33,10 +34,10 @@ pub(super) struct Args {
     /// The other one's; default: the same
     #[arg(value_name = "OTHER", conflicts_with = "trail")]
     other: Option<PathBuf>,
-    /// Seed; default 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// The other one's; default: the same
+    /// Seed; default that of the file, or 0
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The other one's; default: the same, or without a seed that of the other file
     #[arg(long, value_name = "N", conflicts_with = "trail")]
     other_seed: Option<u64>,
     /// How the queue of events is kept: heap or wheel
@@ -59,9 +60,13 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     let scenario = files::load(&args.file)?;
     let other = args.other.as_deref().map(files::load).transpose()?;
+    let seed = args.seed.or(scenario.seed).unwrap_or(0);
+    // Two plans have two seeds.
+    let other_seed = args.other_seed.or(args.seed);
+    let other_seed = other_seed.or(other.as_ref().and_then(|o| o.seed)).unwrap_or(seed);
     let one = Side {
         scenario: &scenario,
-        seed: args.seed,
+        seed,
         queue: args.queue,
     };
     let trail = args.trail.as_ref().map(read_trail).transpose()?;
@@ -75,7 +80,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         }
         None => With::Run(Side {
             scenario: other.as_ref().unwrap_or(&scenario),
-            seed: args.other_seed.unwrap_or(args.seed),
+            seed: other_seed,
             queue: args.other_queue.unwrap_or(args.queue),
         }),
     };
@@ -86,17 +91,18 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         Err(RunError::Stopped) => return Ok(Exit::Interrupted(signals.received().unwrap_or(2))),
         Err(error) => return Err(Complaint::new(format!("{}: {error}", scenario.name))),
     };
-    if args.json {
-        let text =
-            serde_json::to_string(&found).map_err(|e| Complaint::new(format!("cannot write JSON: {e}")))?;
-        print(&(text + "\n"))?;
-    } else {
-        print(&text(&found))?;
+    let shown = match args.json {
+        true => print_json(&found),
+        false => print(&text(&found)),
+    };
+    match (found, shown) {
+        (Difference::Same { .. }, shown) => shown.map(|()| Exit::Fine),
+        // They differ whether or not somebody reads of it.
+        (_, shown) => {
+            shown.map_or_else(Complaint::report_unless_unread, |()| ());
+            Ok(Exit::Failed)
+        }
     }
-    Ok(match found {
-        Difference::Same { .. } => Exit::Fine,
-        _ => Exit::Failed,
-    })
 }
 
 fn read_trail(path: &PathBuf) -> Result<TrailFile, Complaint> {

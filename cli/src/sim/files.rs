@@ -1,7 +1,10 @@
 //! Where scenarios come from: files, or the binary itself.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_sim_scenarios::{EMBEDDED, Scenario, TEXT_LEN_MAX, embedded, parse};
 
@@ -48,12 +51,45 @@ pub(super) fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Scen
         }
         let path = folder.unwrap_or(Path::new("")).join(wanted);
         if path.is_file() {
-            return read_text(&path).map_err(|_| format!("the base {} cannot be read", path.display()));
+            return read_text(&path).map_err(|e| format!("the base cannot be read: {e}"));
         }
         let text = embedded(wanted).map(str::to_owned);
         text.ok_or_else(|| format!("there is no base \"{wanted}\" beside it"))
     };
     Ok(parse(name, text, &base)?)
+}
+
+/// Writes a file whole or not at all: what was there stays until all of the new one is on the disk. What is no file, such as
+/// a pipe or a device, is written as it is.
+pub(super) fn put(path: &Path, text: &str) -> io::Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    // Of a link what it leads to is replaced.
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let Some(name) = real.file_name().filter(|_| !is_special(&real)) else {
+        return fs::write(path, text);
+    };
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    let n = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    beside.push(format!(".{}-{n}.part", process::id()));
+    let beside = real.with_file_name(beside);
+    // A file may be written in a folder that may not: then there is no other way.
+    let Ok(mut file) = File::create_new(&beside) else {
+        return fs::write(&real, text);
+    };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    drop(file);
+    let written = written.and_then(|()| fs::rename(&beside, &real));
+    if written.is_err() {
+        // Nothing is lost if it stays.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// Whether it is there, and no file.
+pub(super) fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| !m.is_file())
 }
 
 /// All scenarios of a folder, or the committed ones, by file name.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use evenkeel_control::Problem;
 use evenkeel_sim_scenarios::Scenario;
 use serde::Serialize;
 
@@ -83,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         let what = match (l.waits_for, l.off) {
             (Some(waits_for), _) => format!("SKIP, waits for {waits_for}"),
             (None, Some(off)) => format!("counter-proof, without {off}"),
-            (None, None) => sentence(l.description).to_owned(),
+            (None, None) => Problem::shown_name(sentence(l.description)),
         };
         let _ = writeln!(out, "{number:>3}  {:<width$}  {what}", l.name);
     }

@@ -72,6 +72,18 @@ fn bug(text: &str) -> Result<evenkeel_sim_scenarios::planted::Bug, String> {
 pub(crate) fn run(args: &Args) -> Result<Exit, Complaint> {
     #[cfg(feature = "planted-bugs")]
     evenkeel_sim_scenarios::planted::plant(args.plant);
+    let judges = !matches!(
+        args.command,
+        Command::New(_) | Command::List(_) | Command::Plan(_) | Command::Explain(_)
+    );
+    match command(args) {
+        // Of a verdict that nobody has read nothing is fine.
+        Err(complaint) if judges && complaint.is_broken_pipe() => Ok(Exit::Refused),
+        ended => ended,
+    }
+}
+
+fn command(args: &Args) -> Result<Exit, Complaint> {
     match &args.command {
         Command::Run(args) => run::run(args),
         Command::New(args) => new::run(args),

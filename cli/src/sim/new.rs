@@ -4,7 +4,8 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use evenkeel_sim_scenarios::TEMPLATES;
+use evenkeel_control::Problem;
+use evenkeel_sim_scenarios::{TEMPLATES, quoted};
 
 use super::files;
 use crate::complaint::Complaint;
@@ -48,14 +49,20 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     if path.extension().is_none_or(|e| e != "toml") {
         path.as_mut_os_string().push(".toml");
     }
-    let name = path.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+    let shown = path.display();
+    // As it was written: of a folder, `..` or a file that `ls` hides nothing is the name.
+    let given = args.name.to_string_lossy();
+    let last = given.rsplit('/').next().unwrap_or_default();
+    let name = last.strip_suffix(".toml").unwrap_or(last);
     let text = template.text(name);
     // What it would not read it does not write.
-    if files::read(&path.display().to_string(), &text, None).is_err() {
-        return Err(Complaint::new(format!("\"{name}\" cannot be a scenario's name"))
-            .help("a name has 1 to 64 letters, digits, `-`, `_` or `.`"));
+    if name.starts_with('.') || files::read(&shown.to_string(), &text, None).is_err() {
+        let message = format!("cannot make {shown}: \"{name}\" cannot be a scenario's name");
+        return Err(Complaint::new(message).help(
+            "a name has 1 to 64 letters, digits, `-`, `_` or `.`, and no `.` at its beginning: `evenkeel sim new first`, \
+             or with its folder `evenkeel sim new scenarios/first`",
+        ));
     }
-    let shown = path.display();
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
     let mut file = file.map_err(|e| match e.kind() {
         ErrorKind::AlreadyExists => Complaint::new(format!("{shown} is there already"))
@@ -65,7 +72,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     let written = file.write_all(text.as_bytes());
     written.map_err(|e| Complaint::io(format!("cannot write {shown}"), e))?;
     print(&format!(
-        "{shown} is written; now run it: evenkeel sim run {shown}\n"
+        "{} is written; now run it: evenkeel sim run {}\n",
+        Problem::shown_name(&shown.to_string()),
+        quoted(&shown.to_string())
     ))?;
     Ok(Exit::Fine)
 }

@@ -1,11 +1,12 @@
 //! `evenkeel sim run`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use evenkeel_control::Problem;
 use evenkeel_sim_scenarios::{
     COMMIT_LEN_MIN, Options, QueueKind, Recording, Report, RunError, Scenario, TRAIL_EVERY, Trail, TrailFile,
-    TrailSpec, run as run_scenario, seeds_from,
+    TrailSpec, replay, run as run_scenario, seeds_from,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -109,7 +110,14 @@ impl FromStr for Range {
 
 /// `COMMIT:N`.
 #[derive(Clone, Debug)]
-struct FromCommit(String, u32);
+pub(super) struct FromCommit(String, u32);
+
+impl FromCommit {
+    /// They are spread over all seeds that there are.
+    pub(super) fn seeds(&self) -> Vec<u64> {
+        seeds_from(&self.0, self.1)
+    }
+}
 
 impl FromStr for FromCommit {
     type Err = String;
@@ -146,7 +154,7 @@ impl Task<'_> {
         let report = run_scenario(self.scenario, self.seed, &self.options, go_on)?;
         if let Some((folder, page)) = self.report.zip(report.html(self.scenario, self.file)) {
             let path = folder.join(format!("{}-{}.html", report.scenario, report.seed));
-            fs::write(&path, page).map_err(|e| RunError::Write(format!("{}: {e}", path.display())))?;
+            files::put(&path, &page).map_err(|e| RunError::Write(format!("{}: {e}", path.display())))?;
         }
         Ok(report)
     }
@@ -197,13 +205,35 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         return Err(Complaint::new("standard input is given more than once")
             .help("it can be read only once: write `-` once, and name the other scenarios by their files"));
     }
-    let mut scenarios = Vec::new();
+    if let Some((junit, trail)) = args.told.junit().zip(args.trail.as_deref())
+        && junit == trail
+    {
+        let complaint = Complaint::new(format!("--junit and --trail both write {}", junit.display()));
+        return Err(complaint.help("give each a file of its own"));
+    }
+    // Before anything is read: what is refused shall be seen, too.
+    let mut for_ci = ForCi::new(&args.told)?;
+    let (mut scenarios, mut refused) = (Vec::new(), Vec::new());
     for path in &args.files {
-        scenarios.push((path.display().to_string(), files::load(path)?));
+        let file = path.display().to_string();
+        match files::load(path) {
+            Ok(scenario) => scenarios.push((file, scenario)),
+            Err(complaint) => {
+                for_ci.refused(&file, &complaint);
+                refused.push(complaint);
+            }
+        }
+    }
+    if let Some(last) = refused.pop() {
+        for_ci.finish(args.json)?;
+        for complaint in refused {
+            complaint.report();
+        }
+        return Err(last);
     }
     let seeds: Vec<Option<u64>> = match (&args.seeds, &args.seeds_from) {
         (Some(range), _) => range.0.clone().map(Some).collect(),
-        (_, Some(FromCommit(commit, n))) => seeds_from(commit, *n).into_iter().map(Some).collect(),
+        (_, Some(from)) => from.seeds().into_iter().map(Some).collect(),
         _ => vec![args.seed],
     };
     let single = scenarios.len() == 1 && seeds.len() == 1;
@@ -213,7 +243,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             return Err(complaint.help("give one scenario and one --seed"));
         }
     }
-    let mut for_ci = ForCi::new(&args.told)?;
+    if args.report.is_some() || args.pcap.is_some() {
+        alike(&scenarios)?;
+    }
     if let Some(folder) = &args.report {
         let failed = |e| Complaint::io(format!("cannot make {}", folder.display()), e);
         fs::create_dir_all(folder).map_err(failed)?;
@@ -267,12 +299,41 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     }
     let signals = Signals::listen()?;
     let mut shown = Shown::new(args, seeds.len(), tasks.len(), for_ci);
-    let result = run_all(&tasks, args.jobs, &signals, &mut shown);
+    run_all(&tasks, args.jobs, &signals, &mut shown);
     shown.bar.finish_and_clear();
     // What was done so far is told even if something could not be shown.
     let told = shown.for_ci.finish(args.json);
-    result?;
-    told?;
+    let ended = match shown.hindered.take() {
+        Some(complaint) => {
+            told.map_or_else(Complaint::report_unless_unread, |()| ());
+            Err(complaint)
+        }
+        None => told.and_then(|()| finish(args, &scenarios, &seeds, &noted, &tasks, dealt, &shown)),
+    };
+    match (ended, signals.received()) {
+        (Ok(()), Some(signal)) if shown.stopped => Ok(Exit::Interrupted(signal)),
+        // A failure is one whether or not somebody reads of it.
+        (Err(complaint), _) if shown.failed > 0 => {
+            complaint.report_unless_unread();
+            Ok(Exit::Failed)
+        }
+        (Err(complaint), _) => Err(complaint),
+        (Ok(()), _) if shown.failed > 0 => Ok(Exit::Failed),
+        (Ok(()), _) if shown.exceeded > 0 => Ok(Exit::Exceeded),
+        (Ok(()), _) => Ok(Exit::Fine),
+    }
+}
+
+/// What is written and said once all runs are over.
+fn finish(
+    args: &Args,
+    scenarios: &[(String, Scenario)],
+    seeds: &[Option<u64>],
+    noted: &Mutex<Trail>,
+    tasks: &[Task<'_>],
+    dealt: u64,
+    shown: &Shown<'_>,
+) -> Result<(), Complaint> {
     if let (Some(path), Some((_, scenario)), false) = (&args.trail, scenarios.first(), tasks.is_empty()) {
         let file = TrailFile {
             scenario: scenario.name.clone(),
@@ -280,19 +341,30 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             every: TRAIL_EVERY,
             trail: std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner)),
         };
-        fs::write(path, file.text())
+        files::put(path, &file.text())
             .map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))?;
     }
-    shown.summary(&scenarios)?;
+    shown.summary(scenarios)?;
     if let Some(shard) = args.shard.filter(|_| tasks.is_empty() && !args.json) {
         print(&format!("no run is in shard {shard}: there are {dealt}\n"))?;
     }
-    Ok(match signals.received() {
-        Some(signal) if shown.stopped => Exit::Interrupted(signal),
-        _ if shown.failed > 0 => Exit::Failed,
-        _ if shown.exceeded > 0 => Exit::Exceeded,
-        _ => Exit::Fine,
-    })
+    Ok(())
+}
+
+/// Scenarios of one name, whose pages and captures would have one place.
+fn alike(scenarios: &[(String, Scenario)]) -> Result<(), Complaint> {
+    let mut seen = BTreeMap::new();
+    for (file, scenario) in scenarios {
+        if let Some(first) = seen.insert(scenario.name.as_str(), file) {
+            let name = &scenario.name;
+            return Err(
+                Complaint::new(format!("{first} and {file} are both called \"{name}\"")).help(
+                    "pages and captures have the name of their scenario: give one of them another `name`, or run each by itself",
+                ),
+            );
+        }
+    }
+    Ok(())
 }
 
 fn skip(args: &Args, scenario: &Scenario, waits_for: &str) -> Result<(), Complaint> {
@@ -312,21 +384,24 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Complaint> {
 }
 
 /// Runs all tasks; results are shown in their order.
-fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) -> Result<(), Complaint> {
+fn run_all(tasks: &[Task<'_>], jobs: u16, signals: &Signals, shown: &mut Shown<'_>) {
+    let over = Arc::clone(&shown.over);
     let run = |at: usize| {
         let task = tasks.get(at)?;
         let began = Instant::now();
-        let mut go_on = || signals.received().is_none();
+        let mut go_on = || signals.received().is_none() && !over.load(Ordering::Relaxed);
         let result = match go_on() {
             true => Some(task.run(&mut go_on)),
             false => None,
         };
         Some((task, result, began.elapsed()))
     };
-    in_order(tasks.len(), jobs.into(), run, |result| match result {
-        Some((task, result, took)) => shown.result(task, result, took),
-        None => Ok(()),
-    })
+    let Ok(()) = in_order(tasks.len(), jobs.into(), run, |result| {
+        if let Some((task, result, took)) = result {
+            shown.result(task, result, took);
+        }
+        Ok::<(), Infallible>(())
+    });
 }
 
 /// Results that wait for an earlier one, for each job at most.
@@ -442,6 +517,10 @@ struct Shown<'a> {
     /// Runs that went beyond a bound.
     exceeded: u64,
     stopped: bool,
+    /// Why no more are run: something could not be shown or written.
+    hindered: Option<Complaint>,
+    /// No more are run.
+    over: Arc<AtomicBool>,
     totals: BTreeMap<String, Totals>,
 }
 
@@ -467,32 +546,42 @@ impl<'a> Shown<'a> {
             failed: 0,
             exceeded: 0,
             stopped: false,
+            hindered: None,
+            over: Arc::default(),
             totals: BTreeMap::new(),
         }
     }
 
-    fn result(&mut self, task: &Task<'_>, ended: Ended, took: Duration) -> Result<(), Complaint> {
+    /// Notes how a run ended, and shows it; if that cannot be, the others are stopped, and only noted.
+    fn result(&mut self, task: &Task<'_>, ended: Ended, took: Duration) {
+        if let Err(complaint) = self.tell(task, ended, took) {
+            self.over.store(true, Ordering::Relaxed);
+            self.hindered.get_or_insert(complaint);
+        }
+    }
+
+    fn tell(&mut self, task: &Task<'_>, ended: Ended, took: Duration) -> Result<(), Complaint> {
         let report = match ended {
             Some(Ok(report)) => report,
             Some(Err(RunError::Stopped)) => {
                 self.stopped = true;
-                self.for_ci
-                    .error(task.file, task.scenario, task.seed, "interrupted");
+                self.no_result(task, &RunError::Stopped);
                 return self.interrupted(task);
             }
             None => {
                 self.stopped = true;
+                let replay = replay(task.file, task.seed);
+                self.for_ci
+                    .not_begun(task.file, &task.scenario.name, task.seed, &replay);
                 return Ok(());
             }
             Some(Err(error)) if error.outcome().is_some() => return self.unfinished(task, &error),
             Some(Err(error)) => {
-                let seed = task.seed;
-                self.for_ci
-                    .error(task.file, task.scenario, seed, &error.to_string());
-                return Err(Complaint::new(format!(
-                    "{}: seed {seed}: {error}",
-                    task.scenario.name
-                )));
+                self.no_result(task, &error);
+                // A file that cannot be written says so itself.
+                let why = error.to_string().replacen("cannot write cannot ", "cannot ", 1);
+                let (name, seed) = (&task.scenario.name, task.seed);
+                return Err(Complaint::new(format!("{name}: seed {seed}: {why}")));
             }
         };
         self.for_ci.result(task.file, task.scenario, &report, took);
@@ -524,20 +613,26 @@ impl<'a> Shown<'a> {
         }
     }
 
+    /// Tells CI systems of a run that gave no result; the command that replays it.
+    fn no_result(&mut self, task: &Task<'_>, error: &RunError) -> String {
+        let replay = replay(task.file, task.seed);
+        self.for_ci
+            .error(task.file, &task.scenario.name, task.seed, error, &replay);
+        replay
+    }
+
     /// A run that went beyond a bound, or panicked: the others go on.
     fn unfinished(&mut self, task: &Task<'_>, error: &RunError) -> Result<(), Complaint> {
         match error {
             RunError::Exceeded(_) => self.exceeded += 1,
             _ => self.failed += 1,
         }
-        self.for_ci
-            .error(task.file, task.scenario, task.seed, &error.to_string());
+        let replay = self.no_result(task, error);
         let scenario = task.scenario.name.as_str();
         let totals = self.totals.entry(scenario.to_owned()).or_default();
         totals.runs += 1;
         self.bar.inc(1);
         let (seed, outcome) = (task.seed, error.outcome().unwrap_or_default());
-        let replay = format!("evenkeel sim run {} --seed {seed}", task.file);
         self.bar.suspend(|| {
             if self.args.json {
                 return print_json(&Unfinished {

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use evenkeel_sim_scenarios::{Options, Recording, Report, RunError, Scenario, run_plan, swarm, write};
+use evenkeel_sim_scenarios::{
+    Options, Recording, Report, RunError, SWARM, Scenario, quoted, run_plan, swarm, write,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::run::{Range, in_order, print_json};
+use super::files;
+use super::run::{FromCommit, Range, in_order, print_json};
+use super::shard::Shard;
+use super::told::{self, Told as ForCi};
 use crate::complaint::Complaint;
 use crate::signals::Signals;
 use crate::{Exit, print};
@@ -25,19 +30,29 @@ const FAILURES_MAX: usize = 64;
   What one seed draws, and its run:
     evenkeel sim swarm --seeds 7..8 --print > seven.toml
     evenkeel sim run seven.toml
+  On one of four machines, other seeds for each commit, for a CI system that reads JUnit's XML:
+    evenkeel sim swarm --seeds-from $COMMIT:500 --shard 0/4 --junit swarm.xml --out found
 
 Exit codes: 0 nothing failed; 1 refused: arguments, a file; 3 something failed;
 130, 143 stopped by SIGINT, SIGTERM: what was found so far is printed.")]
 pub(super) struct Args {
     /// Seeds from A to B, B excluded
-    #[arg(long, value_name = "A..B", default_value = "0..100")]
+    #[arg(long, value_name = "A..B", default_value = "0..100", group = "which")]
     seeds: Range,
+    /// N seeds drawn from the first 7 digits of the hash of a commit
+    #[arg(long, value_name = "COMMIT:N", group = "which")]
+    seeds_from: Option<FromCommit>,
+    /// Only the seeds of shard I of N, I from 0: the shards have no seed in common, and all of them together have all
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
     /// Runs at the same time; what is found does not depend on it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
     /// Print one JSON object for each different failure and one for the whole, each on a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    told: told::ToldArgs,
     /// Write each different failure's smallest plan, its report, as text and as a page, and its frames into this folder
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -91,13 +106,31 @@ struct Whole {
     never: Vec<&'static str>,
 }
 
+/// The command that draws and runs a seed again, and shrinks what fails.
+fn replay(seed: u64) -> String {
+    format!("evenkeel sim swarm --seeds {seed}..{}", seed.saturating_add(1))
+}
+
+/// The seeds that are run here.
+fn seeds(args: &Args) -> Vec<u64> {
+    let all = match &args.seeds_from {
+        Some(from) => from.seeds(),
+        None => args.seeds.0.clone().collect(),
+    };
+    let dealt = (0..).zip(all);
+    let ours = dealt.filter(|(n, _)| args.shard.is_none_or(|shard| shard.has(*n)));
+    ours.map(|(_, seed)| seed).collect()
+}
+
 pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
+    let seeds = seeds(args);
     if args.print {
-        for seed in args.seeds.0.clone() {
+        for seed in seeds {
             print(&write(&swarm::draw(seed)))?;
         }
         return Ok(Exit::Fine);
     }
+    let mut for_ci = ForCi::new(&args.told)?;
     // Not after hours.
     if let Some(folder) = &args.out {
         fs::create_dir_all(folder)
@@ -105,8 +138,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     }
     let signals = Signals::listen()?;
     let go_on = || signals.received().is_none();
-    let count = (args.seeds.0.end - args.seeds.0.start) as usize;
-    let bar = progress(count);
+    let bar = progress(seeds.len());
     let mut found: BTreeMap<String, Found> = BTreeMap::new();
     let mut whole = Whole {
         runs: 0,
@@ -120,23 +152,30 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
     };
     let mut sums = vec![0u64; swarm::PROBES.len()];
     let one = |at: usize| {
-        let seed = args.seeds.0.start + at as u64;
+        // Nobody asks for more than there are.
+        let seed = seeds.get(at).copied().unwrap_or_default();
+        let began = Instant::now();
         let result = go_on().then(|| swarm::run(&swarm::draw(seed), &mut { go_on }));
-        (seed, result)
+        (seed, result, began.elapsed())
     };
     /// Why no more is run.
     enum End {
         Enough,
         Failed(Complaint),
     }
-    let ended = in_order(count, args.jobs.into(), one, |(seed, result)| {
+    let ended = in_order(seeds.len(), args.jobs.into(), one, |(seed, result, took)| {
         let report = match result {
             Some(Ok(report)) => report,
-            None | Some(Err(RunError::Stopped)) => {
+            None => {
                 whole.stopped = true;
                 return Err(End::Enough);
             }
             Some(Err(error)) => {
+                for_ci.error("", SWARM, seed, &error, &replay(seed));
+                if matches!(error, RunError::Stopped) {
+                    whole.stopped = true;
+                    return Err(End::Enough);
+                }
                 return Err(End::Failed(Complaint::new(format!("seed {seed}: {error}"))));
             }
         };
@@ -147,7 +186,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
             *sum += u64::from(n > 0);
         }
         bar.inc(1);
-        let Some(signature) = swarm::first_signature(&report) else {
+        let signature = swarm::first_signature(&report);
+        for_ci.drawn(&report, signature.as_deref(), took, &replay(seed));
+        let Some(signature) = signature else {
             return Ok(());
         };
         whole.failed += 1;
@@ -168,11 +209,36 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         }
     });
     bar.finish_and_clear();
-    if let Err(End::Failed(complaint)) = ended {
-        return Err(complaint);
+    // Before what is found is shrunk, which takes long; and what was done so far is told even if no more could be.
+    let told = for_ci.finish(args.json);
+    let failed = whole.failed > 0;
+    let ended = match ended {
+        Err(End::Failed(complaint)) => Err(complaint),
+        _ => told.and_then(|()| tell_all(args, &mut whole, &sums, &found, &mut { go_on })),
+    };
+    match (ended, signals.received()) {
+        // A failure is one whether or not somebody reads of it.
+        (Err(complaint), _) if failed => {
+            complaint.report_unless_unread();
+            Ok(Exit::Failed)
+        }
+        (Err(complaint), _) => Err(complaint),
+        (Ok(()), Some(signal)) => Ok(Exit::Interrupted(signal)),
+        (Ok(()), None) if failed => Ok(Exit::Failed),
+        (Ok(()), None) => Ok(Exit::Fine),
     }
+}
+
+/// What was found, shrunk, and a summary of all.
+fn tell_all(
+    args: &Args,
+    whole: &mut Whole,
+    sums: &[u64],
+    found: &BTreeMap<String, Found>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<(), Complaint> {
     whole.different = found.len();
-    for ((name, _), n) in swarm::PROBES.iter().zip(&sums) {
+    for ((name, _), n) in swarm::PROBES.iter().zip(sums) {
         whole.situations.insert(name, *n);
     }
     whole.never = swarm::PROBES
@@ -180,15 +246,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         .map(|p| p.0)
         .filter(|name| whole.situations.get(name) == Some(&0))
         .collect();
-    for (signature, found) in &found {
-        tell(args, signature, found, &mut { go_on })?;
+    for (signature, found) in found {
+        tell(args, signature, found, go_on)?;
     }
-    summary(args, &whole)?;
-    Ok(match signals.received() {
-        Some(signal) => Exit::Interrupted(signal),
-        None if whole.failed > 0 => Exit::Failed,
-        None => Exit::Fine,
-    })
+    summary(args, whole)
 }
 
 fn progress(count: usize) -> ProgressBar {
@@ -266,12 +327,8 @@ fn tell(
         );
     }
     text += &match file {
-        Some(file) => format!("  replay:  evenkeel sim run {file}\n"),
-        None => format!(
-            "  replay:  evenkeel sim swarm --seeds {}..{} --out FOLDER\n",
-            found.seed,
-            found.seed.saturating_add(1)
-        ),
+        Some(file) => format!("  replay:  evenkeel sim run {}\n", quoted(&file)),
+        None => format!("  replay:  {} --out FOLDER\n", replay(found.seed)),
     };
     print(&text)
 }
@@ -294,7 +351,7 @@ fn put(
     fs::create_dir_all(folder).map_err(|e| Complaint::io(format!("cannot make {}", folder.display()), e))?;
     let file = folder.join(format!("{name}.toml"));
     let put = |path: &Path, text: &str| {
-        fs::write(path, text).map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))
+        files::put(path, text).map_err(|e| Complaint::io(format!("cannot write {}", path.display()), e))
     };
     put(&file, &write(plan))?;
     let text = report.text(&file.display().to_string()).to_string();

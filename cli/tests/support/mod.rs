@@ -18,6 +18,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
         .args(args)
         .current_dir(root())
         .env_remove("RUST_BACKTRACE")
+        .env_remove("GITHUB_ACTIONS")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null());
     command

@@ -212,6 +212,8 @@ impl NodeCore {
             for member in &self.config.members {
                 if self.responder(member.id) == Some(self.me.node) {
                     addrs.extend(member.local_addrs.iter().map(|&a| (a, None)));
+                    let peer = self.peers.iter_mut().find(|p| p.id == member.id);
+                    peer.into_iter().for_each(|p| p.answered = true);
                 }
             }
         }

@@ -21,6 +21,10 @@ pub(super) struct PeerState {
     pub(super) up: bool,
     /// Until when heartbeats do not name it, although it is heard.
     pub(super) unnamed_until: Option<Instant>,
+    /// No heartbeat of this life has come yet.
+    pub(super) fresh: bool,
+    /// This node has answered for its addresses since the first heartbeat of the life before.
+    pub(super) answered: bool,
     /// What its last heartbeat said.
     pub(super) readiness: Readiness,
     pub(super) draining: bool,
@@ -51,6 +55,8 @@ impl PeerState {
             vrrp_heard_at: None,
             up: false,
             unnamed_until: None,
+            fresh: true,
+            answered: false,
             readiness: Readiness::Joining,
             draining: false,
             shares_differ: false,
@@ -114,6 +120,7 @@ impl PeerState {
         self.out_of_sync = false;
         self.refused_at = None;
         self.unnamed_until = None;
+        self.fresh = true;
         self.group_refused = false;
     }
 }

@@ -1,5 +1,6 @@
 //! Who is alive, who holds what: claims heard, leases, adoption, fencing.
 
+use super::config::ClusterConfig;
 use super::group::Group;
 use super::member::PeerState;
 use super::node::{NodeCore, REPEAT};
@@ -12,6 +13,12 @@ use crate::port::WorkerId;
 use crate::sync::{GroupClaim, NodeMessage, Readiness, SyncCommand};
 use crate::time::Instant;
 use alloc::vec::Vec;
+use core::time::Duration;
+
+/// For so long a peer that was thought dead is not named by heartbeats: three of them, one of which comes through.
+fn unnamed(config: &ClusterConfig) -> Duration {
+    config.heartbeat * 5 / 2
+}
 
 impl NodeCore {
     /// Time goes on. A node that stood still has heard nobody and was heard by nobody: others' silence proves
@@ -73,8 +80,7 @@ impl NodeCore {
             peer.heard_at = Some(now);
             if !peer.up {
                 peer.up = true;
-                // Three heartbeats, one of which comes through.
-                let unnamed = self.config.heartbeat * 5 / 2;
+                let unnamed = unnamed(&self.config);
                 peer.unnamed_until = peer.unnamed_until.map(|_| now + unnamed);
                 self.news = true;
                 self.out.event(NodeEvent::PeerUp(from));
@@ -104,6 +110,14 @@ impl NodeCore {
         let Some(peer) = self.peers.iter_mut().find(|p| p.id == from.node) else {
             return;
         };
+        // It was started and serves by now, and its addresses were thought to be nobody's and were taken: it is told that, as it
+        // has to say again where they are.
+        if core::mem::replace(&mut peer.fresh, false) {
+            let answered = core::mem::replace(&mut peer.answered, false);
+            if answered && !draining && readiness >= Readiness::Degraded {
+                peer.unnamed_until = Some(now + unnamed(&self.config));
+            }
+        }
         peer.readiness = readiness;
         peer.draining = draining;
         peer.shares_differ = shares != own_shares;

@@ -481,7 +481,9 @@ impl Sync {
         let heard = self
             .rx(g.epoch.holder, place)
             .is_some_and(|rx| rx.known && rx.began <= base.at);
-        let same = base.exact && own == base.version && !above;
+        // Who never had all of it lacks what that was, however far its watermark is.
+        let partial = self.copy_state(g, place) == CopyState::Partial;
+        let same = base.exact && own == base.version && !above && !partial;
         if same && heard && self.lacking(g, self.buckets[place]).is_empty() {
             if let Some(g) = self.group_mut(group) {
                 g.base[place] = base;

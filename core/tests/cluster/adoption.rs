@@ -548,3 +548,32 @@ fn questions_that_wait_for_a_merge_do_not_hold_it_up() {
         assert_eq!(net.nodes[3].all(group).len(), 200);
     }
 }
+
+/// A node that was started hears a term in which nothing is told, and pulls nothing of it before the next one. That its watermark is
+/// as far as the base of that one says nothing: it pulls all.
+#[test]
+fn who_never_had_a_group_does_not_agree_by_its_watermark() {
+    for seed in 0..4 {
+        let mut net = nodes(seed, 3);
+        let group = net.group(0);
+        for n in 0..60 {
+            net.open(0, n);
+        }
+        net.run(200 * MS);
+        net.crash(0);
+        net.meet();
+        adopt(&mut net, group, 1, 2);
+        net.run(Duration::from_secs(1));
+        assert_eq!(merged(&net, 1, group), 2);
+        net.restart(2);
+        net.meet();
+        let second = next(&net, 1, 2);
+        net.authority(2, group, second, Role::Replica);
+        net.run(200 * MS);
+        assert_eq!(net.nodes[2].all(group).len(), 0);
+        adopt(&mut net, group, 1, 3);
+        net.run(Duration::from_secs(2));
+        assert_eq!(merged(&net, 1, group), 4);
+        assert_eq!(net.agree(1, 2, group), 60, "seed {seed}");
+    }
+}

@@ -27,7 +27,7 @@ use self::neighbours::Neighbours;
 use self::stack::Stack;
 use self::udp::UdpClient;
 use self::wire::{Arp, ETHERNET_LEN, Ndp, Packet, be16};
-use crate::account::Account;
+use crate::account::{Account, AccountOf};
 use crate::flow::{BrokenWhy, FlowRecord, FlowState};
 use crate::ids::{FlowId, HostId, Owner, Place};
 use crate::observe::Trace;
@@ -349,17 +349,17 @@ impl Host {
     }
 
     /// What became of the frames that its link delivered to it.
-    pub(crate) fn account(&self, net: &Net) -> Account {
+    pub(crate) fn account(&self, net: &Net) -> Account<'_> {
         let link = self
             .link
             .and_then(|(id, side)| Some((net.links.get(usize::from(id.0))?, side)));
         let c = &self.counters;
-        Account {
-            name: self.spec.name.clone(),
-            came: link.map_or(0, |(link, side)| {
+        Account::new(
+            AccountOf::Machine(&self.spec.name, ""),
+            link.map_or(0, |(link, side)| {
                 link.ways[side.other() as usize].counters.delivered
             }),
-            became: vec![
+            [
                 ("taken", c.taken),
                 ("not-mine", c.not_mine),
                 ("malformed", c.malformed),
@@ -367,7 +367,7 @@ impl Host {
                 ("conns-full", c.conns_full),
                 ("bad-datagrams", c.bad_datagrams),
             ],
-        }
+        )
     }
 
     /// `Err`: it is dropped, and why.

@@ -32,7 +32,7 @@ use self::clock::{Clock, Machine};
 use self::cluster::{ControlSide, Outgoing, TURN_COUNT_MAX, WorkerInbox};
 use self::done::Slowness;
 use self::port::SimPort;
-use crate::account::Account;
+use crate::account::{Account, AccountOf};
 use crate::ids::{LbId, LbPort, Owner, Place};
 use crate::observe::Trace;
 use crate::queue::Event;
@@ -724,15 +724,15 @@ impl Lb {
     }
 
     /// Frames of its data ports, those that its engine let go in this life, and those of its sync port.
-    pub(crate) fn accounts(&self) -> Vec<Account> {
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = Account<'_>> {
         let life = self.life.as_ref();
         let waiting = life.into_iter().flat_map(|l| &l.workers);
         let waiting = waiting.map(|slot| slot.port.waiting() as u64).sum();
         let c = &self.counters;
-        let data = Account {
-            name: self.spec.name.clone(),
-            came: c.received,
-            became: vec![
+        let data = Account::new(
+            AccountOf::Machine(&self.spec.name, ""),
+            c.received,
+            [
                 ("down", c.down),
                 ("filtered", c.filtered),
                 ("bucket-dark", c.bucket_dark),
@@ -744,24 +744,24 @@ impl Lb {
                 ("forwarded", c.forwarded),
                 ("waiting", waiting),
             ],
-        };
+        );
         let engine = life.map(|life| {
             let counters = || life.workers.iter().map(|slot| slot.worker.counters());
-            Account {
-                name: format!("{}-engine", self.spec.name),
-                came: c.done - self.done_before,
-                became: vec![
+            Account::new(
+                AccountOf::Machine(&self.spec.name, "-engine"),
+                c.done - self.done_before,
+                [
                     ("dropped", counters().map(|c| c.dropped()).sum()),
                     ("answered", counters().map(|c| c.answered).sum()),
                 ],
-            }
+            )
         });
         let ring = life.and_then(|l| l.control.as_ref());
         let s = &self.sync_counters;
-        let sync = Account {
-            name: format!("{}-sync", self.spec.name),
-            came: s.received,
-            became: vec![
+        let sync = Account::new(
+            AccountOf::Machine(&self.spec.name, "-sync"),
+            s.received,
+            [
                 ("down", s.down),
                 ("filtered", s.filtered),
                 ("ring-full", s.ring_full),
@@ -769,8 +769,8 @@ impl Lb {
                 ("handled", s.handled),
                 ("waiting", ring.map_or(0, |c| c.waiting().count() as u64)),
             ],
-        };
-        [data, sync].into_iter().chain(engine).collect()
+        );
+        [data, sync].into_iter().chain(engine)
     }
 }
 

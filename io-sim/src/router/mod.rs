@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::detect::{Echo, Session};
 use self::ecmp::{BUCKET_COUNT_MAX, Dealer, MEMBER_COUNT_MAX};
-use crate::account::Account;
+use crate::account::{Account, AccountOf};
 use crate::host::is_in;
 use crate::host::neighbours::Neighbours;
 use crate::host::wire::{self, Arp, ETHERNET_LEN, Ndp, Packet, be16, fold, set_ethernet, sum};
@@ -211,12 +211,12 @@ impl Router {
     }
 
     /// What became of the frames that it received.
-    pub(crate) fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account<'_> {
         let c = &self.counters;
-        Account {
-            name: self.spec.name.clone(),
-            came: c.received,
-            became: vec![
+        Account::new(
+            AccountOf::Machine(&self.spec.name, ""),
+            c.received,
+            [
                 ("routed", c.routed),
                 ("taken", c.taken),
                 ("filtered", c.filtered),
@@ -224,7 +224,7 @@ impl Router {
                 ("no-route", c.no_route),
                 ("no-member", c.no_member),
             ],
-        }
+        )
     }
 
     /// Next hops that nobody looks after are there from the beginning.

@@ -168,6 +168,30 @@ impl Metric {
         METRICS.iter().find(|m| m.0 == name).map(|m| m.1)
     }
 
+    /// Whether it is measured at flows, and so can be of those of one load.
+    pub const fn is_of_a_load(self) -> bool {
+        use Metric as M;
+        self.per_flow()
+            || matches!(
+                self,
+                M::Connections
+                    | M::Established
+                    | M::Completed
+                    | M::Broken
+                    | M::Failed
+                    | M::Hanging
+                    | M::Blocked
+                    | M::LiveAtFault
+                    | M::BrokenLive
+                    | M::Replicated
+                    | M::Unsynced
+                    | M::OpeningAtFault
+                    | M::Later
+                    | M::BrokenLater
+                    | M::Slowest
+            )
+    }
+
     /// Its name.
     pub fn name(self) -> String {
         match self {

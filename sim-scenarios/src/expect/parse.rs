@@ -1,5 +1,7 @@
 //! `stall <= detection + next_rto`: from text to a [`Comparison`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use evenkeel_control::reading::{nearest, shown};
 use evenkeel_control::{Bad, Code};
 
@@ -47,13 +49,27 @@ pub(crate) fn parse(text: &str) -> Result<Comparison, Bad> {
         let message = format!("{} is compared with {}", left.unit.name(), right.unit.name());
         return Err(bad(message, help));
     }
-    if left.metrics().next().is_none() && right.metrics().next().is_none() {
+    if is_settled(&left, &right) {
         return Err(bad(
             format!("\"{}\" does not depend on what happens", shown(text)),
-            "name something that is measured; see docs/scenarios.md",
+            "name something that is measured, and not taken away again; see docs/scenarios.md",
         ));
     }
     Ok(Comparison { left, op, right })
+}
+
+/// Whether all that is measured falls out of the comparison, as it stands on both sides or is taken away again.
+fn is_settled(left: &Expr, right: &Expr) -> bool {
+    let mut sums: BTreeMap<Metric, i128> = BTreeMap::new();
+    for (side, expr) in [(1, left), (-1, right)] {
+        for (plus, term) in &expr.terms {
+            let sign = if *plus { side } else { -side };
+            if let Some(metric) = term.metric {
+                *sums.entry(metric).or_default() += sign * i128::from(term.factor);
+            }
+        }
+    }
+    sums.values().all(|sum| *sum == 0)
 }
 
 /// Reads a sum.
@@ -97,12 +113,17 @@ fn term(text: &str) -> Result<(Term, Unit), Bad> {
                 return Err(Bad::new(
                     Code::OutOfRange,
                     message,
-                    format!("write a factor from 0 to {}", u32::MAX),
+                    format!("write a factor from 1 to {}", u32::MAX),
                 ));
             }
             let message = format!("\"{}\" is not a factor", shown(factor));
             return Err(bad(message, "a factor is a whole number: \"2 * detection\""));
         };
+        if n == 0 {
+            let message = format!("\"{}\" is nothing, whatever happens", shown(text));
+            let help = format!("write a factor from 1 to {}, or leave it out", u32::MAX);
+            return Err(bad(message, help));
+        }
         let (mut term, unit) = atom(name.trim())?;
         term.factor = term.factor.saturating_mul(n.into());
         return Ok((term, unit));
@@ -151,6 +172,15 @@ fn atom(text: &str) -> Result<(Term, Unit), Bad> {
     let names: Vec<String> = Metric::names().collect();
     let help = match nearest(text, names.iter().map(String::as_str)) {
         Some(meant) => format!("did you mean `{meant}`?"),
+        None if names
+            .iter()
+            .any(|n| kind_of(n).is_some() && kind_of(n) == kind_of(text)) =>
+        {
+            format!(
+                "near it: {}; docs/scenarios.md has all of them",
+                near(text, &names).join(", ")
+            )
+        }
         None => {
             let known: Vec<_> = METRICS.iter().map(|m| m.0).collect();
             format!(
@@ -160,6 +190,27 @@ fn atom(text: &str) -> Result<(Term, Unit), Bad> {
         }
     };
     Err(bad(format!("nothing is called \"{}\"", shown(text)), help))
+}
+
+/// `drops.` of `drops.no-conn`.
+fn kind_of(name: &str) -> Option<&str> {
+    name.find('.').map(|dot| &name[..=dot])
+}
+
+/// Names of the same kind that have most pairs of letters in common with this one; a few of them.
+fn near<'n>(text: &str, names: &'n [String]) -> Vec<&'n str> {
+    const COUNT: usize = 5;
+    let pairs = |name: &str| -> BTreeSet<(u8, u8)> {
+        let name = &name[kind_of(name).map_or(0, str::len)..];
+        let bytes = name.as_bytes();
+        bytes.iter().copied().zip(bytes.iter().copied().skip(1)).collect()
+    };
+    let wanted = pairs(text);
+    let of_kind = names.iter().filter(|n| kind_of(n) == kind_of(text));
+    let mut found: Vec<&str> = of_kind.map(String::as_str).collect();
+    found.sort_by_key(|name| std::cmp::Reverse(pairs(name).intersection(&wanted).count()));
+    found.truncate(COUNT);
+    found
 }
 
 #[cfg(test)]
@@ -191,6 +242,10 @@ mod tests {
             ("stall <= 2", "a span of time is compared with a count"),
             ("brokn == 0", "nothing is called"),
             ("1 == 1", "does not depend"),
+            ("0 * broken == 0", "is nothing, whatever happens"),
+            ("broken + 0 * later == 0", "is nothing, whatever happens"),
+            ("slowest - slowest == 0s", "does not depend"),
+            ("2 * broken - later == broken + broken - later", "does not depend"),
             ("broken == ", "missing"),
             ("broken + stall == 0", "adds counts and spans"),
             ("x * broken == 0", "not a factor"),
@@ -209,10 +264,16 @@ mod tests {
         ] {
             let refused = parse(text).expect_err(text);
             assert_eq!(refused.code, Code::OutOfRange, "{text}: {refused:?}");
-            assert!(refused.help.contains("0 to 4294967295"), "{refused:?}");
+            assert!(refused.help.contains(" to 4294967295"), "{refused:?}");
         }
         parse("broken == 4_294_967_295").expect("the largest one");
+        parse("2 * broken == broken").expect("what is left of it depends on what happens");
         assert!(parse("brokn == 0").expect_err("typo").help.contains("`broken`"));
+        let refused = parse("drops.no-connection-there == 0").expect_err("no such reason");
+        assert!(
+            refused.help.starts_with("near it: drops.no-conn, drops."),
+            "{refused:?}"
+        );
         parse(&"x".repeat(300)).expect_err("too long");
     }
 }

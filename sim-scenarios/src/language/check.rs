@@ -60,7 +60,7 @@ pub(crate) fn without_mechanism(scenario: &Scenario, place: &Span, findings: &mu
 
 /// Delays are those of links that are there.
 fn delays(scenario: &Scenario, places: &Places, findings: &mut Findings) {
-    if places.delays.is_empty() {
+    if places.delays.is_empty() || places.services_refused {
         return;
     }
     let links = crate::plan::links(scenario);
@@ -100,6 +100,10 @@ fn without_effect(scenario: &Scenario, places: &Places, findings: &mut Findings)
     let may_be = |a: NodeRef, b: NodeRef| !matches!((a, b), (NodeRef::Id(a), NodeRef::Id(b)) if a != b);
     let meet = |a: Network, b: Network| a == b || a == Network::All || b == Network::All;
     for (fault, place) in scenario.faults.iter().zip(&places.faults) {
+        // What is refused may be what is undone.
+        if places.faults_refused {
+            break;
+        }
         let any = |undone: &dyn Fn(&Action) -> bool| scenario.faults.iter().any(|f| undone(&f.action));
         let (nothing, help) = match fault.action {
             Action::Start(node, _) => {
@@ -153,7 +157,7 @@ fn without_effect(scenario: &Scenario, places: &Places, findings: &mut Findings)
             }
             _ => continue,
         };
-        findings.push(Finding::new(Code::NoEffect, place.0.clone(), nothing, help));
+        findings.push(Finding::new(Code::NoEffect, place.header.clone(), nothing, help));
     }
     let of_flows = |e: &Expectation| {
         let sides = [&e.comparison.left, &e.comparison.right];
@@ -174,26 +178,7 @@ fn without_effect(scenario: &Scenario, places: &Places, findings: &mut Findings)
 
 /// Whether it is measured at connections alone.
 fn is_of_flows(metric: Metric) -> bool {
-    use Metric as M;
-    metric.per_flow()
-        || matches!(
-            metric,
-            M::Connections
-                | M::Established
-                | M::Completed
-                | M::Broken
-                | M::Failed
-                | M::Hanging
-                | M::LiveAtFault
-                | M::BrokenLive
-                | M::Replicated
-                | M::Unsynced
-                | M::OpeningAtFault
-                | M::Later
-                | M::BrokenLater
-                | M::Resurrected
-                | M::Slowest
-        )
+    metric != Metric::Blocked && (metric.is_of_a_load() || metric == Metric::Resurrected)
 }
 
 /// Faults of parts that are not there: workers, real servers; and tables that are too large to be filled.
@@ -256,11 +241,11 @@ fn parts(scenario: &Scenario, places: &Places, findings: &mut Findings) {
             }
             _ => continue,
         };
-        findings.push(Finding::new(Code::OutOfRange, place.0.clone(), message, help));
+        findings.push(Finding::new(Code::OutOfRange, place.part.clone(), message, help));
     }
     for (i, (service, place)) in scenario.services.iter().zip(&places.services).enumerate() {
         let put = |a: &Action| matches!(a, Action::Config(_, Change::Served(s, true)) if *s == i);
-        if !service.served && !scenario.faults.iter().any(|f| put(&f.action)) {
+        if !service.served && !places.faults_refused && !scenario.faults.iter().any(|f| put(&f.action)) {
             let message = format!("\"{}\" is never served", service.name);
             let help = "add a fault with `do = \"config\"` and `served = \"on\"`, or leave `served` out";
             findings.push(Finding::new(Code::NoEffect, place.clone(), message, help));
@@ -306,7 +291,7 @@ fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
             };
             let help = "make `duration` longer, or let it happen earlier";
             findings
-                .push(Finding::new(Code::OutOfRange, place.1.clone(), message, help).label("never happens"));
+                .push(Finding::new(Code::OutOfRange, place.at.clone(), message, help).label("never happens"));
         } else if let Some(lasts) = &fault.lasts
             && begins.saturating_add(*lasts.end()) >= end
         {
@@ -316,7 +301,8 @@ fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
                 show_span(end)
             );
             let help = "make `duration` longer or `for` shorter; without `for` it stays to the end";
-            findings.push(Finding::new(Code::OutOfRange, place.2.clone(), message, help).label("never ends"));
+            findings
+                .push(Finding::new(Code::OutOfRange, place.lasts.clone(), message, help).label("never ends"));
         }
     }
     for (load, place) in scenario.loads.iter().zip(&places.loads) {
@@ -343,7 +329,7 @@ fn times(scenario: &Scenario, places: &Places, findings: &mut Findings) {
 
 fn nodes(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     let nodes = scenario.cluster.nodes.len();
-    for (node, span) in places.faults.iter().flat_map(|f| &f.3) {
+    for (node, span) in places.faults.iter().flat_map(|f| &f.nodes) {
         match node {
             NodeRef::Id(id) if usize::from(*id) > nodes => {
                 let message = format!("there is no node {id}");
@@ -367,7 +353,7 @@ fn nodes(scenario: &Scenario, places: &Places, findings: &mut Findings) {
 /// What cannot be of the router and of VLANs.
 fn networks(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     if scenario.router.is_some() {
-        for (node, span) in places.faults.iter().flat_map(|f| &f.3) {
+        for (node, span) in places.faults.iter().flat_map(|f| &f.nodes) {
             if !matches!(node, NodeRef::Id(_)) {
                 let message = "behind a router no node is the master";
                 let help = "all that are ready answer for the VIPs: name one by its number";

@@ -61,7 +61,7 @@ limits! {
     FACTOR = "[[fault]]", "factor", 2, evenkeel_io_sim::SLOWNESS_MAX;
     SERVER = "[[fault]]", "server", 1, 64;
     WEIGHT = "[[fault]]", "weight", 0, evenkeel_core::service::WEIGHT_MAX as u32;
-    PUSHED_SERVERS = "[[fault]]", "servers", 0, 64;
+    PUSHED_SERVERS = "[[fault]]", "servers", 1, 64;
     FORMAT = "[[cluster.node]]", "format", 1, 255;
 }
 
@@ -80,6 +80,12 @@ pub(crate) const BULK_DELAY_MS: (u64, u64) = (0, 10_000);
 pub(crate) const HELLO_MS: (u64, u64) = (10, 10_000);
 /// The delay of a link at most, and what a fault adds to it.
 pub(crate) const ADDED_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Expectations at most: each is compared with others.
+pub(crate) const EXPECT_COUNT_MAX: usize = 1_024;
+
+/// So far a clock jumps at most, by each fault: all of them together do not reach the end of a clock of 64 bits.
+pub(crate) const STEP_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+const _: () = assert!(STEP_MAX.as_nanos() * FAULT_COUNT_MAX as u128 <= i64::MAX as u128);
 /// What a frame costs a worker, in nanoseconds.
 pub(crate) const FRAME_COST_NS: (u64, u64) = (0, 10_000_000);
 
@@ -128,6 +134,7 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
             "drift",
             format!("`\"{}ppm\"`", evenkeel_io_sim::DRIFT_PPM_MAX),
         ),
+        ("[[fault]]", "by", format!("`\"{}\"`", span(STEP_MAX))),
         ("[[fault]]", "share", format!("{FILLED_TABLE_MAX} conns")),
         ("[[service]]", "vip", format!("{VIP_COUNT_MAX} of a family")),
         (
@@ -139,6 +146,7 @@ pub fn limit_words() -> Vec<(&'static str, &'static str, String)> {
         ("[[load]]", "request_bytes", datagram.clone()),
         ("[[load]]", "reply_bytes", datagram),
         ("[[fault]]", "do", format!("{FAULT_COUNT_MAX} faults")),
+        ("[[expect]]", "that", format!("{EXPECT_COUNT_MAX} expectations")),
         (
             "[[expect]]",
             "that",

@@ -9,12 +9,13 @@ use crate::scenario::{Action, Network, Scenario};
 
 pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Findings) {
     let alone = scenario.cluster.nodes.len() == 1;
+    let no_fault = scenario.faults.is_empty() && !places.faults_refused;
     for (expect, place) in scenario.expects.iter().zip(&places.expects) {
         let sides = [&expect.comparison.left, &expect.comparison.right];
         let missing = sides
             .into_iter()
             .flat_map(|side| side.metrics())
-            .find_map(|metric| Some((metric, why_unseen(metric, alone, scenario.faults.is_empty())?)));
+            .find_map(|metric| Some((metric, why_unseen(metric, alone, no_fault)?)));
         if let Some((metric, (why, help))) = missing {
             let message = format!("`{}` cannot be measured: {why}", metric.name());
             findings.push(Finding::new(Code::NoEffect, place.clone(), message, help));
@@ -30,7 +31,7 @@ pub(crate) fn scenario(scenario: &Scenario, places: &Places, findings: &mut Find
         if alone && sync {
             let message = "a single node has no link to other nodes";
             let help = "write `nodes = 2` or more in [cluster], or take another `network`";
-            findings.push(Finding::new(Code::NoEffect, place.0.clone(), message, help));
+            findings.push(Finding::new(Code::NoEffect, place.header.clone(), message, help));
         }
     }
 }

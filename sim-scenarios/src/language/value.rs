@@ -163,26 +163,22 @@ pub(crate) fn share(text: &str) -> Result<u32, Bad> {
             help,
         )
     };
-    const FORM: &str =
-        "write a share of frames as \"1%\" or \"0.25%\", with at most four digits behind the point";
+    const FORM: &str = "write a share from \"0%\" to \"100%\", such as \"1%\" or \"0.25%\", with at most four digits behind the point";
     let Some(n) = text.strip_suffix('%') else {
         return Err(bad(FORM));
     };
     let (whole, part) = n.split_once('.').unwrap_or((n, "0"));
-    let fits = !whole.is_empty() && !part.is_empty() && part.len() <= 4 && whole.len() <= 3;
+    let fits = !whole.is_empty() && !part.is_empty() && part.len() <= 4 && whole.len() <= 9;
     if !fits || !(whole.to_owned() + part).bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad(FORM));
     }
-    let part: u32 = format!("{part:0<4}").parse().map_err(|_| bad(FORM))?;
-    let ppm = whole.parse::<u32>().map_err(|_| bad(FORM))? * 10_000 + part;
+    let part: u64 = format!("{part:0<4}").parse().map_err(|_| bad(FORM))?;
+    let ppm = whole.parse::<u64>().map_err(|_| bad(FORM))? * 10_000 + part;
     if ppm > 1_000_000 {
-        return Err(Bad::new(
-            Code::OutOfRange,
-            format!("\"{}\" is more than all", shown(text)),
-            "100% at most",
-        ));
+        let message = format!("\"{}\" is out of range: it is more than all", shown(text));
+        return Err(Bad::new(Code::OutOfRange, message, FORM));
     }
-    Ok(ppm)
+    Ok(ppm as u32)
 }
 
 /// `"1Gbit"`, in bits a second.

@@ -14,7 +14,7 @@ pub(crate) struct Conserved {
 
 impl Conserved {
     /// What became of all frames so far, by place.
-    pub(crate) fn sample(&mut self, at: Duration, accounts: &[Account]) {
+    pub(crate) fn sample(&mut self, at: Duration, accounts: &[Account<'_>]) {
         for account in accounts {
             self.found.looked += account.came;
             if let Err(wrong) = account.check() {

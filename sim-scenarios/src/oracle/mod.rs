@@ -157,7 +157,7 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LiveFlow {
     pub(crate) number: u32,
-    /// A fault divided the nodes while it opened: its SYNs may have opened a session at each of two.
+    /// A fault divided the nodes while it opened, or another one took over: its SYNs may have opened a session at each of two.
     pub(crate) divided: bool,
     /// The tuple of the client's packets.
     pub(crate) tuple: Tuple,

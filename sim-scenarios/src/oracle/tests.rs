@@ -260,7 +260,8 @@ fn every_oracle_is_asked_in_a_run_and_fails_it_under_its_name() {
 #[test]
 fn conserved_misses_no_entry_of_any_account() {
     for text in [ONE_NODE, TWO_NODES] {
-        let accounts = world_at(text, 2, END).accounts();
+        let world = world_at(text, 2, END);
+        let accounts = world.accounts();
         assert!(accounts.iter().filter(|a| a.came > 0).count() > 10);
         let fires = |accounts: &[_]| {
             let mut oracle = Conserved::default();

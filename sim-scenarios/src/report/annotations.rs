@@ -22,11 +22,9 @@ struct Kept {
     scenario: String,
     /// Runs in which it failed.
     runs: u64,
-    /// Of the first of them.
-    expected: String,
-    seen: String,
-    at_ns: u64,
-    replay: String,
+    /// Of the first of them: what is said of it, and how to see it again, if it can be.
+    says: String,
+    replay: Option<String>,
 }
 
 impl Annotations {
@@ -46,16 +44,10 @@ impl Annotations {
                 }
                 _ => file.to_owned(),
             };
-            let key = (path, written.line.max(1), written.column.max(1), name.to_owned());
-            let kept = self.kept.entry(key).or_insert_with(|| Kept {
-                scenario: report.scenario.clone(),
-                runs: 0,
-                expected: expected.to_owned(),
-                seen: seen.to_owned(),
-                at_ns,
-                replay: report.replay(file),
-            });
-            kept.runs += 1;
+            let says = says(expected, seen, at_ns);
+            let replay = Some(report.replay(file));
+            let place = (written.line.max(1), written.column.max(1));
+            self.keep(path, place, &report.scenario, name, says, replay);
         };
         for failure in &report.failures {
             add(&failure.name, &failure.expected, &failure.seen, failure.at_ns);
@@ -71,6 +63,58 @@ impl Annotations {
         }
     }
 
+    /// A run that gave no result, as it panicked or went beyond a bound (`kind` says which): at the top of its file.
+    pub fn error(&mut self, file: &str, is_file: bool, scenario: &str, kind: &str, why: &str, replay: &str) {
+        let path = if is_file { file } else { "" };
+        let replay = Some(replay.to_owned());
+        self.keep(path.to_owned(), (1, 1), scenario, kind, why.to_owned(), replay);
+    }
+
+    /// What is wrong in a file that is no scenario, and where, from 1.
+    pub fn refused(&mut self, file: &str, is_file: bool, place: (u32, u32), why: &str) {
+        let path = if is_file { file } else { "" };
+        // Two mistakes may stand at one place.
+        let title = format!("refused: {}", why.lines().next().unwrap_or_default());
+        self.keep(path.to_owned(), place, file, &title, why.to_owned(), None);
+    }
+
+    /// A run of what a seed drew, which stands in no file. Failures with one `signature` are one.
+    pub fn drawn(&mut self, report: &Report, signature: &str, replay: &str) {
+        let seen = report
+            .failures
+            .iter()
+            .find(|f| crate::swarm::signature(f) == signature);
+        let says = seen.map_or_else(String::new, |f| says(&f.expected, &f.seen, f.at_ns));
+        let replay = Some(replay.to_owned());
+        self.keep(
+            String::new(),
+            (1, 1),
+            super::junit::SWARM,
+            signature,
+            says,
+            replay,
+        );
+    }
+
+    fn keep(
+        &mut self,
+        path: String,
+        (line, column): (u32, u32),
+        scenario: &str,
+        name: &str,
+        says: String,
+        replay: Option<String>,
+    ) {
+        let kept = self.kept.entry((path, line, column, name.to_owned()));
+        let kept = kept.or_insert_with(|| Kept {
+            scenario: scenario.to_owned(),
+            runs: 0,
+            says,
+            replay,
+        });
+        kept.runs += 1;
+    }
+
     /// The lines, by file and line.
     pub fn github(&self) -> String {
         let mut out = String::new();
@@ -84,13 +128,8 @@ impl Annotations {
                 1 => String::new(),
                 n => format!("\nin {n} runs; this is the first"),
             };
-            let message = format!(
-                "expected: {}\nseen: {}\nat: {}{more}\nreplay: {}",
-                kept.expected,
-                kept.seen,
-                seconds(kept.at_ns),
-                kept.replay
-            );
+            let replay = kept.replay.iter().map(|command| format!("\nreplay: {command}"));
+            let message = format!("{}{more}{}", kept.says, replay.collect::<String>());
             let _ = writeln!(out, "::error {place}title={title}::{}", data(&message));
         }
         let left = self.kept.len().saturating_sub(ANNOTATION_COUNT_MAX);
@@ -102,6 +141,11 @@ impl Annotations {
         }
         out
     }
+}
+
+fn says(expected: &str, seen: &str, at_ns: u64) -> String {
+    let at = seconds(at_ns);
+    format!("expected: {expected}\nseen: {seen}\nat: {at}")
 }
 
 /// GitHub's escapes of a message (actions/toolkit, packages/core/src/command.ts).
@@ -170,6 +214,48 @@ mod tests {
         let mut annotations = Annotations::default();
         annotations.result("x", false, &scenario, &failed(&scenario, 1, &["checksums"]));
         assert!(annotations.github().starts_with("::error title=one-node"));
+    }
+
+    #[test]
+    fn what_gave_no_result_and_what_is_refused_is_annotated_with_what_to_do() {
+        let mut annotations = Annotations::default();
+        for seed in [4, 5] {
+            let replay = format!("evenkeel sim run a.toml --seed {seed}");
+            annotations.error(
+                "a.toml",
+                true,
+                "one-node",
+                "exceeded",
+                "more than 9 events",
+                &replay,
+            );
+        }
+        annotations.refused("b.toml", true, (3, 8), "\"101%\" is no share\nwrite less");
+        annotations.refused("-", false, (3, 8), "no");
+        let scenario = crate::language::parse("x", crate::run::tests::ONE_NODE, &|_| Err(String::new()));
+        let scenario = scenario.expect("good");
+        for seed in [6, 7] {
+            let report = failed(&scenario, seed, &["checksums"]);
+            let signature = crate::swarm::first_signature(&report).expect("it failed");
+            annotations.drawn(&report, &signature, &format!("evenkeel sim swarm --seeds {seed}"));
+        }
+        let told = annotations.github();
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(
+            lines[2],
+            "::error file=a.toml,line=1,col=1,title=one-node%3A exceeded::more than 9 events%0Ain 2 runs; this is the first%0Areplay: evenkeel sim run a.toml --seed 4"
+        );
+        assert_eq!(
+            lines[3],
+            "::error file=b.toml,line=3,col=8,title=b.toml%3A refused%3A \"101%25\" is no share::\"101%25\" is no share%0Awrite less"
+        );
+        assert!(lines[0].starts_with("::error title=swarm%3A checksums"), "{told}");
+        assert!(
+            lines[0].contains("in 2 runs") && lines[0].ends_with("replay: evenkeel sim swarm --seeds 6"),
+            "{told}"
+        );
+        assert_eq!(lines[1], "::error title=-%3A refused%3A no::no");
+        assert_eq!(lines.len(), 4);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Results as JUnit's XML, which most CI systems read. There is no standard of it; this is what Jenkins's schema allows
-//! and others understand: a suite for each scenario, a case for each seed, one `failure` in a case that failed.
+//! and others understand: a suite for each scenario, a case for each seed, one `failure` in a case that failed, one `error` in
+//! one that gave no result. A file that is refused is a suite of its own, and so are the seeds of a swarm.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,6 +10,9 @@ use crate::expect::Failure;
 
 /// Cases of a suite whose failure is told at length, at most; of further ones only the name.
 pub const FAILURES_TOLD_MAX: usize = 200;
+
+/// The suite of what seeds draw.
+pub const SWARM: &str = "swarm";
 
 /// Collects results; [`JUnit::xml`] writes them. A case that passed costs some bytes, one that failed its text.
 #[derive(Debug, Default)]
@@ -28,7 +32,7 @@ struct Suite {
 
 #[derive(Debug)]
 struct Case {
-    seed: Option<u64>,
+    name: String,
     took: Duration,
     ended: Ended,
 }
@@ -38,7 +42,8 @@ enum Ended {
     Passed,
     /// Name of what failed, a line, and all of it.
     Failed(String, String, String),
-    Error(String),
+    /// The kind of it, a line, and all of it.
+    Error(String, String, String),
     Skipped(String),
 }
 
@@ -59,39 +64,72 @@ impl JUnit {
 
     /// A run that gave a result. `file` is how the scenario was named, `took` how long it ran.
     pub fn result(&mut self, file: &str, report: &Report, took: Duration) {
-        let suite = self.suite(&report.scenario, file);
+        let scenario = report.scenario.clone();
+        self.case(&scenario, file, report, took, &report.replay(file));
+    }
+
+    /// A run of a scenario that a seed drew, which stands in no file; all of them are one suite.
+    pub fn drawn(&mut self, report: &Report, took: Duration, replay: &str) {
+        self.case(SWARM, "", report, took, replay);
+    }
+
+    fn case(&mut self, suite: &str, file: &str, report: &Report, took: Duration, replay: &str) {
+        let suite = self.suite(suite, file);
         let ended = if report.pass {
             Ended::Passed
         } else {
             suite.told += 1;
             let (name, line) = headline(report);
             let all = if suite.told <= FAILURES_TOLD_MAX {
-                told(file, report)
+                told(report, replay)
             } else {
-                format!("replay: {}\n", report.replay(file))
+                format!("replay: {replay}\n")
             };
             Ended::Failed(name, line, all)
         };
         suite.cases.push(Case {
-            seed: Some(report.seed),
+            name: format!("seed {}", report.seed),
             took,
             ended,
         });
     }
 
-    /// A run that gave none: it was interrupted, or could not go on.
-    pub fn error(&mut self, file: &str, scenario: &str, seed: u64, why: &str) {
+    /// A run that gave none: it was interrupted, could not go on (`kind` says which), or panicked. `scenario` is its suite.
+    pub fn error(&mut self, file: &str, scenario: &str, seed: u64, kind: &str, why: &str, replay: &str) {
+        let all = format!("\n{why}\nreplay: {replay}\n");
         self.suite(scenario, file).cases.push(Case {
-            seed: Some(seed),
+            name: format!("seed {seed}"),
             took: Duration::ZERO,
-            ended: Ended::Error(why.to_owned()),
+            ended: Ended::Error(kind.to_owned(), why.to_owned(), all),
+        });
+    }
+
+    /// What stands in a file until the runs are over.
+    pub fn unended(&mut self) {
+        self.suite("evenkeel sim", "").cases.push(Case {
+            name: "the runs end".to_owned(),
+            took: Duration::ZERO,
+            ended: Ended::Error(
+                "unended".to_owned(),
+                "the runs did not end: this was written when they began".to_owned(),
+                String::new(),
+            ),
+        });
+    }
+
+    /// A file that is no scenario: nothing is run. `line` says in short why, `all` every mistake with its place.
+    pub fn refused(&mut self, file: &str, line: &str, all: &str) {
+        self.suite(file, file).cases.push(Case {
+            name: "is a scenario".to_owned(),
+            took: Duration::ZERO,
+            ended: Ended::Error("refused".to_owned(), line.to_owned(), format!("\n{all}")),
         });
     }
 
     /// A scenario that is not run.
     pub fn skipped(&mut self, file: &str, scenario: &str, why: &str) {
         self.suite(scenario, file).cases.push(Case {
-            seed: None,
+            name: "all seeds".to_owned(),
             took: Duration::ZERO,
             ended: Ended::Skipped(why.to_owned()),
         });
@@ -124,7 +162,7 @@ fn totals<'c>(cases: impl Iterator<Item = &'c Case>) -> String {
         match case.ended {
             Ended::Passed => {}
             Ended::Failed(..) => failures += 1,
-            Ended::Error(_) => errors += 1,
+            Ended::Error(..) => errors += 1,
             Ended::Skipped(_) => skipped += 1,
         }
     }
@@ -135,11 +173,12 @@ fn totals<'c>(cases: impl Iterator<Item = &'c Case>) -> String {
 }
 
 fn write_case(out: &mut String, suite: &Suite, case: &Case) {
-    let name = case
-        .seed
-        .map_or_else(|| "all seeds".to_owned(), |s| format!("seed {s}"));
-    let (class, file, time) = (escaped(&suite.name), escaped(&suite.file), time(case.took));
-    let head = format!("    <testcase classname=\"{class}\" name=\"{name}\" file=\"{file}\" time=\"{time}\"");
+    let (class, name, time) = (escaped(&suite.name), escaped(&case.name), time(case.took));
+    let file = match suite.file.as_str() {
+        "" => String::new(),
+        file => format!(" file=\"{}\"", escaped(file)),
+    };
+    let head = format!("    <testcase classname=\"{class}\" name=\"{name}\"{file} time=\"{time}\"");
     let _ = match &case.ended {
         Ended::Passed => writeln!(out, "{head}/>"),
         Ended::Failed(name, line, all) => writeln!(
@@ -149,10 +188,12 @@ fn write_case(out: &mut String, suite: &Suite, case: &Case) {
             escaped(line),
             escaped(all)
         ),
-        Ended::Error(why) => writeln!(
+        Ended::Error(kind, line, all) => writeln!(
             out,
-            "{head}>\n      <error type=\"no-result\" message=\"{}\"/>\n    </testcase>",
-            escaped(why)
+            "{head}>\n      <error type=\"{}\" message=\"{}\">{}</error>\n    </testcase>",
+            escaped(kind),
+            escaped(line),
+            escaped(all)
         ),
         Ended::Skipped(why) => writeln!(
             out,
@@ -178,7 +219,7 @@ fn headline(report: &Report) -> (String, String) {
 }
 
 /// All that failed.
-fn told(file: &str, report: &Report) -> String {
+fn told(report: &Report, replay: &str) -> String {
     let mut text = String::from("\n");
     if report.outcome == Outcome::NoProof {
         text += "a counter-proof that proves nothing\n";
@@ -197,7 +238,7 @@ fn told(file: &str, report: &Report) -> String {
             "{name}\n  expected: {expected}\n  seen:     {seen}\n  at:       {at}"
         );
     }
-    let _ = writeln!(text, "replay: {}", report.replay(file));
+    let _ = writeln!(text, "replay: {replay}");
     text
 }
 
@@ -263,7 +304,15 @@ mod tests {
         for seed in 0..=FAILURES_TOLD_MAX as u64 {
             junit.result("a.toml", &report(seed, true), Duration::from_millis(1));
         }
-        junit.error("a.toml", "one-node", 7, "interrupted");
+        let replay = "evenkeel sim run a.toml --seed 7";
+        junit.error(
+            "a.toml",
+            "one-node",
+            7,
+            "exceeded",
+            "more than <9> events",
+            replay,
+        );
         junit.skipped("b.toml", "later", "waits for \"digests\"");
         let xml = junit.xml();
         let n = FAILURES_TOLD_MAX + 1;
@@ -276,6 +325,35 @@ mod tests {
         assert!(xml.contains("message=\"broken == 0: broken = &lt;3&gt;\""));
         assert!(xml.contains("message=\"waits for &quot;digests&quot;\""));
         assert_eq!(xml.matches("at:       1.500000000 s").count(), FAILURES_TOLD_MAX);
-        assert_eq!(xml.matches("replay: evenkeel sim run a.toml --seed").count(), n);
+        assert!(
+            xml.contains("<error type=\"exceeded\" message=\"more than &lt;9&gt; events\">&#10;more than"),
+            "{xml}"
+        );
+        // Each failure and the error.
+        assert_eq!(
+            xml.matches("replay: evenkeel sim run a.toml --seed").count(),
+            n + 1
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_names_none_and_a_refused_file_is_an_error() {
+        let scenario = crate::language::parse("x", crate::run::tests::ONE_NODE, &|_| Err(String::new()));
+        let mut report = Report::new(&scenario.expect("good"), 7, &Default::default());
+        report.outcome = Outcome::Pass;
+        let mut junit = JUnit::default();
+        junit.drawn(
+            &report.judged(),
+            Duration::ZERO,
+            "evenkeel sim swarm --seeds 7..8",
+        );
+        junit.refused("<a>.toml", "line 3: no", "line 3, column 1: no; write yes\n");
+        let xml = junit.xml();
+        assert!(
+            xml.contains("<testcase classname=\"swarm\" name=\"seed 7\" time=\"0.000\"/>"),
+            "{xml}"
+        );
+        let refused = "classname=\"&lt;a&gt;.toml\" name=\"is a scenario\" file=\"&lt;a&gt;.toml\" time=\"0.000\">\n      <error type=\"refused\" message=\"line 3: no\">&#10;line 3, column 1: no; write yes&#10;</error>";
+        assert!(xml.contains(refused), "{xml}");
     }
 }

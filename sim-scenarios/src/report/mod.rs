@@ -7,8 +7,9 @@ mod junit;
 mod text;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
+use evenkeel_control::Problem;
 use serde::{Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -18,7 +19,43 @@ use crate::scenario::Scenario;
 
 pub use annotations::{ANNOTATION_COUNT_MAX, Annotations};
 pub use html::PAGE_LEN_MAX;
-pub use junit::{FAILURES_TOLD_MAX, JUnit};
+pub use junit::{FAILURES_TOLD_MAX, JUnit, SWARM};
+
+/// The command that runs the scenario with that seed again; `file` is how the scenario was named.
+pub fn replay(file: &str, seed: u64) -> String {
+    let again = match file {
+        "-" => " (with the same text on standard input)",
+        _ => "",
+    };
+    format!("evenkeel sim run {} --seed {seed}{again}", quoted(file))
+}
+
+/// The name of a file as a shell reads it: one word, of which nothing is run or taken for an option, in one line.
+pub fn quoted(file: &str) -> String {
+    let file = match file.strip_prefix('-') {
+        Some(rest) if !rest.is_empty() => format!("./{file}"),
+        _ => file.to_owned(),
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
+    if !file.is_empty() && file.chars().all(is_plain) {
+        return file;
+    }
+    if Problem::shown_name(&file) == file && !file.contains(['\u{2028}', '\u{2029}']) {
+        return format!("'{}'", file.replace('\'', "'\\''"));
+    }
+    // What steers a terminal is written by its bytes, as bash, zsh and others read it.
+    let mut out = String::from("$'");
+    for byte in file.bytes() {
+        match byte {
+            b'\'' | b'\\' => out.extend(['\\', byte.into()]),
+            b' '..=b'~' => out.push(byte.into()),
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    out + "'"
+}
 use text::Text;
 
 /// How a run ended.
@@ -284,11 +321,7 @@ impl Report {
 
     /// The command that replays it; `file` is how the scenario was named.
     pub fn replay(&self, file: &str) -> String {
-        let again = match file {
-            "-" => " (with the same text on standard input)",
-            _ => "",
-        };
-        format!("evenkeel sim run {file} --seed {}{again}", self.seed)
+        replay(file, self.seed)
     }
 
     /// The report as one page of HTML, of [`PAGE_LEN_MAX`] bytes at most; `None`: nothing was recorded. `scenario` is the one
@@ -318,6 +351,26 @@ pub fn seeds_from(commit: &str, n: u32) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_named_as_a_shell_reads_them() {
+        for (file, quoted) in [
+            ("a/b-1.toml", "a/b-1.toml"),
+            ("-", "-"),
+            ("-x.toml", "./-x.toml"),
+            ("-x y", "'./-x y'"),
+            ("a b.toml", "'a b.toml'"),
+            ("$(touch x).toml", "'$(touch x).toml'"),
+            ("it's.toml", "'it'\\''s.toml'"),
+            ("~/ä.toml", "'~/ä.toml'"),
+            ("a\n::stop-commands::'x\\", "$'a\\x0a::stop-commands::\\'x\\\\'"),
+            ("\u{202e}a", "$'\\xe2\\x80\\xaea'"),
+            ("", "''"),
+        ] {
+            assert_eq!(super::quoted(file), quoted);
+        }
+        assert_eq!(replay("a b", 7), "evenkeel sim run 'a b' --seed 7");
+    }
 
     #[test]
     fn seeds_of_a_commit_are_its_own() {

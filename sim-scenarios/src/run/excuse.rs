@@ -240,6 +240,21 @@ impl Excuses {
             })
     }
 
+    /// Whether another node began to answer for the VIPs while a flow opened, or so shortly before that its client had not heard
+    /// of it: its SYN may have come to two, neither of which tells the other before there is a SYN-ACK.
+    pub(crate) fn taken_over_opening(
+        scenario: &Scenario,
+        flow: &FlowRecord,
+        mut masters: impl Iterator<Item = u64>,
+    ) -> bool {
+        let heard_within = nanos(heard_within(scenario));
+        flow.opened
+            .zip(flow.established)
+            .is_some_and(|(opened, established)| {
+                masters.any(|at| opened.as_nanos() < at + heard_within && at < established.as_nanos())
+            })
+    }
+
     /// The first fault that divided the nodes for a flow between two times, or shortly before.
     fn divided(&self, flow: &FlowRecord, from: u64, to: u64) -> Option<usize> {
         let in_force = self.divided.iter().filter(|d| {

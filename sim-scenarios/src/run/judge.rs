@@ -365,7 +365,9 @@ impl<'s> Judge<'s> {
                 continue;
             }
             let tuple = tuple(flow);
-            let divided = self.excuses.divided_opening(flow);
+            let taken_over = || masters.iter().skip(1).map(|m| m.0);
+            let divided = self.excuses.divided_opening(flow)
+                || Excuses::taken_over_opening(self.scenario, flow, taken_over());
             let live = LiveFlow {
                 number,
                 divided,

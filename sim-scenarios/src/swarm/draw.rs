@@ -170,19 +170,26 @@ fn cluster(dice: &Dice) -> Cluster {
     let workers = dice.of("workers", &[1u8, 1, 1, 2, 2, 3, 4]);
     let table = dice.of("table", &[1_024u32, 2_048]);
     let heartbeat = dice.of("heartbeat", &[ms(50), ms(100), ms(200), ms(300)]);
-    let node = |id: u16| Node {
-        id,
-        // Buckets of one node lie otherwise among its workers than those of another.
-        workers: match dice.happens(&format!("workers of node {id}"), 15) {
-            true => dice.of(&format!("other workers of node {id}"), &[1, 2, 3, 5]),
-            false => workers,
-        },
-        priority: 200 - 10 * id as u8,
-        table,
-        frame_cost: Duration::from_nanos(200),
-        drift_ppm: 0..=0,
-        format: FORMAT_VERSION,
-        absent: false,
+    let node = |id: u16| {
+        // As clocks of machines are.
+        let drift = match dice.happens(&format!("drift of node {id}"), 20) {
+            true => dice.of(&format!("drift of node {id} is"), &[-100, 100]),
+            false => 0,
+        };
+        Node {
+            id,
+            // Buckets of one node lie otherwise among its workers than those of another.
+            workers: match dice.happens(&format!("workers of node {id}"), 15) {
+                true => dice.of(&format!("other workers of node {id}"), &[1, 2, 3, 5]),
+                false => workers,
+            },
+            priority: 200 - 10 * id as u8,
+            table,
+            frame_cost: Duration::from_nanos(200),
+            drift_ppm: drift..=drift,
+            format: FORMAT_VERSION,
+            absent: false,
+        }
     };
     Cluster {
         nodes: (1..=nodes).map(node).collect(),
@@ -193,7 +200,7 @@ fn cluster(dice: &Dice) -> Cluster {
         heartbeat,
         advertisement: dice.of("advertisement", &[ms(50), ms(100), ms(200)]),
         join_time: heartbeat * dice.of("join_time", &[5, 8]),
-        bulk_delay: Duration::ZERO,
+        bulk_delay: dice.of("bulk_delay", &[0, 0, 0, 0, 2, 5].map(ms)),
         preempt: dice.happens("preempt", 70),
         lsn_ring: dice.of("lsn_ring", &[None, None, Some(8), Some(64)]),
         ring: dice.of("ring", &[256, 1_024]),
@@ -341,6 +348,15 @@ fn loads(dice: &Dice, services: &[Service]) -> Vec<Load> {
             ..load("after", &tcp, Arrival::Flows(20, AFTER))
         },
     ];
+    loads.push(Load {
+        requests: Some(2),
+        end: LoadEnd::Vanish,
+        ..load(
+            "vanish",
+            &tcp,
+            Arrival::Flows(many("vanish", 2, 6), early.clone()),
+        )
+    });
     let udp = of(L4Proto::Udp);
     if !udp.is_empty() {
         loads.push(Load {
@@ -412,7 +428,19 @@ fn fault(
         &what("network"),
         &[Network::Sync, Network::Sync, Network::Clients],
     );
-    let disturb = |disturbance| Action::Disturb(node, network, Way::Both, disturbance);
+    let disturb = |disturbance| {
+        let network = match dice.happens(&what("servers"), 12) {
+            true => Network::Servers,
+            false => network,
+        };
+        let way = dice.of(
+            &what("ways"),
+            &[Way::Both, Way::Both, Way::Both, Way::In, Way::Out],
+        );
+        Action::Disturb(node, network, way, disturbance)
+    };
+    // Some come back with what they had on their disk, some without.
+    let state = !dice.happens(&what("disk"), 15);
     match kind {
         FaultKind::Crash => {
             // Back so soon that frames of the life before are still on their way.
@@ -421,13 +449,13 @@ fn fault(
                 true => dice.span(&what("blinks"), &(ms(1)..=ms(8))),
                 false => lasts,
             };
-            add("crash", at, Some(lasts), Action::Crash(node, true));
+            add("crash", at, Some(lasts), Action::Crash(node, state));
         }
         FaultKind::Drain => {
             // Who has left is switched off and started again.
             let off = at + lasts / 2;
             add("drain", at, None, Action::Drain(id));
-            add("off", off, Some(lasts / 2), Action::Crash(id, true));
+            add("off", off, Some(lasts / 2), Action::Crash(id, state));
         }
         FaultKind::Late => add(
             "late",
@@ -510,6 +538,9 @@ fn fault(
                 Kind::Presence,
                 Kind::Fenced,
                 Kind::Hint,
+                Kind::Skip,
+                Kind::Heartbeat,
+                Kind::Handover,
             ];
             let suppress = Action::Suppress {
                 from: None,
@@ -586,7 +617,7 @@ fn fault(
             add("fill", at, Some(lasts), Action::Fill(node, share));
             if dies {
                 // Before the other one has room for what it holds.
-                let crash = Action::Crash(NodeRef::Master, true);
+                let crash = Action::Crash(NodeRef::Master, state);
                 add("dies", at + lasts / 2, Some(lasts / 2), crash);
             }
         }
@@ -687,7 +718,8 @@ mod tests {
     #[test]
     fn every_seed_draws_a_scenario_that_is_read_as_it_is_written() {
         let (mut nodes, mut workers, mut faults) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for seed in (0..300).chain([u64::MAX, 1 << 63]) {
+        let mut variants = BTreeSet::new();
+        for seed in (0..600).chain([u64::MAX, 1 << 63]) {
             let drawn = draw(seed);
             let text = crate::language::write(&drawn);
             let read = crate::language::parse("drawn.toml", &text, &|_| Err(String::new()));
@@ -702,15 +734,30 @@ mod tests {
             assert!(drawn.faults.len() >= 3 && drawn.duration >= ms(20_000));
             nodes.insert(drawn.cluster.nodes.len());
             workers.extend(drawn.cluster.nodes.iter().map(|n| n.workers));
-            faults.extend(
-                drawn
-                    .faults
-                    .iter()
-                    .map(|f| f.name.split('-').next().map(str::to_owned)),
-            );
+            for fault in &drawn.faults {
+                let part = fault.name.rsplit_once('-').map_or("", |(part, _)| part);
+                faults.insert(part.to_owned());
+                match &fault.action {
+                    Action::Crash(_, state) => {
+                        variants.insert(format!("crash {state}"));
+                    }
+                    Action::Cut(_, network, way) | Action::Disturb(_, network, way, _) => {
+                        variants.insert(format!("{part} {network:?} {way:?}"));
+                    }
+                    Action::Suppress { kinds, .. } => {
+                        variants.extend(kinds.iter().map(|kind| format!("{part} {kind:?}")));
+                    }
+                    _ => {}
+                }
+            }
+            assert!(drawn.loads.iter().any(|l| l.end == LoadEnd::Vanish));
         }
         assert_eq!(nodes, BTreeSet::from([2, 3, 4, 5, 6, 8]));
         assert!(workers.contains(&1) && workers.contains(&4));
-        assert!(faults.len() >= 24, "{faults:?}");
+        insta::assert_snapshot!(format!(
+            "{}\n\n{}",
+            faults.into_iter().collect::<Vec<_>>().join("\n"),
+            variants.into_iter().collect::<Vec<_>>().join("\n")
+        ));
     }
 }

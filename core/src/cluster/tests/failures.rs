@@ -92,6 +92,40 @@ fn local_addresses_come_home_from_who_took_them() {
     }
 }
 
+/// A node that was alone, and has told the network that it has the addresses of all, hears one that was started meanwhile and has said for long
+/// enough where its own are: that one says it again, whoever of the two hears the other one first.
+#[test]
+fn addresses_come_home_from_who_did_not_know_that_their_node_was_started() {
+    for offset in (0..100).step_by(5) {
+        let mut net = Net::ready(3);
+        let at = |net: &Net| {
+            net.places
+                .iter()
+                .find(|(a, _)| core::net::IpAddr::V4(**a) == lip(1))
+                .map(|(_, n)| *n)
+        };
+        for n in [1, 3] {
+            net.cut(2, n, true, true);
+        }
+        net.until(1_000, "taken", |n| at(n) == Some(2));
+        net.crash(1);
+        net.run(1_000);
+        net.start(1, 2);
+        net.run(60_000 + offset);
+        assert_eq!(at(&net), Some(1));
+        let home = *net
+            .places
+            .keys()
+            .find(|a| core::net::IpAddr::V4(**a) == lip(1))
+            .expect("it was announced");
+        // It stood still, and says it only now.
+        net.places.insert(home, 2);
+        net.heal();
+        net.run(5_000);
+        assert_eq!(at(&net), Some(1), "after {offset} ms more");
+    }
+}
+
 #[test]
 fn one_adopter_among_several_survivors() {
     let mut net = Net::ready(4);

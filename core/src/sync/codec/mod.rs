@@ -43,7 +43,7 @@
 //! | 13 | OFFER | id, group, packed record |
 //! | 14 | offers seen | id, group |
 //! | 15 | SLOTS_EMPTY | id, group, count (2), version |
-//! | 0x41 | node heartbeat | shares (8), readiness and draining (1), two counts (1 each), claims, peers |
+//! | 0x41 | node heartbeat | shares (8), readiness and draining (1), two counts (1 each), peers that are out of sync (2), claims, peers |
 //! | 0x42 | FENCED | group, epoch |
 //! | 0x43 | HANDOVER | group, epoch |
 //!

@@ -8,6 +8,7 @@ use evenkeel_control::{Bad, Code};
 use evenkeel_core::lport::BUCKET_COUNT_DEFAULT;
 use evenkeel_core::sync::codec::FORMAT_VERSION;
 
+use super::fault::link;
 use super::{Places, SWITCH, count};
 use crate::language::{limits, schema, value};
 use crate::scenario::{Cluster, Link, Links, Node};
@@ -261,14 +262,10 @@ fn read_link(table: &Table<'_, '_>, findings: &mut Findings) -> Link {
         let help = format!("write \"{}\" at most", value::show_span(limits::ADDED_DELAY_MAX));
         findings.push(Finding::new(Code::OutOfRange, delay.span.clone(), message, help));
     }
-    let mut share = |key| {
-        table
-            .parsed(key, Need::Optional, value::share, findings)
-            .map_or(0, |f| f.value)
-    };
-    let (loss_ppm, duplicate_ppm, reorder_ppm) = (share("loss"), share("duplicate"), share("reorder"));
-    let corrupt_ppm = share("corrupt");
-    let burst = super::fault::link::burst(table, loss_ppm, findings);
+    let keys = ["loss", "duplicate", "reorder", "corrupt"];
+    let shares = keys.map(|key| link::share(table, key, findings));
+    let burst = link::burst(table, shares[0], findings);
+    let [loss_ppm, duplicate_ppm, reorder_ppm, corrupt_ppm] = shares.map(Option::unwrap_or_default);
     let mtu = count(table, limits::MTU, findings);
     let vlan = count(table, limits::VLAN, findings);
     let bandwidth = table.parsed("bandwidth", Need::Optional, value::bandwidth, findings);

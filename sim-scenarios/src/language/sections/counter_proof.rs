@@ -97,7 +97,7 @@ pub(crate) fn counter_proof(
             help,
         ));
     }
-    let off = read_off(&off, base.value, &scenario, findings)?;
+    let off = read_off(&off, base.value, &scenario, &places, findings)?;
     scenario.off = Some(off.value);
     check::without_mechanism(&scenario, &off.span, findings);
     Some(scenario)
@@ -108,12 +108,14 @@ pub(super) fn read_off(
     off: &Table<'_, '_>,
     base: &str,
     scenario: &Scenario,
+    places: &Places,
     findings: &mut Findings,
 ) -> Option<Field<Off>> {
     let mechanisms: Vec<_> = Mechanism::ALL.iter().map(|&(n, m, _)| (n, m)).collect();
     let mechanism = off.choice("mechanism", Need::Required, &mechanisms, findings);
     let judge = |text: &str| {
-        if scenario.judges().any(|j| j == text) {
+        // One that is refused may be meant.
+        if places.expects_refused || scenario.judges().any(|j| j == text) {
             return Ok(text.to_owned());
         }
         let help = match nearest(text, scenario.judges()) {

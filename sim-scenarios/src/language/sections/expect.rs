@@ -3,8 +3,9 @@
 use evenkeel_control::Code;
 use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
 
-use super::{Names, Places};
-use crate::expect::{self, Expectation, Written};
+use super::{Names, Places, one_line};
+use crate::expect::{self, Expectation, Expr, Metric, Written};
+use crate::language::limits::EXPECT_COUNT_MAX;
 use crate::language::schema;
 
 pub(super) fn expects(
@@ -15,25 +16,43 @@ pub(super) fn expects(
 ) -> Vec<Expectation> {
     let (tables, whole) = root.tables("expect", &schema::EXPECT, schema::ALL, findings);
     places.no_expect = tables.is_empty() && whole;
+    places.expects_refused = !whole;
+    if let Some(first) = tables.get(EXPECT_COUNT_MAX) {
+        let message = format!("more than {EXPECT_COUNT_MAX} expectations");
+        let help = "leave the others out, or spread them over several scenarios";
+        findings.push(Finding::new(Code::TooMany, first.span.clone(), message, help));
+        places.expects_refused = true;
+        return Vec::new();
+    }
     let mut names = Names::default();
     let mut expects = Vec::new();
     for table in &tables {
-        let that = table.string("that", Need::Required, findings);
-        let name = table.string("name", Need::Optional, findings);
+        let that = table.parsed("that", Need::Required, one_line, findings);
+        let name = table.parsed("name", Need::Optional, one_line, findings);
         let of = table.parsed("of", Need::Optional, |n| loads.find(n, "load"), findings);
-        let Some(that) = that else { continue };
-        let comparison = match expect::parse(that.value) {
+        let Some(that) = that else {
+            places.expects_refused = true;
+            continue;
+        };
+        let comparison = match expect::parse(&that.value) {
             Ok(comparison) => comparison,
             Err(bad) => {
                 findings.push(Finding::new(bad.code, that.span, bad.message, bad.help));
+                places.expects_refused = true;
                 continue;
             }
         };
+        let of_a_load = |side: &Expr| side.metrics().any(Metric::is_of_a_load);
+        if table.has("of") && !of_a_load(&comparison.left) && !of_a_load(&comparison.right) {
+            let message = "`of` has no effect: nothing here is measured at the flows of a load";
+            let help = "leave it out, or expect something of flows, such as `broken == 0`";
+            findings.push(Finding::new(Code::NoEffect, table.span_of("of"), message, help));
+        }
         let of = of.map(|o| o.value);
-        let name = match (&name, of) {
-            (Some(name), _) => name.value.to_owned(),
-            (None, None) => that.value.to_owned(),
-            (None, Some(_)) => {
+        let name = match (&name, table.has("of")) {
+            (Some(name), _) => name.value.clone(),
+            (None, false) => that.value.clone(),
+            (None, true) => {
                 let load = table
                     .string("of", Need::Optional, findings)
                     .map_or("", |l| l.value);
@@ -53,7 +72,7 @@ pub(super) fn expects(
         places.expects.push(that.span.clone());
         expects.push(Expectation {
             name,
-            text: that.value.to_owned(),
+            text: that.value,
             comparison,
             of,
             written: Written::at(that.span.start),

@@ -1,9 +1,10 @@
 //! `[[load]]`.
 
 use std::collections::BTreeSet;
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
-use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
+use evenkeel_control::reading::{Finding, Findings, Need, Span, Table, shown};
 use evenkeel_control::{Bad, Code};
 use evenkeel_core::tuple::L4Proto;
 
@@ -26,8 +27,11 @@ pub(super) fn loads(
     places: &mut Places,
     findings: &mut Findings,
 ) -> (Vec<Load>, Names) {
-    let (tables, _) = root.tables("load", &schema::LOAD, schema::ALL, findings);
-    let mut names = Names::default();
+    let (tables, whole) = root.tables("load", &schema::LOAD, schema::ALL, findings);
+    let mut names = Names {
+        any_refused: !whole,
+        ..Names::default()
+    };
     let mut loads = Vec::new();
     for table in &tables {
         let name = table.parsed("name", Need::Required, value::name, findings);
@@ -45,6 +49,8 @@ pub(super) fn loads(
         let start = table.parsed("start", Need::Optional, value::drawn, findings);
         let start = start.map_or(Duration::ZERO..=Duration::from_secs(1), |s| s.value);
         let planned = planned(table, service_names, findings);
+        let latest = planned.as_ref().map(|(_, place)| place.clone());
+        let planned = planned.map(|(flows, _)| flows);
         let arrival = match (flows, rate) {
             _ if table.has("plan") => planned.map(Arrival::Planned),
             (Some(flows), None) => Some(Arrival::Flows(flows, start)),
@@ -78,7 +84,9 @@ pub(super) fn loads(
         let every = table.parsed("every", Need::Optional, value::drawn, findings);
         let until = span(table, "until", Need::Optional, findings).map(|f| f.value);
         let end = table.choice("end", Need::Optional, &ENDS, findings);
-        let give_up = span(table, "give_up", Need::Optional, findings).map(|f| f.value);
+        let give_up = table
+            .parsed("give_up", Need::Optional, patience, findings)
+            .map(|f| f.value);
         let udp = used
             .iter()
             .filter_map(|&s| services.get(s))
@@ -94,11 +102,17 @@ pub(super) fn loads(
                 findings.push(Finding::new(Code::OutOfRange, table.span_of(key), message, help));
             }
         }
-        let (Some(name), Some(arrival)) = (name, arrival) else {
-            continue;
+        let (name, arrival) = match (name, arrival) {
+            (Some(name), Some(arrival)) => (name, arrival),
+            (name, _) => {
+                names.refuse(name.map(|n| n.value));
+                continue;
+            }
         };
         names.add(name.value.clone(), name.span, findings);
-        places.loads.push(table.span_of("start"));
+        places
+            .loads
+            .push(latest.unwrap_or_else(|| table.span_of("start")));
         loads.push(Load {
             name: name.value,
             services: used,
@@ -115,12 +129,27 @@ pub(super) fn loads(
     (loads, names)
 }
 
-/// The flows of a plan, one a line: its number in the load, the service, the client and the start.
+/// How long a client waits: one that waits for nothing has no connection that could come about.
+fn patience(text: &str) -> Result<Duration, Bad> {
+    let span = value::span(text)?;
+    if span.is_zero() {
+        let message = format!("\"{}\" is no time to wait for an answer", shown(text));
+        return Err(Bad::new(
+            Code::OutOfRange,
+            message,
+            "write more than \"0s\", such as \"30s\"",
+        ));
+    }
+    Ok(span)
+}
+
+/// The flows of a plan, one a line: its number in the load, the service, the client and the start; with the place of the
+/// one that starts last.
 fn planned(
     table: &Table<'_, '_>,
     service_names: &Names,
     findings: &mut Findings,
-) -> Option<Vec<PlannedFlow>> {
+) -> Option<(Vec<PlannedFlow>, Span)> {
     let text = table.string("plan", Need::Optional, findings)?;
     for key in ["flows", "rate", "start"] {
         if table.has(key) {
@@ -136,6 +165,7 @@ fn planned(
     let begin = text.span.end.checked_sub(quotes + text.value.len());
     let begin = begin.filter(|b| *b >= text.span.start);
     let mut at = 0;
+    let mut latest = (Duration::ZERO, text.span.clone());
     for line in text.value.split('\n') {
         let place = match begin {
             Some(begin) => begin + at..begin + at + line.len(),
@@ -156,7 +186,12 @@ fn planned(
             return None;
         }
         match planned_flow(line, service_names) {
-            Ok(flow) if numbers.insert(flow.number) => flows.push(flow),
+            Ok(flow) if numbers.insert(flow.number) => {
+                if flow.start > latest.0 {
+                    latest = (flow.start, place);
+                }
+                flows.push(flow);
+            }
             Ok(flow) => {
                 let message = format!("flow {} stands there twice", flow.number);
                 let help = "its number is what its draws are keyed by: give it another one";
@@ -179,7 +214,7 @@ fn planned(
         ));
         return None;
     }
-    Some(flows)
+    Some((flows, latest.1))
 }
 
 /// `0 web 1 2500ms`.
@@ -197,7 +232,17 @@ fn planned_flow(line: &str, service_names: &Names) -> Result<PlannedFlow, Bad> {
     let mut words = line.split_ascii_whitespace();
     let mut word = |what| words.next().ok_or_else(|| bad(what));
     let number = word("it is empty")?.parse();
-    let number = number.map_err(|_| bad("its first word is no number"))?;
+    let number = number.map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => Bad::new(
+            Code::OutOfRange,
+            format!(
+                "\"{}\" is not a flow of a plan: its number is too large",
+                shown(line)
+            ),
+            format!("flows are numbered from 0 to {}", u32::MAX),
+        ),
+        _ => bad("its first word is no number"),
+    })?;
     let service = service_names.find(word("it has no service")?, "service")?;
     let client = word("it has no client")?.parse().ok();
     let client = client.filter(|c: &u8| u32::from(*c) < CLIENT_COUNT);

@@ -12,11 +12,11 @@ mod service;
 pub(crate) use counter_proof::counter_proof;
 use counter_proof::read_off;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::reading::{Field, Finding, Findings, Need, Schema, Span, Table, nearest, shown};
-use evenkeel_control::{Bad, Code};
+use evenkeel_control::{Bad, Code, Problem};
 use evenkeel_io_sim::WorldBounds;
 use toml::de::DeTable;
 
@@ -26,8 +26,17 @@ use crate::scenario::{DURATION_MAX, Hosts, Links, NodeRef, Scenario};
 
 const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 
-/// Header, `at`, `for`, node and further node of a fault.
-type FaultPlaces = (Span, Span, Span, Vec<(NodeRef, Span)>);
+/// Where the parts of a fault stand; what is not written stands where its header does.
+#[derive(Debug)]
+pub(crate) struct FaultPlaces {
+    pub(crate) header: Span,
+    pub(crate) at: Span,
+    pub(crate) lasts: Span,
+    /// Of `bucket`, `worker` or `server`.
+    pub(crate) part: Span,
+    /// Nodes that it is about.
+    pub(crate) nodes: Vec<(NodeRef, Span)>,
+}
 
 /// Where things stand in the text, for checks that need several of them.
 #[derive(Debug, Default)]
@@ -43,21 +52,44 @@ pub(crate) struct Places {
     /// Of each network: where its VLAN is written.
     pub(crate) vlans: [Span; 3],
     pub(crate) services: Vec<Span>,
+    /// There are services that cannot be read: how many servers they have is not known.
+    pub(crate) services_refused: bool,
     pub(crate) loads: Vec<Span>,
     pub(crate) faults: Vec<FaultPlaces>,
+    /// There are faults that cannot be read: what the others do without them is not known.
+    pub(crate) faults_refused: bool,
     pub(crate) expects: Vec<Span>,
+    /// There are expectations that cannot be read.
+    pub(crate) expects_refused: bool,
     /// There is no `[[expect]]` at all, not even one that cannot be read.
     pub(crate) no_expect: bool,
 }
 
 /// Names of one kind, each once.
 #[derive(Default)]
-struct Names(BTreeMap<String, (usize, Span)>);
+struct Names {
+    known: BTreeMap<String, (usize, Span)>,
+    /// Of what was refused for something else: who names it is not wrong.
+    refused: BTreeSet<String>,
+    /// Something was refused whose name is not known: it may be any.
+    any_refused: bool,
+}
 
 impl Names {
+    /// Stands for what was refused: nothing has this place.
+    const REFUSED: usize = usize::MAX;
+
+    /// What is refused, with its name if that can be read.
+    fn refuse(&mut self, name: Option<String>) {
+        match name {
+            Some(name) => drop(self.refused.insert(name)),
+            None => self.any_refused = true,
+        }
+    }
+
     fn add(&mut self, name: String, span: Span, findings: &mut Findings) {
-        let n = self.0.len();
-        if let Some((_, first)) = self.0.get(&name) {
+        let n = self.known.len();
+        if let Some((_, first)) = self.known.get(&name) {
             let message = format!("the name \"{}\" stands there twice", shown(&name));
             let finding = Finding::new(Code::Duplicate, span, message, "give one of them another name");
             findings.push(
@@ -66,19 +98,23 @@ impl Names {
                     .other(first.clone(), "the first one"),
             );
         } else {
-            self.0.insert(name, (n, span));
+            self.known.insert(name, (n, span));
         }
     }
 
     fn find(&self, name: &str, what: &str) -> Result<usize, Bad> {
-        if let Some((n, _)) = self.0.get(name) {
+        if let Some((n, _)) = self.known.get(name) {
             return Ok(*n);
         }
-        let help = match nearest(name, self.0.keys().map(String::as_str)) {
+        if self.any_refused || self.refused.contains(name) {
+            return Ok(Names::REFUSED);
+        }
+        let all = || self.known.keys().chain(&self.refused);
+        let help = match nearest(name, all().map(String::as_str)) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
-            None if self.0.is_empty() => format!("there is no {what} above this one"),
+            None if all().next().is_none() => format!("there is no {what} above this one"),
             None => {
-                let known: Vec<_> = self.0.keys().take(20).map(|n| format!("\"{n}\"")).collect();
+                let known: Vec<_> = all().take(20).map(|n| format!("\"{n}\"")).collect();
                 format!("known: {}", known.join(", "))
             }
         };
@@ -105,8 +141,31 @@ fn span(
 }
 
 fn description(table: &Table<'_, '_>, findings: &mut Findings) -> String {
-    let text = table.string("description", Need::Required, findings);
-    text.map_or_else(String::new, |t| t.value.trim().to_owned())
+    let filled = |text: &str| match text.trim() {
+        "" => Err(empty("say in a sentence what happens and what must come out")),
+        text => Ok(text.to_owned()),
+    };
+    let text = table.parsed("description", Need::Required, filled, findings);
+    text.map_or_else(String::new, |t| t.value)
+}
+
+fn empty(help: &str) -> Bad {
+    Bad::new(Code::BadValue, "it is empty", help)
+}
+
+/// Text that is printed as it is, in a line: it neither ends that line nor steers a terminal, and so forges no other one.
+fn one_line(text: &str) -> Result<String, Bad> {
+    // These end a line for some readers, though not for a terminal.
+    let breaks = text.contains(['\u{2028}', '\u{2029}']);
+    if breaks || Problem::shown_name(text) != text {
+        let message = format!("\"{}\" has characters that are not shown", shown(text));
+        let help = "leave out control characters, ends of lines and what turns the direction of writing";
+        return Err(Bad::new(Code::BadValue, message, help));
+    }
+    match text.trim() {
+        "" => Err(empty("write something, or leave it out")),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// A whole scenario.
@@ -115,7 +174,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     let name = root.parsed("name", Need::Required, value::name, findings);
     let number = count(&root, limits::NUMBER, findings);
     let description = description(&root, findings);
-    let waits_for = root.string("waits_for", Need::Optional, findings);
+    let waits_for = root.parsed("waits_for", Need::Optional, one_line, findings);
     let sub = |key, schema: &'static Schema, findings: &mut Findings| {
         root.table(key, schema, schema::ALL, findings)
     };
@@ -129,15 +188,13 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
             help,
         ));
     }
-    if let Some(waits_for) = &waits_for
-        && tree.get("cluster").is_none()
-    {
+    if root.has("waits_for") && tree.get("cluster").is_none() {
         // An entry of the list: nothing else is known of it yet.
         return Some(Scenario {
             name: name?.value,
             number,
             description,
-            waits_for: Some(waits_for.value.to_owned()),
+            waits_for: Some(waits_for?.value),
             seed: None,
             ties: None,
             duration: Duration::ZERO,
@@ -200,7 +257,7 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
         name: name?.value,
         number,
         description,
-        waits_for: waits_for.map(|w| w.value.to_owned()),
+        waits_for: waits_for.map(|w| w.value),
         seed,
         ties,
         duration: duration?.value,
@@ -226,8 +283,9 @@ pub(crate) fn scenario(tree: &DeTable<'_>, findings: &mut Findings) -> Option<Sc
     }
     // The plan of a counter-proof stands alone: what it disproves is only named.
     if let Some(table) = off.filter(|off| off.has("base")) {
-        let base = table.string("base", Need::Required, findings)?;
-        scenario.off = read_off(&table, base.value, &scenario, findings).map(|off| off.value);
+        let base = table.parsed("base", Need::Required, one_line, findings)?;
+        let off = read_off(&table, &base.value, &scenario, &places, findings);
+        scenario.off = off.map(|off| off.value);
         if findings.is_empty() && scenario.off.is_some() {
             check::without_mechanism(&scenario, &table.span_of("mechanism"), findings);
         }

@@ -29,7 +29,11 @@ pub(super) fn services(
         let help = "add a `[[service]]` with `name`, `vip` and `servers`";
         findings.push(Finding::new(Code::NoService, 0..0, "there is no service", help).label("in this file"));
     }
-    let mut names = Names::default();
+    places.services_refused = !whole;
+    let mut names = Names {
+        any_refused: !whole,
+        ..Names::default()
+    };
     let mut services = Vec::new();
     for table in &tables {
         let name = table.parsed("name", Need::Required, value::name, findings);
@@ -39,8 +43,13 @@ pub(super) fn services(
         let served = table.choice("served", Need::Optional, &SWITCH, findings);
         let replicate = table.choice("replicate", Need::Optional, &REPLICATE, findings);
         let established = established_timeout(table, proto.as_ref().map(|p| p.value), findings);
-        let (Some(name), Some(vip)) = (name, vip) else {
-            continue;
+        let (name, vip) = match (name, vip) {
+            (Some(name), Some(vip)) => (name, vip),
+            (name, _) => {
+                names.refuse(name.map(|n| n.value));
+                places.services_refused = true;
+                continue;
+            }
         };
         names.add(name.value.clone(), name.span, findings);
         places.services.push(vip.span);

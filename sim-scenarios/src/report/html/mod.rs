@@ -512,7 +512,7 @@ mod tests {
             "<title>two-nodes, seed 5: ✗ FAIL</title>",
             "&lt;/td&gt; &amp; &quot;quotes&quot;",
             "two nodes, &lt;b&gt;one&lt;/b&gt; goes",
-            "evenkeel sim run a &lt;b&gt;.toml --seed 5",
+            "evenkeel sim run &#39;a &lt;b&gt;.toml&#39; --seed 5",
             "node 1: down, 3",
             "node 2: master",
             "another node answered for the VIPs",

@@ -784,6 +784,21 @@ fn every_truncation_is_refused() {
     }
 }
 
+/// Frames that were damaged, and what is said of each. ci/dissector holds docs/wireshark/evenkeel.lua to the same list.
+#[test]
+fn damaged_frames_are_judged_as_the_list_says() {
+    for (n, line) in (1..).zip(include_str!("damaged.txt").lines()) {
+        let (wanted, digits) = line.split_once(' ').expect("a verdict and a frame");
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal");
+        let frame: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+        let said = match decode(&frame) {
+            Ok(frame) => alloc::format!("Ok({})", frame.items.len()),
+            Err(error) => alloc::format!("{error:?}"),
+        };
+        assert_eq!(said, wanted, "line {n}");
+    }
+}
+
 /// What a decoder makes of any bytes can be encoded, and decodes as itself.
 fn survives(bytes: &[u8]) -> bool {
     let Ok(frame) = decode(bytes) else {

@@ -16,7 +16,8 @@ fn service(table: &Table<'_, '_>, services: &Names, findings: &mut Findings) -> 
         |n| services.find(n, "service"),
         findings,
     );
-    service.map(|s| s.value)
+    // Of one that is refused nothing is known.
+    service.map(|s| s.value).filter(|&s| s != Names::REFUSED)
 }
 
 pub(super) fn config(

@@ -43,20 +43,18 @@ pub(super) fn disturb(
     findings: &mut Findings,
 ) -> Option<Action> {
     let (network, way) = (network(table, findings), way(table, findings));
-    let mut share = |key| {
-        table
-            .parsed(key, Need::Optional, value::share, findings)
-            .map_or(0, |f| f.value)
-    };
-    let (loss_ppm, duplicate_ppm, reorder_ppm) = (share("loss"), share("duplicate"), share("reorder"));
-    let (corrupt_ppm, arp_ppm) = (share("corrupt"), share("arp"));
+    let keys = ["loss", "duplicate", "reorder", "corrupt", "arp"];
+    let [loss, duplicate, reorder, corrupt, arp] = keys.map(|key| share(table, key, findings));
     let copies = count(table, limits::COPIES, findings).unwrap_or(1) as u8;
     let reorder_by = span(table, "reorder_by", Need::Optional, findings);
     let delay = delay(table, findings);
     let bandwidth = table.parsed("bandwidth", Need::Optional, value::bandwidth, findings);
-    let burst = burst(table, loss_ppm, findings);
-    let shares = loss_ppm + duplicate_ppm + reorder_ppm + corrupt_ppm + arp_ppm;
-    if shares == 0 && delay.is_zero() && bandwidth.is_none() {
+    let burst = burst(table, loss, findings);
+    // What is written, and refused, would be a disturbance.
+    let nothing = [loss, duplicate, reorder, corrupt, arp]
+        .iter()
+        .all(|s| *s == Some(0));
+    if nothing && delay == Some(Duration::ZERO) && !table.has("bandwidth") {
         let help = "add `loss`, `duplicate`, `reorder`, `corrupt`, `arp`, `delay` or `bandwidth`, such as `loss = \"1%\"`";
         findings.push(Finding::new(
             Code::MissingKey,
@@ -65,10 +63,11 @@ pub(super) fn disturb(
             help,
         ));
     }
+    let [loss_ppm, duplicate_ppm, reorder_ppm] = [loss, duplicate, reorder].map(Option::unwrap_or_default);
     let disturbance = Disturbance {
         loss_ppm,
         burst,
-        arp_ppm,
+        arp_ppm: arp.unwrap_or_default(),
         duplicate_ppm,
         copies: if duplicate_ppm > 0 { copies } else { 0 },
         reorder_ppm,
@@ -76,30 +75,40 @@ pub(super) fn disturb(
             0 => Duration::ZERO,
             _ => reorder_by.map_or(Duration::from_millis(5), |r| r.value),
         },
-        corrupt_ppm,
-        delay,
+        corrupt_ppm: corrupt.unwrap_or_default(),
+        delay: delay.unwrap_or_default(),
         bandwidth: bandwidth.map(|b| b.value),
     };
     Some(Action::Disturb(node?, network?, way, disturbance))
 }
 
-/// What is added to a link's own delay.
-fn delay(table: &Table<'_, '_>, findings: &mut Findings) -> Duration {
-    let Some(delay) = span(table, "delay", Need::Optional, findings) else {
-        return Duration::ZERO;
-    };
+/// A share of frames, in millionths: 0 where none is written; `None`: it is refused.
+pub(crate) fn share(table: &Table<'_, '_>, key: &'static str, findings: &mut Findings) -> Option<u32> {
+    if !table.has(key) {
+        return Some(0);
+    }
+    let share = table.parsed(key, Need::Optional, value::share, findings);
+    share.map(|f| f.value)
+}
+
+/// What is added to a link's own delay; `None`: it is refused.
+fn delay(table: &Table<'_, '_>, findings: &mut Findings) -> Option<Duration> {
+    if !table.has("delay") {
+        return Some(Duration::ZERO);
+    }
+    let delay = span(table, "delay", Need::Optional, findings)?;
     if delay.value > limits::ADDED_DELAY_MAX {
         let message = format!("`delay` cannot be \"{}\"", value::show_span(delay.value));
         let help = format!("write \"{}\" at most", value::show_span(limits::ADDED_DELAY_MAX));
         findings.push(Finding::new(Code::OutOfRange, delay.span, message, help));
     }
-    delay.value
+    Some(delay.value)
 }
 
 /// How many frames are lost one after the other, where some are and others are not.
-pub(crate) fn burst(table: &Table<'_, '_>, loss_ppm: u32, findings: &mut Findings) -> Option<u32> {
+pub(crate) fn burst(table: &Table<'_, '_>, loss: Option<u32>, findings: &mut Findings) -> Option<u32> {
     let burst = count(table, limits::BURST, findings)?;
-    if loss_ppm == 0 || loss_ppm == 1_000_000 {
+    if matches!(loss, Some(0 | 1_000_000)) {
         let message = "`burst` without a `loss` that comes and goes";
         let help = "`loss` is the share of frames that is lost, `burst` how many of them in a row: add `loss = \"2%\"`";
         findings.push(Finding::new(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use evenkeel_control::Code;
 use evenkeel_control::reading::{Field, Finding, Findings, Need, Span, Table};
 
-use super::{Names, Places, SWITCH};
+use super::{FaultPlaces, Names, Places, SWITCH};
 use crate::language::{schema, value};
 use crate::scenario::{Action, Drawn, FAULT_COUNT_MAX, Fault, NodeRef, Trigger};
 
@@ -109,7 +109,8 @@ pub(super) fn faults(
     places: &mut Places,
     findings: &mut Findings,
 ) -> Vec<Fault> {
-    let (tables, _) = root.tables("fault", &schema::FAULT, schema::ALL, findings);
+    let (tables, whole) = root.tables("fault", &schema::FAULT, schema::ALL, findings);
+    places.faults_refused = !whole;
     if let Some(first) = tables.get(FAULT_COUNT_MAX) {
         let message = format!("more than {FAULT_COUNT_MAX} faults");
         findings.push(Finding::new(
@@ -118,9 +119,13 @@ pub(super) fn faults(
             message,
             "leave the others out",
         ));
+        places.faults_refused = true;
         return Vec::new();
     }
-    let mut names = Names::default();
+    let mut names = Names {
+        any_refused: !whole,
+        ..Names::default()
+    };
     let mut faults = Vec::new();
     for (i, table) in tables.iter().enumerate() {
         let action = table.choice("do", Need::Required, &ACTIONS, findings);
@@ -138,7 +143,11 @@ pub(super) fn faults(
                 help,
             ));
         }
-        let Some(action) = action else { continue };
+        let Some(action) = action else {
+            names.refuse(name.map(|n| n.value));
+            places.faults_refused = true;
+            continue;
+        };
         let word = ACTIONS.iter().find(|a| a.1 == action.value).map_or("", |a| a.0);
         for key in schema::FAULT.keys.iter().map(|k| k.0) {
             let general = matches!(key, "name" | "do" | "at" | "after" | "optional");
@@ -155,8 +164,23 @@ pub(super) fn faults(
                 findings.push(Finding::new(Code::NoEffect, span, message, help));
             }
         }
+        // What a plan says was drawn, and may be drawn so.
+        let drawn = root.has("seed");
+        if let Some(lasts) = &lasts
+            && lasts.value.end().is_zero()
+            && action.value != Do::Crash
+            && !drawn
+        {
+            let message = format!("\"{word}\" for \"0s\" has no effect: it ends when it begins");
+            let help = "write how long it lasts, such as `for = \"1s\"`, or leave `for` out: then it stays to the end";
+            findings.push(Finding::new(Code::NoEffect, lasts.span.clone(), message, help));
+        }
         let mut used = Vec::new();
         let Some(read) = read_action(table, action.value, services, &mut used, findings) else {
+            // One whose name is refused has one that is not known.
+            let unnamed = || (!table.has("name")).then(|| format!("{word}-{}", i + 1));
+            names.refuse(name.map(|n| n.value).or_else(unnamed));
+            places.faults_refused = true;
             continue;
         };
         let name = match name {
@@ -185,16 +209,19 @@ pub(super) fn faults(
                 help,
             ));
         }
-        places.faults.push((
-            table.span.clone(),
-            table.span_of("at"),
-            table.span_of("for"),
-            used,
-        ));
+        let parts = ["bucket", "worker", "server"].map(|key| table.span_of(key));
+        let part = parts.into_iter().find(|span| *span != table.span);
+        places.faults.push(FaultPlaces {
+            header: table.span.clone(),
+            at: table.span_of("at"),
+            lasts: table.span_of("for"),
+            part: part.unwrap_or_else(|| table.span.clone()),
+            nodes: used,
+        });
         faults.push(Fault {
             name,
             at,
-            after: after.map(|a| a.value),
+            after: after.map(|a| a.value).filter(|&a| a != Names::REFUSED),
             when,
             optional: optional.is_some_and(|o| o.value),
             lasts: lasts.map(|l| l.value),

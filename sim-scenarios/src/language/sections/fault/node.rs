@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use evenkeel_control::Code;
-use evenkeel_control::reading::{Finding, Findings, Need, Table};
+use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
+use evenkeel_control::{Bad, Code};
 
 use crate::language::sections::{SWITCH, count};
 use crate::language::{limits, value};
@@ -61,17 +61,25 @@ pub(super) fn slow(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut 
 }
 
 pub(super) fn fill(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut Findings) -> Option<Action> {
-    let share = table.parsed("share", Need::Required, value::share, findings);
+    let some = |text: &str| match value::share(text)? {
+        0 => Err(without_effect(text, "nothing is filled", "\"50%\"")),
+        ppm => Ok(ppm),
+    };
+    let share = table.parsed("share", Need::Required, some, findings);
     Some(Action::Fill(node?, share?.value))
 }
 
 pub(super) fn drift(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut Findings) -> Option<Action> {
-    let drift = table.parsed("drift", Need::Required, value::ppm, findings);
+    let some = |text: &str| match value::ppm(text)? {
+        0 => Err(without_effect(text, "the clock goes on as it goes", "\"500ppm\"")),
+        ppm => Ok(ppm),
+    };
+    let drift = table.parsed("drift", Need::Required, some, findings);
     Some(Action::Drift(node?, drift?.value))
 }
 
 pub(super) fn step(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut Findings) -> Option<Action> {
-    let by = table.parsed("by", Need::Required, value::signed_span, findings);
+    let by = table.parsed("by", Need::Required, jump, findings);
     let wall = table.choice("wall", Need::Optional, &SWITCH, findings);
     let (node, by) = (node?, by?);
     if wall.is_some_and(|w| w.value) {
@@ -89,6 +97,31 @@ pub(super) fn step(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut 
             ));
             None
         }
+    }
+}
+
+/// A value with which a fault is none.
+fn without_effect(text: &str, why: &str, example: &str) -> Bad {
+    Bad::new(
+        Code::NoEffect,
+        format!("\"{}\" has no effect: {why}", shown(text)),
+        format!("write more, such as {example}, or leave the fault out"),
+    )
+}
+
+/// How far a clock jumps, forward or back.
+fn jump(text: &str) -> Result<i64, Bad> {
+    let max = limits::STEP_MAX;
+    let far = || {
+        let message = format!("\"{}\" is too far for a jump", shown(text));
+        let help = format!("\"{}\" at most, which is 366 days", value::show_span(max));
+        Bad::new(Code::OutOfRange, message, help)
+    };
+    match value::signed_span(text) {
+        Ok(0) => Err(without_effect(text, "the clock stays as it is", "\"5s\"")),
+        Ok(ns) if u128::from(ns.unsigned_abs()) > max.as_nanos() => Err(far()),
+        Err(bad) if bad.code == Code::OutOfRange => Err(far()),
+        read => read,
     }
 }
 
