@@ -63,7 +63,7 @@ drop_reasons! {
     NoService => "no-service",
     /// The service has no real server that takes conns.
     NoServer => "no-server",
-    /// Not the beginning of a connection, and no conn knows it.
+    /// Not the beginning of a connection, and no conn knows it; or its SYN was not answered here, and another node may have opened it.
     NoConn => "no-conn",
     /// No free local port among those probed.
     NoLocalPort => "no-local-port",

@@ -154,7 +154,8 @@ impl Task<'_> {
         let report = run_scenario(self.scenario, self.seed, &self.options, go_on)?;
         if let Some((folder, page)) = self.report.zip(report.html(self.scenario, self.file)) {
             let path = folder.join(format!("{}-{}.html", report.scenario, report.seed));
-            files::put(&path, &page).map_err(|e| RunError::Write(format!("{}: {e}", path.display())))?;
+            files::put(&path, &page)
+                .map_err(|e| RunError::Write(format!("cannot write {}: {e}", path.display())))?;
         }
         Ok(report)
     }
@@ -578,10 +579,8 @@ impl<'a> Shown<'a> {
             Some(Err(error)) if error.outcome().is_some() => return self.unfinished(task, &error),
             Some(Err(error)) => {
                 self.no_result(task, &error);
-                // A file that cannot be written says so itself.
-                let why = error.to_string().replacen("cannot write cannot ", "cannot ", 1);
                 let (name, seed) = (&task.scenario.name, task.seed);
-                return Err(Complaint::new(format!("{name}: seed {seed}: {why}")));
+                return Err(Complaint::new(format!("{name}: seed {seed}: {error}")));
             }
         };
         self.for_ci.result(task.file, task.scenario, &report, took);

@@ -35,6 +35,21 @@ pub(crate) fn adopt(net: &mut Net, group: GroupId, heir: usize, term: u64) {
     }
 }
 
+/// `heir` adopts, of which only it knows: it owns the group once it has merged, which is so within that time.
+pub(crate) fn adopt_alone(
+    net: &mut Net,
+    group: GroupId,
+    (heir, term): (usize, u64),
+    within: Duration,
+) -> Epoch {
+    let epoch = next(net, heir, term);
+    net.authority(heir, group, epoch, Role::Adopting);
+    net.run(within);
+    assert_eq!(merged(net, heir, group), 2);
+    net.authority(heir, group, epoch, Role::Owned);
+    epoch
+}
+
 pub(crate) fn merged(net: &Net, heir: usize, group: GroupId) -> usize {
     net.nodes[heir].has_told(|e| matches!(e, SyncEvent::Merged { group: g, .. } if *g == group))
 }
@@ -367,11 +382,7 @@ pub(crate) fn in_a_missed_term(seed: u64, pull: &[usize]) -> (Net, Vec<Flow>) {
     net.cut.insert((1, 3));
     net.meet_but(1, &[3]);
     net.meet_but(3, &[1]);
-    let second = next(&net, 3, 2);
-    net.authority(3, group, second, Role::Adopting);
-    net.run(50 * MS);
-    assert_eq!(merged(&net, 3, group), 2);
-    net.authority(3, group, second, Role::Owned);
+    let second = adopt_alone(&mut net, group, (3, 2), 50 * MS);
     net.run(50 * MS);
     net.restart(2);
     net.own(2);

@@ -7,7 +7,7 @@ use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::SyncCount;
 use evenkeel_core::sync::{SyncBody, SyncCommand, SyncEvent};
 
-use crate::adoption::{adopt, in_a_missed_term, merged, next, nodes};
+use crate::adoption::{adopt, adopt_alone, in_a_missed_term, merged, next, nodes};
 use crate::net::{Net, NodeConfig};
 use crate::packet::SYN;
 
@@ -24,11 +24,7 @@ fn a_fenced_node_offers_what_only_it_has() {
         net.cut.insert((0, 1));
         net.meet_but(0, &[1]);
         net.meet_but(1, &[0]);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(50 * MS);
-        assert_eq!(merged(&net, 1, group), 2);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 50 * MS);
         // Each goes on: the loser opens, the winner ends some and hears of others' FINs.
         let late: Vec<_> = (100..130).map(|n| net.open(0, n)).collect();
         for flow in &flows[..10] {
@@ -87,10 +83,7 @@ fn what_can_no_longer_be_told_is_hinted() {
         net.run(200 * MS);
         net.cut.insert((0, 1));
         net.meet_but(1, &[0]);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(50 * MS);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 50 * MS);
         net.run(50 * MS);
         net.cut.clear();
         net.meet();
@@ -137,10 +130,7 @@ fn a_replica_offers_what_the_adopter_did_not_hear() {
         net.crash(0);
         net.meet_but(1, &[0, 2]);
         net.meet_but(2, &[0, 1]);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(200 * MS);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 200 * MS);
         net.cut.clear();
         net.meet_but(1, &[0]);
         net.meet_but(2, &[0]);
@@ -284,11 +274,7 @@ fn a_fenced_node_offers_before_it_repairs() {
         net.run(200 * MS);
         net.cut.insert((0, 1));
         net.meet_but(0, &[1]);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(1100 * MS);
-        assert_eq!(merged(&net, 1, group), 2);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 1100 * MS);
         let late: Vec<_> = (100..400).map(|n| net.open(0, n)).collect();
         for n in 3000..4500 {
             net.open(1, n);
@@ -332,11 +318,7 @@ fn no_version_goes_back_when_a_split_ends() {
             net.meet_but(n, &[1]);
         }
         net.meet_but(1, &others);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(50 * MS);
-        assert_eq!(merged(&net, 1, group), 2);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 50 * MS);
         for flow in &flows[..20] {
             net.fin(0, flow);
         }
@@ -415,11 +397,7 @@ fn what_the_winner_told_before_it_was_heard_is_pulled() {
         net.command(0, &SyncCommand::Forget(other));
         net.meet_but(0, &[1]);
         net.meet_but(1, &[0]);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(50 * MS);
-        assert_eq!(merged(&net, 1, group), 2);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 50 * MS);
         for flow in &flows[..20] {
             net.reset(1, flow);
         }
@@ -477,11 +455,7 @@ fn a_replica_offers_closes_that_the_adopter_did_not_hear() {
         net.meet_but(2, &[1]);
         assert_eq!(net.nodes[2].tombs(), 20, "they are remembered");
         assert_eq!([1, 2].map(|n| net.nodes[n].all(group).len()), [60, 40]);
-        let epoch = next(&net, 1, 2);
-        net.authority(1, group, epoch, Role::Adopting);
-        net.run(200 * MS);
-        assert_eq!(merged(&net, 1, group), 2);
-        net.authority(1, group, epoch, Role::Owned);
+        let epoch = adopt_alone(&mut net, group, (1, 2), 200 * MS);
         net.cut.clear();
         net.meet();
         assert_eq!(net.nodes[1].sync(SyncCount::OffersTaken), 0);

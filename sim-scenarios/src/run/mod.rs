@@ -96,8 +96,8 @@ pub enum RunError {
     /// The world cannot be built.
     #[error("the world of this scenario cannot be: {0}")]
     World(String),
-    /// A file cannot be written.
-    #[error("cannot write {0}")]
+    /// A file cannot be written; which one and why.
+    #[error("{0}")]
     Write(String),
     /// There is no such connection.
     #[error("there is no flow {flow}: the scenario has {count}, from 0 on")]
@@ -249,7 +249,8 @@ fn play<T>(
     let watch = Rc::new(RefCell::new(watch(scenario, built)));
     built.world.add_tap(Box::new(WatchTap(watch.clone())));
     if let Some(folder) = &options.pcap {
-        fs::create_dir_all(folder).map_err(|e| RunError::Write(format!("{}: {e}", folder.display())))?;
+        fs::create_dir_all(folder)
+            .map_err(|e| RunError::Write(format!("cannot make {}: {e}", folder.display())))?;
         let names = built.world.port_names();
         built.world.add_tap(Box::new(
             PcapTap::new(folder, names).with_addresses(words::addresses(scenario)),
