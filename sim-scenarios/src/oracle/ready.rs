@@ -15,11 +15,23 @@ const LACKING_MAX: usize = 4;
 /// Or one in so many.
 const LACKING_SHARE: usize = 50;
 
+/// A life of a node.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    life: u64,
+    /// The last look at which it was not ready, or not there. What is told later may not reach it: it is parted from the others.
+    before: Duration,
+    /// The first one at which it was.
+    ready: Option<Duration>,
+}
+
 /// `ready-knows`.
 #[derive(Debug, Default)]
 pub(crate) struct ReadyKnows {
-    /// By node: its life, and when it was ready for the first time in it.
-    ready: BTreeMap<u16, (u64, Option<Duration>)>,
+    /// By node.
+    ready: BTreeMap<u16, Begun>,
+    /// The last look.
+    last: Duration,
     pub(crate) found: Found,
 }
 
@@ -38,29 +50,38 @@ impl ReadyKnows {
     }
 
     /// Nodes that are ready: those that have just begun to say so, and the others.
-    fn split<'s>(&mut self, sample: &'s Sample) -> (Vec<&'s NodeSample>, Vec<&'s NodeSample>) {
+    fn split<'s>(&mut self, sample: &'s Sample) -> (Vec<(&'s NodeSample, Duration)>, Vec<&'s NodeSample>) {
         let mut fresh = Vec::new();
         let mut older = Vec::new();
         for node in &sample.nodes {
-            let entry = self.ready.entry(node.node).or_insert((node.life, None));
-            if entry.0 != node.life {
-                *entry = (node.life, None);
+            let begun = Begun {
+                life: node.life,
+                before: self.last,
+                ready: None,
+            };
+            let entry = self.ready.entry(node.node).or_insert(begun);
+            if entry.life != node.life {
+                *entry = begun;
             }
             if !node.ready {
+                if entry.ready.is_none() {
+                    entry.before = sample.at;
+                }
                 continue;
             }
-            let since = *entry.1.get_or_insert(sample.at);
+            let since = *entry.ready.get_or_insert(sample.at);
             if sample.at <= since + FRESH {
-                fresh.push(node);
+                fresh.push((node, entry.before));
             } else {
                 older.push(node);
             }
         }
+        self.last = sample.at;
         (fresh, older)
     }
 
-    /// Looks at all sessions.
-    pub(crate) fn sample(&mut self, sample: &Sample) {
+    /// Looks at all sessions; `established` says since when a client's tuple has one.
+    pub(crate) fn sample(&mut self, sample: &Sample, established: &impl Fn(&Key) -> Option<Duration>) {
         let (fresh, older) = self.split(sample);
         // Nodes that have just begun to say so all at once have nobody who knows better.
         if fresh.is_empty() || older.is_empty() {
@@ -69,9 +90,10 @@ impl ReadyKnows {
         let all = older.into_iter().map(told);
         let common = all.reduce(|a, b| a.intersection(&b).copied().collect());
         let common = common.unwrap_or_default();
-        for node in fresh {
+        for (node, before) in fresh {
             let has: BTreeSet<Key> = node.rows.iter().map(|r| key(&r.inbound)).collect();
-            let lacking = common.iter().filter(|k| !has.contains(k)).count();
+            let old = |k: &&Key| established(k).is_none_or(|at| at <= before);
+            let lacking = common.iter().filter(|k| !has.contains(k)).filter(old).count();
             self.found.looked += common.len() as u64;
             if lacking > LACKING_MAX.max(common.len() / LACKING_SHARE) {
                 self.found.add(sample.at, || {

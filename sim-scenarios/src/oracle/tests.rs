@@ -16,6 +16,15 @@ fn world() -> World {
     world_at(TWO_NODES, 4, END)
 }
 
+/// When the first sessions have expired, in a run that lasts so long.
+const EXPIRED: Duration = Duration::from_secs(14);
+
+fn until_sessions_expire() -> String {
+    let text = TWO_NODES.replace("duration = \"6s\"", "duration = \"14s\"");
+    assert_ne!(text, TWO_NODES);
+    text
+}
+
 /// The tables of a sample of all sessions.
 struct InSample<'s>(&'s Sample);
 
@@ -143,16 +152,16 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
             let look = |kept: usize| {
                 let mut oracle = ReadyKnows::default();
                 let mut seen = sample(busy, MIDST);
-                oracle.sample(&seen);
+                oracle.sample(&seen, &|_| None);
                 for at in [1, 2] {
                     seen.at = MIDST + Duration::from_secs(at);
-                    oracle.sample(&seen);
+                    oracle.sample(&seen, &|_| None);
                 }
                 let joined = &mut seen.nodes[1];
                 (joined.life, joined.ready) = (joined.life + 1, true);
                 joined.rows.truncate(kept);
                 seen.at = MIDST + Duration::from_secs(3);
-                oracle.sample(&seen);
+                oracle.sample(&seen, &|_| None);
                 oracle.found
             };
             (look(usize::MAX), look(1))
@@ -181,7 +190,7 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
             (look(true), look(false))
         }
         Oracle::HolderCloses => {
-            let frames = frames_of(TWO_NODES, 4, MIDST);
+            let frames = frames_of(&until_sessions_expire(), 4, EXPIRED);
             let look = |forged: bool| {
                 let mut oracle = HolderCloses::default();
                 for mut closes in closes_in(&frames) {
@@ -244,9 +253,10 @@ fn every_oracle_fires_on_a_doctored_world_and_on_no_other() {
 
 #[test]
 fn every_oracle_is_asked_in_a_run_and_fails_it_under_its_name() {
-    let report = judged(TWO_NODES, 4, &[]);
+    let text = until_sessions_expire();
+    let report = judged(&text, 4, &[]);
     assert!(report.pass, "{}", report.text("two-nodes.toml"));
-    let report = judged(TWO_NODES, 4, Oracle::ALL);
+    let report = judged(&text, 4, Oracle::ALL);
     let failed = report.failures.iter().map(|f| (f.name.as_str(), f.seen.as_str()));
     let failed: Vec<_> = failed
         .map(|(name, seen)| (name, seen.split(';').next()))
@@ -360,4 +370,30 @@ fn byte_streams_fires_on_wrong_bytes_and_leaves_other_ends_to_the_expectations()
     }
     doctored.broken = Some(BrokenWhy::Reset);
     assert_eq!(look(&doctored), None);
+}
+
+/// What was told after a node had said that it is ready may not have reached it: somebody parted them.
+#[test]
+fn ready_knows_asks_for_sessions_that_were_there_before() {
+    let busy = world_at(TWO_NODES, 4, MIDST);
+    let lacking = |established: Duration| {
+        let mut oracle = ReadyKnows::default();
+        let mut seen = sample(&busy, MIDST);
+        let mut look = |after: u64, life: u64, ready: bool, kept: usize| {
+            seen.at = MIDST + Duration::from_millis(after);
+            let joined = &mut seen.nodes[1];
+            (joined.life, joined.ready) = (life, ready);
+            joined.rows.truncate(kept);
+            if oracle.is_due(&seen) {
+                oracle.sample(&seen, &|_| Some(established));
+            }
+        };
+        look(0, 1, true, usize::MAX);
+        look(1_000, 2, false, usize::MAX);
+        look(1_250, 2, true, 1);
+        assert!(oracle.found.looked > 10);
+        oracle.found.count
+    };
+    assert_eq!(lacking(MIDST + Duration::from_millis(1_000)), 1);
+    assert_eq!(lacking(MIDST + Duration::from_millis(1_001)), 0);
 }

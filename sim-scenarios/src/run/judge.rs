@@ -302,7 +302,9 @@ impl<'s> Judge<'s> {
         self.panics.ask(name(Oracle::ReadyKnows), now, || {
             // It weighs all sessions, not those alone that have changed.
             if self.ready_knows.is_due(&sample) {
-                self.ready_knows.sample(&self::sample(world, now));
+                let established = established(world);
+                self.ready_knows
+                    .sample(&self::sample(world, now), &|key| established.get(key).copied());
             }
         });
         let gone = self.ledger.gone();
@@ -810,6 +812,16 @@ fn chosen(world: &World, verdicts: &[Verdict]) -> Option<(u64, u64)> {
         }
     }
     (!verdicts.is_empty()).then_some((down, again))
+}
+
+/// Since when clients' tuples are those of established flows.
+fn established(world: &World) -> BTreeMap<oracle::Key, Duration> {
+    let flows = world.flows().iter();
+    let established = flows.filter_map(|flow| {
+        let at = flow.established?.as_nanos();
+        Some((oracle::key(&tuple(flow)), Duration::from_nanos(at)))
+    });
+    established.collect()
 }
 
 /// What links, rings and queues lost, by reason.
