@@ -194,13 +194,13 @@ impl Excuses {
         self.ends.contains(&(row.local, row.server))
     }
 
-    /// What excuses that a flow breaks, by `now`, if something does. `masters`: when other nodes began to answer for the VIPs.
+    /// What excuses that a flow breaks, by `now`, if something does. `moved`: when clients' packets began to come to other nodes.
     pub(crate) fn excuse(
         &self,
         scenario: &Scenario,
         (number, flow): (u32, &FlowRecord),
         now: Duration,
-        masters: impl Iterator<Item = u64>,
+        moved: &[u64],
     ) -> Option<Excuse> {
         if let Some(fault) = self.lost.get(&number) {
             return Some(Excuse::Died(*fault));
@@ -222,11 +222,11 @@ impl Excuses {
             // connects it too.
             Some(Replicate::SynAck) => flow.established.map_or(opened, |t| t.as_nanos()),
         };
-        let mut masters = masters;
         // Until a client has heard who answers now, its first packets go to who did.
         let heard_within = nanos(heard_within(scenario));
-        masters
-            .any(|at| opened < at + heard_within && at < untold_until)
+        moved
+            .iter()
+            .any(|at| opened < at + heard_within && *at < untold_until)
             .then_some(Excuse::TakenOver)
     }
 
@@ -240,18 +240,19 @@ impl Excuses {
             })
     }
 
-    /// Whether another node began to answer for the VIPs while a flow opened, or so shortly before that its client had not heard
+    /// Whether clients' packets began to come to another node while a flow opened, or so shortly before that its client had not heard
     /// of it: its SYN may have come to two, neither of which tells the other before there is a SYN-ACK.
     pub(crate) fn taken_over_opening(
         scenario: &Scenario,
         flow: &FlowRecord,
-        mut masters: impl Iterator<Item = u64>,
+        moved: &[u64],
     ) -> bool {
         let heard_within = nanos(heard_within(scenario));
         flow.opened
             .zip(flow.established)
             .is_some_and(|(opened, established)| {
-                masters.any(|at| opened.as_nanos() < at + heard_within && at < established.as_nanos())
+                let mut moved = moved.iter();
+                moved.any(|at| opened.as_nanos() < at + heard_within && *at < established.as_nanos())
             })
     }
 
@@ -390,7 +391,7 @@ mod tests {
             let mut excuses = Excuses::new(&scenario);
             excuses.workers = vec![4];
             excuses.step(&world, MS, (0, action, false), Some(LbId(0)));
-            excuses.excuse(&scenario, (0, flow), 2_000 * MS, [].into_iter()) == Some(Excuse::Divided(0))
+            excuses.excuse(&scenario, (0, flow), 2_000 * MS, &[]) == Some(Excuse::Divided(0))
         };
         let flow = |of: &crate::scenario::Service, port, server| {
             let mut flow = world.flows()[0].clone();

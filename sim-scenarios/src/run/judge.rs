@@ -10,7 +10,7 @@ use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::{L4Proto, Tuple};
 use evenkeel_io_sim::{
-    FlowEnd, FlowRecord, FlowState, LbId, LbRef, LbState, LinkId, RouterId, SwitchId, World,
+    FlowEnd, FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, SwitchId, World,
 };
 
 use self::named::{FAMILIES, Wrong, masters, not_ready};
@@ -242,13 +242,12 @@ impl<'s> Judge<'s> {
 
     /// Whether it is a UDP flow that something excuses: a datagram of it may have opened another session. A TCP connection
     /// breaks instead.
-    fn may_reopen(&self, world: &World, flow: &LiveFlow, now: Duration, masters: &[(u64, LbId)]) -> bool {
+    fn may_reopen(&self, world: &World, flow: &LiveFlow, now: Duration, moved: &[u64]) -> bool {
         let record = world.flows().get(flow.number as usize);
-        let masters = masters.iter().skip(1).map(|m| m.0);
         flow.tuple.proto == L4Proto::Udp
             && record.is_some_and(|record| {
                 self.excuses
-                    .excuse(self.scenario, (flow.number, record), now, masters)
+                    .excuse(self.scenario, (flow.number, record), now, moved)
                     .is_some()
             })
     }
@@ -278,7 +277,7 @@ impl<'s> Judge<'s> {
     /// Looks at all tables.
     pub(crate) fn sample(&mut self, world: &World, now: Duration, watch: &Watch) {
         self.ledger.look(world);
-        self.follow_flows(world, now, &watch.masters);
+        self.follow_flows(world, now, &watch.moved);
         let (sample, touched) = self.ledger.sample(world, now);
         for row in sample.nodes.iter().flat_map(|n| &n.rows) {
             let key = oracle::key(&row.inbound);
@@ -356,7 +355,7 @@ impl<'s> Judge<'s> {
 
     /// Which flows are established now and not over. Whose session died with its node is none of them, nor is a UDP flow that
     /// something else excuses.
-    fn follow_flows(&mut self, world: &World, now: Duration, masters: &[(u64, LbId)]) {
+    fn follow_flows(&mut self, world: &World, now: Duration, moved: &[u64]) {
         self.is_live.resize(world.flows().len(), false);
         for (number, flow) in (0..).zip(world.flows()) {
             let Some(was_live) = self.is_live.get(number as usize).copied() else {
@@ -367,16 +366,15 @@ impl<'s> Judge<'s> {
                 continue;
             }
             let tuple = tuple(flow);
-            let taken_over = || masters.iter().skip(1).map(|m| m.0);
             let divided = self.excuses.divided_opening(flow)
-                || Excuses::taken_over_opening(self.scenario, flow, taken_over());
+                || Excuses::taken_over_opening(self.scenario, flow, moved);
             let live = LiveFlow {
                 number,
                 divided,
                 tuple,
             };
             let is_live =
-                is_open && !self.is_forgotten(&live, now) && !self.may_reopen(world, &live, now, masters);
+                is_open && !self.is_forgotten(&live, now) && !self.may_reopen(world, &live, now, moved);
             if is_live == was_live {
                 continue;
             }
@@ -418,8 +416,7 @@ impl<'s> Judge<'s> {
                 divided: false,
                 tuple: tuple(flow),
             };
-            let masters = watch.masters.iter().skip(1).map(|m| m.0);
-            let excused = self.excuses.excuse(self.scenario, (number, flow), end, masters);
+            let excused = self.excuses.excuse(self.scenario, (number, flow), end, &watch.moved);
             let forgotten =
                 excused.is_some() || self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
             self.panics.ask(Oracle::ByteStreams.says().0, end, || {
@@ -520,12 +517,12 @@ impl<'s> Judge<'s> {
         .judged()
     }
 
-    /// Whether its service replicates nothing, and another node began to answer for the VIPs after it was connected.
+    /// Whether its service replicates nothing, and its packets may have come to another node since it was connected.
     fn is_left_behind(&self, flow: &FlowRecord, watch: &Watch) -> bool {
         let mut services = self.scenario.services.iter();
         let service = services.find(|s| s.vip == flow.spec.target && s.proto == flow.spec.proto);
         let since = flow.established.map_or(u64::MAX, |t| t.as_nanos());
-        service.is_some_and(|s| s.replicate == Replicate::Off) && watch.masters.iter().any(|m| m.0 > since)
+        service.is_some_and(|s| s.replicate == Replicate::Off) && watch.moved.iter().any(|at| *at > since)
     }
 
     /// Whether an oracle has something to look at if all goes well.

@@ -47,6 +47,8 @@ pub(crate) struct Watch {
     pub(crate) owners: BTreeMap<IpAddr, LbId>,
     /// Who answers for the VIPs, and since when.
     pub(crate) masters: Vec<(u64, LbId)>,
+    /// When packets of clients began to come to another node: the VIPs', or those that a router deals elsewhere.
+    pub(crate) moved: Vec<u64>,
     /// When the fault began from which on is measured: the first crash, else the first fault.
     pub(crate) fault_at: Option<u64>,
     /// When the first fault of all came: until then nothing that was told is lost.
@@ -225,7 +227,7 @@ impl Tap for WatchTap {
                     watch.gave_up(now.as_nanos(), lb, family);
                 }
             }
-            Trace::Member(.., alive) if measured => watch.rehashed(now.as_nanos(), alive),
+            Trace::Member(.., alive) => watch.rehashed(now.as_nanos(), alive, measured),
             Trace::LbStarted(lb, _) => {
                 watch.said.forget(lb);
                 watch.said.joining.insert(lb);
@@ -363,13 +365,24 @@ impl Watch {
     }
 
     /// The router sends flows elsewhere.
-    fn rehashed(&mut self, now: u64, alive: bool) {
+    fn rehashed(&mut self, now: u64, alive: bool, measured: bool) {
+        self.moved.push(now);
+        if !measured {
+            return;
+        }
         self.rehashes += 1;
         if !alive {
             self.vip_taken_at.get_or_insert(now);
             self.all_taken_at = Some(now);
             self.first_sent.clear();
         }
+    }
+
+    fn is_master_now(&mut self, now: u64, lb: LbId) {
+        if !self.masters.is_empty() {
+            self.moved.push(now);
+        }
+        self.masters.push((now, lb));
     }
 
     /// A node answers no longer. If it was the last to announce the VIPs and another one answers, that one has them from
@@ -379,7 +392,7 @@ impl Watch {
         if let Some(&(_, other)) = other
             && self.master() == Some(lb)
         {
-            self.masters.push((now, other));
+            self.is_master_now(now, other);
         }
     }
 
@@ -390,7 +403,7 @@ impl Watch {
         }
         let vip = self.vips.contains(&addr);
         if vip && self.master() != Some(lb) {
-            self.masters.push((now, lb));
+            self.is_master_now(now, lb);
             if before.is_some() {
                 self.occasions.takeover(lb);
             }

@@ -13,7 +13,7 @@ use crate::mechanism::Kind;
 use crate::plan::plan;
 use crate::scenario::{
     Action, Arrival, Change, Cluster, Disturbance, Drawn, Fault, Hosts, Link, Links, Load, LoadEnd, Network,
-    Node, NodeRef, Replicate, Scenario, ServerRef, Service, Tcp, Way,
+    Node, NodeRef, Replicate, Router, Scenario, ServerRef, Service, Tcp, Way,
 };
 
 /// Flows of a drawn scenario at least.
@@ -138,7 +138,8 @@ pub fn draw(seed: u64) -> Scenario {
     let services = services(&dice);
     let loads = loads(&dice, &services);
     let faults = faults(&dice, &cluster, &services);
-    let expects = expects();
+    let router = router(&dice);
+    let expects = expects(router.is_some());
     let mut scenario = Scenario {
         name: format!("swarm-{seed}"),
         number: None,
@@ -152,7 +153,7 @@ pub fn draw(seed: u64) -> Scenario {
         quiet: QUIET,
         cluster,
         bounds: WorldBounds::default(),
-        router: None,
+        router,
         links: links(&dice),
         hosts: hosts(&dice),
         services,
@@ -205,6 +206,14 @@ fn cluster(dice: &Dice) -> Cluster {
         lsn_ring: dice.of("lsn_ring", &[None, None, Some(8), Some(64)]),
         ring: dice.of("ring", &[256, 1_024]),
     }
+}
+
+/// Who deals flows to nodes that all answer for the VIPs, instead of a master.
+fn router(dice: &Dice) -> Option<Router> {
+    dice.happens("router", 15).then(|| Router {
+        buckets: dice.of("router's buckets", &[None, Some(64)]),
+        detection: Some((dice.of("router's hellos", &[ms(50), ms(100)]), 3)),
+    })
 }
 
 fn links(dice: &Dice) -> Links {
@@ -660,7 +669,7 @@ fn fault(
 }
 
 /// What must come out of every drawn scenario, beside what oracles see. All of it holds whatever is taken out of a plan.
-fn expects() -> Vec<Expectation> {
+fn expects(shared: bool) -> Vec<Expectation> {
     [
         ("unexcused == 0", None),
         ("not_ready == 0", None),
@@ -668,6 +677,8 @@ fn expects() -> Vec<Expectation> {
         ("broken + failed + hanging == blocked", Some(AFTER_LOAD)),
     ]
     .into_iter()
+    // Behind a router all nodes answer.
+    .filter(|(text, _)| !(shared && text.starts_with("masters")))
     .filter_map(|(text, of)| {
         let comparison = expect::parse(text).ok()?;
         Some(Expectation {
@@ -709,7 +720,8 @@ mod tests {
             };
             assert!(after.len() == 20 && after.iter().all(|f| f.start >= *AFTER.start()));
             for of_all in ["unexcused == 0", "not_ready == 0", "masters == 1"] {
-                assert!(drawn.expects.iter().any(|e| e.text == of_all && e.of.is_none()));
+                let asked = drawn.expects.iter().any(|e| e.text == of_all && e.of.is_none());
+                assert_eq!(asked, drawn.router.is_none() || of_all != "masters == 1");
             }
             assert!(drawn.expects.iter().any(|e| e.of == Some(AFTER_LOAD)));
         }
@@ -725,7 +737,10 @@ mod tests {
             let read = crate::language::parse("drawn.toml", &text, &|_| Err(String::new()));
             let read = read.unwrap_or_else(|e| panic!("{seed}: {:?}\n{text}", e.problems()));
             assert_eq!(read, drawn, "seed {seed}");
-            assert_eq!(drawn.expects.len(), 4);
+            assert_eq!(drawn.expects.len(), if drawn.router.is_some() { 3 } else { 4 });
+            if let Some(router) = drawn.router {
+                variants.insert(format!("router {:?}", router.buckets));
+            }
             let flows = drawn.loads.iter().map(|l| match &l.arrival {
                 Arrival::Planned(flows) => flows.len(),
                 _ => 0,

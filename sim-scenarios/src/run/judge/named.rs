@@ -38,9 +38,8 @@ impl Judge<'_> {
             if flow.broken.is_none() && !self.hangs(flow) && !back.contains(&key) {
                 return None;
             }
-            let masters = watch.masters.iter().skip(1).map(|m| m.0);
             let dead = blocked.contains(&key).then_some(Excuse::DeadEnds);
-            let excuse = || self.excuses.excuse(self.scenario, (number, flow), end, masters);
+            let excuse = || self.excuses.excuse(self.scenario, (number, flow), end, &watch.moved);
             Some(Wrong {
                 number,
                 excuse: dead.or_else(excuse),
