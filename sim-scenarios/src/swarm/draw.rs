@@ -137,8 +137,8 @@ pub fn draw(seed: u64) -> Scenario {
     let cluster = cluster(&dice);
     let services = services(&dice);
     let loads = loads(&dice, &services);
-    let faults = faults(&dice, &cluster, &services);
     let router = router(&dice);
+    let faults = faults(&dice, &cluster, &services, router.is_some());
     let expects = expects(router.is_some());
     let mut scenario = Scenario {
         name: format!("swarm-{seed}"),
@@ -376,7 +376,7 @@ fn loads(dice: &Dice, services: &[Service]) -> Vec<Load> {
     loads
 }
 
-fn faults(dice: &Dice, cluster: &Cluster, services: &[Service]) -> Vec<Fault> {
+fn faults(dice: &Dice, cluster: &Cluster, services: &[Service], shared: bool) -> Vec<Fault> {
     // Every other run has calm kinds alone, and what breaks in it has hardly an excuse.
     let mut kinds: Vec<FaultKind> = CALM
         .into_iter()
@@ -395,7 +395,7 @@ fn faults(dice: &Dice, cluster: &Cluster, services: &[Service]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for n in 0..count {
         let kind = dice.of(&format!("kind of {n}"), &kinds);
-        fault(dice, n, kind, (cluster, services), &mut faults);
+        fault(dice, n, kind, (cluster, services, shared), &mut faults);
     }
     faults
 }
@@ -405,16 +405,18 @@ fn fault(
     dice: &Dice,
     n: u64,
     kind: FaultKind,
-    (cluster, services): (&Cluster, &[Service]),
+    (cluster, services, shared): (&Cluster, &[Service], bool),
     faults: &mut Vec<Fault>,
 ) {
     let (nodes, buckets) = (cluster.nodes.len() as u64, cluster.buckets);
     let what = |part: &str| format!("{part} of fault {n}");
     let id = NodeRef::Id(1 + dice.below(&what("id"), nodes) as u16);
-    let node = dice.of(
-        &what("node"),
-        &[NodeRef::Master, NodeRef::Master, NodeRef::Backup, id, id],
-    );
+    // Behind a router no node is the master.
+    let (master, backup) = match (shared, id) {
+        (true, NodeRef::Id(of)) => (id, NodeRef::Id(of % nodes as u16 + 1)),
+        _ => (NodeRef::Master, NodeRef::Backup),
+    };
+    let node = dice.of(&what("node"), &[master, master, backup, id, id]);
     let long = dice.happens(&what("long"), 50);
     let lasts = match long {
         true => dice.span(&what("lasts"), &(ms(800)..=ms(3_000))),
@@ -622,11 +624,11 @@ fn fault(
         FaultKind::Fill => {
             let share = dice.of(&what("share"), &[500_000, 900_000, 1_000_000]);
             let dies = dice.happens(&what("dies"), 40);
-            let node = if dies { NodeRef::Backup } else { node };
+            let node = if dies { backup } else { node };
             add("fill", at, Some(lasts), Action::Fill(node, share));
             if dies {
                 // Before the other one has room for what it holds.
-                let crash = Action::Crash(NodeRef::Master, state);
+                let crash = Action::Crash(master, state);
                 add("dies", at + lasts / 2, Some(lasts / 2), crash);
             }
         }
