@@ -242,11 +242,7 @@ impl Excuses {
 
     /// Whether clients' packets began to come to another node while a flow opened, or so shortly before that its client had not heard
     /// of it: its SYN may have come to two, neither of which tells the other before there is a SYN-ACK.
-    pub(crate) fn taken_over_opening(
-        scenario: &Scenario,
-        flow: &FlowRecord,
-        moved: &[u64],
-    ) -> bool {
+    pub(crate) fn taken_over_opening(scenario: &Scenario, flow: &FlowRecord, moved: &[u64]) -> bool {
         let heard_within = nanos(heard_within(scenario));
         flow.opened
             .zip(flow.established)

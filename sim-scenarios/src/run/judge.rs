@@ -9,9 +9,7 @@ use std::time::Duration;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::stats::{Counters, DropReason};
 use evenkeel_core::tuple::{L4Proto, Tuple};
-use evenkeel_io_sim::{
-    FlowEnd, FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, SwitchId, World,
-};
+use evenkeel_io_sim::{FlowEnd, FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, SwitchId, World};
 
 use self::named::{FAMILIES, Wrong, masters, not_ready};
 use super::bites::Bites;
@@ -366,8 +364,8 @@ impl<'s> Judge<'s> {
                 continue;
             }
             let tuple = tuple(flow);
-            let divided = self.excuses.divided_opening(flow)
-                || Excuses::taken_over_opening(self.scenario, flow, moved);
+            let divided =
+                self.excuses.divided_opening(flow) || Excuses::taken_over_opening(self.scenario, flow, moved);
             let live = LiveFlow {
                 number,
                 divided,
@@ -416,7 +414,9 @@ impl<'s> Judge<'s> {
                 divided: false,
                 tuple: tuple(flow),
             };
-            let excused = self.excuses.excuse(self.scenario, (number, flow), end, &watch.moved);
+            let excused = self
+                .excuses
+                .excuse(self.scenario, (number, flow), end, &watch.moved);
             let forgotten =
                 excused.is_some() || self.is_forgotten(&live, end) || self.is_left_behind(flow, watch);
             self.panics.ask(Oracle::ByteStreams.says().0, end, || {
@@ -447,7 +447,7 @@ impl<'s> Judge<'s> {
                 failures.push(Failure {
                     name: name.to_owned(),
                     expected: says.to_owned(),
-                    seen: "could not be measured: there was nothing to look at".to_owned(),
+                    seen: format!("{}: there was nothing to look at", expect::NOT_MEASURED),
                     at_ns: measures.end_ns,
                     unmeasured: true,
                 });

@@ -39,7 +39,10 @@ impl Judge<'_> {
                 return None;
             }
             let dead = blocked.contains(&key).then_some(Excuse::DeadEnds);
-            let excuse = || self.excuses.excuse(self.scenario, (number, flow), end, &watch.moved);
+            let excuse = || {
+                self.excuses
+                    .excuse(self.scenario, (number, flow), end, &watch.moved)
+            };
             Some(Wrong {
                 number,
                 excuse: dead.or_else(excuse),
