@@ -360,7 +360,9 @@ impl<'s> Judge<'s> {
                 continue;
             };
             let is_open = flow.state == FlowState::Open && flow.established.is_some() && flow.ended.is_none();
-            if !is_open && !was_live {
+            // What of a UDP flow may be forgotten or open anew, a TCP connection breaks by.
+            let settled = is_open == was_live && flow.spec.proto == L4Proto::Tcp;
+            if settled || (!is_open && !was_live) {
                 continue;
             }
             let tuple = tuple(flow);
