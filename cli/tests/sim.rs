@@ -498,6 +498,44 @@ fn sim_run_draws_a_page_for_each_run() {
 }
 
 #[test]
+fn sim_bench_says_how_fast_a_run_was_beside_its_floor() {
+    let path = example("sim_bench", |t| t);
+    let bench = |path: &PathBuf| evenkeel(&["sim", "bench", text(path), "--floor", "--brief"]);
+    let run = bench(&path);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let out = stdout(&run);
+    let number = |before: &str, after: &str| -> f64 {
+        let at = out
+            .split_once(before)
+            .unwrap_or_else(|| panic!("{before} in {out}"))
+            .1;
+        let said = at
+            .split_once(after)
+            .unwrap_or_else(|| panic!("{after} in {at}"))
+            .0;
+        said.trim().parse().unwrap_or_else(|_| panic!("{said} in {out}"))
+    };
+    for (before, after) in [
+        ("simulated, ", " connections"),
+        ("connections, ", " events"),
+        ("events, ", " packet-hops\n"),
+        ("rate:  ", " events/s"),
+        ("events/s, ", " packet-hops/s"),
+        ("packet-hops/s, ", " simulated s/s"),
+        ("memory: ", " MiB"),
+        ("ratio: ", "\n"),
+    ] {
+        assert!(number(before, after) > 0.0, "{before} in {out}");
+    }
+    // A scenario that fails is no measure.
+    let fails = example("sim_bench_fails", |t| {
+        t + "\n[[expect]]\nthat = \"connections == 0\"\n"
+    });
+    let run = bench(&fails);
+    assert_eq!(run.status.code(), Some(3), "{}", stdout(&run));
+}
+
+#[test]
 fn sim_plan_prints_a_file_that_runs_as_its_seed_did() {
     let path = example("sim_plan", |t| t);
     let plan = evenkeel(&["sim", "plan", text(&path), "--seed", "5"]);

@@ -27,7 +27,7 @@ use crate::{Exit, print};
 
 Exit codes: 0 fine; 1 refused; 3 the scenario failed; 130, 143 stopped by SIGINT, SIGTERM.")]
 pub(super) struct Args {
-    /// Scenario file, the name of a committed one, or quiet-1k, wide-100k or sixteen
+    /// Scenario file, the name of a committed one, or quiet-1k, busy-1k, wide-100k or sixteen
     #[arg(value_name = "FILE", default_value = "active-backup-crash")]
     file: PathBuf,
     /// Seed
@@ -47,6 +47,7 @@ pub(super) struct Args {
 /// Cases that are no scenarios of the catalogue.
 const CASES: &[(&str, &str)] = &[
     ("quiet-1k", include_str!("cases/quiet-1k.toml")),
+    ("busy-1k", include_str!("cases/busy-1k.toml")),
     ("wide-100k", include_str!("cases/wide-100k.toml")),
     ("sixteen", include_str!("cases/sixteen.toml")),
 ];
@@ -220,4 +221,30 @@ fn peak_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_says_where_the_time_went() {
+        let mut clock = Clock::new();
+        assert_eq!(clock.begins(Part::Hosts), Part::Outside);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(clock.begins(Part::Queue), Part::Hosts);
+        assert!(clock.spent[Part::Hosts as usize] >= Duration::from_millis(20));
+        clock.spent = [Duration::from_millis(30); Part::ALL.len()];
+        clock.spent[Part::Workers as usize] = Duration::from_millis(90);
+        let text = clock.text();
+        assert_eq!(text.lines().count(), 1 + Part::ALL.len());
+        assert!(
+            text.contains("engine, workers              30.0 %       90 ms"),
+            "{text}"
+        );
+        assert!(
+            text.contains("kernel (queue)               10.0 %       30 ms"),
+            "{text}"
+        );
+    }
 }
