@@ -150,7 +150,7 @@ fn trail(side: Side<'_>, spec: TrailSpec, go_on: &mut dyn FnMut() -> bool) -> Re
         ..Options::default()
     };
     match run(side.scenario, side.seed, &options, go_on) {
-        Ok(_) | Err(RunError::Exceeded(_)) => {}
+        Ok(_) | Err(RunError::Exceeded(_) | RunError::Panicked { .. }) => {}
         Err(error) => return Err(error),
     }
     let trail = std::mem::take(&mut *out.lock().unwrap_or_else(PoisonError::into_inner));

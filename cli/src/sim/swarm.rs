@@ -100,6 +100,8 @@ struct Whole {
     failed: u64,
     different: usize,
     flows: u64,
+    /// Of these: broke, failed, hang or are back, and something excuses it.
+    excused: u64,
     events: u64,
     stopped: bool,
     situations: BTreeMap<&'static str, u64>,
@@ -145,6 +147,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         failed: 0,
         different: 0,
         flows: 0,
+        excused: 0,
         events: 0,
         stopped: false,
         situations: BTreeMap::new(),
@@ -181,6 +184,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Complaint> {
         };
         whole.runs += 1;
         whole.flows += report.connections;
+        whole.excused += report.excused.values().sum::<u64>();
         whole.events += report.events;
         for (sum, n) in sums.iter_mut().zip(swarm::probes(&report)) {
             *sum += u64::from(n > 0);
@@ -380,8 +384,8 @@ fn summary(args: &Args, whole: &Whole) -> Result<(), Complaint> {
         return print_json(whole);
     }
     let mut text = format!(
-        "swarm: {} runs, {} failed in {} different ways; {} flows, {} events\n",
-        whole.runs, whole.failed, whole.different, whole.flows, whole.events
+        "swarm: {} runs, {} failed in {} different ways; {} flows, {} of them broke with an excuse, {} events\n",
+        whole.runs, whole.failed, whole.different, whole.flows, whole.excused, whole.events
     );
     if whole.runs > 0 {
         let seen: Vec<_> = whole
