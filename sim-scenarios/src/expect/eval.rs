@@ -64,9 +64,6 @@ pub const NAMED_LEN_MAX: usize = 300;
 /// The word before that. What is named is of the run: what stands before it says which failures are the same.
 pub(crate) const NAMELY: &str = "namely";
 
-/// What a failure says of something that was not there to be measured.
-pub(crate) const NOT_MEASURED: &str = "could not be measured";
-
 /// Why an expectation failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
@@ -265,7 +262,7 @@ pub(crate) fn judge(expectation: &Expectation, measures: &Measures) -> Judged {
         let both = side(left, measures, expectation.of, flow)
             .and_then(|l| Ok((l, side(right, measures, expectation.of, flow)?)));
         let ((l, at, left_parts), (r, right_at, right_parts)) = both.map_err(|metric| {
-            let seen = format!("{} {NOT_MEASURED}: it did not happen", metric.name());
+            let seen = format!("{} could not be measured: it did not happen", metric.name());
             Failure {
                 unmeasured: metric == Metric::Unequal,
                 ..failure(seen, measures.end_ns)

@@ -7,7 +7,7 @@ mod parse;
 use std::fmt;
 
 pub use eval::{Failure, FlowFacts, Judged, Measures, NAMED_LEN_MAX, NAMED_MAX};
-pub(crate) use eval::{NAMELY, NOT_MEASURED, judge};
+pub(crate) use eval::{NAMELY, judge};
 pub use metric::{METRICS, Metric, Unit};
 pub(crate) use parse::{TEXT_LEN_MAX, parse};
 

@@ -449,7 +449,7 @@ impl<'s> Judge<'s> {
                 failures.push(Failure {
                     name: name.to_owned(),
                     expected: says.to_owned(),
-                    seen: format!("{}: there was nothing to look at", expect::NOT_MEASURED),
+                    seen: "could not be measured: there was nothing to look at".to_owned(),
                     at_ns: measures.end_ns,
                     unmeasured: true,
                 });

@@ -6,7 +6,6 @@ use std::time::Duration;
 use evenkeel_core::lport::BUCKET_COUNT_DEFAULT;
 
 use super::signature;
-use crate::expect::NOT_MEASURED;
 use crate::language::{parse, write};
 use crate::report::Report;
 use crate::scenario::{Action, Arrival, Change, Fault, Link, NodeRef, Scenario, ServerRef};
@@ -316,9 +315,7 @@ impl Hunt<'_> {
 /// Oracles and expectations that had nothing to look at.
 fn unmeasured(report: &Report) -> impl Iterator<Item = &str> {
     let failures = report.failures.iter();
-    failures
-        .filter(|f| f.seen.contains(NOT_MEASURED))
-        .map(|f| f.name.as_str())
+    failures.filter(|f| f.unmeasured).map(|f| f.name.as_str())
 }
 
 /// Takes away the delays of links that are gone.
@@ -443,6 +440,32 @@ mod tests {
         assert_eq!((shrunk.expect("it fails").runs, runs), (5, 5));
         let other = shrink(&plan, "checksums: #", 50, &mut |p| Some(pretend(p, names, 17)));
         assert!(other.is_none());
+    }
+
+    /// A plan so small that an oracle has nothing to look at would fail when the fault is mended, too.
+    #[test]
+    fn nothing_is_left_without_anything_to_look_at() {
+        let plan = super::super::draw(1);
+        let names = [plan.faults[0].name.as_str(), plan.faults[1].name.as_str()];
+        let least = |loads_min: usize| {
+            let shrunk = shrink(&plan, "bounds: node # held #", 400, &mut |plan| {
+                let mut report = pretend(plan, names, 17);
+                if plan.loads.len() < loads_min {
+                    report.failures.push(Failure {
+                        name: "byte-streams".into(),
+                        expected: String::new(),
+                        seen: "nothing".into(),
+                        at_ns: 1,
+                        unmeasured: true,
+                    });
+                }
+                Some(report)
+            });
+            shrunk.expect("it fails").plan.loads.len()
+        };
+        assert_eq!((least(0), least(3)), (1, 3));
+        // What the plan had from the beginning may stay.
+        assert_eq!(least(usize::MAX), 1);
     }
 
     #[test]
