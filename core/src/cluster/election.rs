@@ -22,7 +22,8 @@ const ANNOUNCE_AGAIN: Duration = crate::vrrp::ANNOUNCE_AGAIN;
 /// Whoever does not hear a node takes it for dead, and takes its local addresses. If it lives it says that they are
 /// its own: first after so long,
 pub(super) const ASSERT_FIRST: Duration = Duration::from_millis(500);
-/// and then ever more rarely, but no more rarely than this; when it is heard again, as often until it would be that rare.
+/// and then ever more rarely, but no more rarely than this. When it is heard again, or they come home to it, as often until
+/// it would be that rare.
 const ASSERT_LAST: Duration = Duration::from_secs(16);
 
 /// The virtual routers of a node: one a family.
@@ -226,6 +227,11 @@ impl NodeCore {
             if !new.is_empty() {
                 self.announce_again = Some(now + ANNOUNCE_AGAIN);
             }
+            // Whoever had its own meanwhile may be the last whom a host heard of them, should both be lost.
+            if new.iter().any(|&a| self.is_own(a)) {
+                self.assert_every = ASSERT_FIRST;
+                self.assert_at = Some(now + ASSERT_FIRST);
+            }
             self.answering = Arc::new(Answering { addrs });
             self.levels_due = true;
         }
@@ -254,11 +260,9 @@ impl NodeCore {
             return;
         }
         let answered = self.answering.addrs.iter().map(|a| a.0);
-        let me = self.config.member(self.me.node);
-        let own = |a: &IpAddr| me.is_some_and(|m| m.local_addrs.contains(a));
-        let own: Vec<IpAddr> = answered.filter(own).collect();
+        let own: Vec<IpAddr> = answered.filter(|&a| self.is_own(a)).collect();
         self.announce(&own);
-        // Once all hear it again it says so a few times more: that may be lost as well, and nobody else says it.
+        // Once all hear it again, or it has them again, it says so a few times: that may be lost, and nobody else says it.
         let goes_on = doubted || self.assert_every < ASSERT_LAST;
         self.assert_at = (goes_on && !self.stopped).then(|| now + self.assert_every);
         self.assert_every = (self.assert_every * 2).min(ASSERT_LAST);
@@ -266,6 +270,12 @@ impl NodeCore {
 
     fn is_local(&self, addr: IpAddr) -> bool {
         self.config.members.iter().any(|m| m.local_addrs.contains(&addr))
+    }
+
+    /// Whether this node is the home of a local address.
+    fn is_own(&self, addr: IpAddr) -> bool {
+        let me = self.config.member(self.me.node);
+        me.is_some_and(|m| m.local_addrs.contains(&addr))
     }
 
     /// Tells links that this node has these addresses now.

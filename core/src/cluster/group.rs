@@ -105,8 +105,11 @@ impl Group {
         self.applied = WorkerSet::default();
         self.done = WorkerSet::default();
         self.empty_since = None;
-        if role.is_holder() {
-            self.completed();
+        match role {
+            // It has all of it once that is merged: until then no more than it had before.
+            Role::Adopting => self.pull = Pull::default(),
+            _ if role.is_holder() => self.completed(),
+            _ => {}
         }
         if role != Role::Draining {
             self.handover = None;

@@ -90,7 +90,10 @@ impl NodeCore {
         let copied = self.groups.iter().all(|(id, g)| {
             let holder = self.peers.iter().find(|p| p.live() == Some(g.epoch.holder));
             match holder {
-                _ if g.role.is_holder() || g.complete => true,
+                _ if g.complete => true,
+                // What others have of it is not merged yet.
+                _ if g.role == Role::Adopting => false,
+                _ if g.role.is_holder() => true,
                 // Who has not been heard to serve has nothing yet that others had.
                 Some(holder) => holder.readiness < Readiness::Degraded,
                 None => self.source(*id).is_none(),

@@ -1,4 +1,5 @@
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use super::net::*;
 use crate::cluster::*;
@@ -93,6 +94,69 @@ fn start_beside_a_ready_peer_waits_for_all_slots() {
     assert!(net.core(2).answering().addrs.iter().all(|a| a.0 != lip(1)));
     assert!(net.nodes[&1].announced > 0, "and announced");
     net.assert_settled();
+}
+
+/// A node is started anew while the only other one has left: it takes its groups before it has pulled them, and lacks what the
+/// other one has of them until that is merged.
+#[test]
+fn what_is_adopted_before_it_was_pulled_is_missing_until_it_is_merged() {
+    let mut net = Net::ready(2);
+    net.command(1, NodeCommand::Drain);
+    net.until(1_000, "drained", |n| n.saw(1, NodeEvent::Drained));
+    net.mute.insert(1);
+    net.crash(2);
+    net.start(2, 2);
+    for worker in &mut net.node(2).workers {
+        worker.merges_wait = true;
+    }
+    let adopting = |n: &Net| [1, 2].map(|home| n.core(2).role(group(home, 1))) == [Some(Role::Adopting); 2];
+    net.until(2_000, "adopted unready", adopting);
+    net.run(3_000);
+    assert!(adopting(&net), "it waits");
+    assert_eq!(net.core(2).readiness(), Readiness::Joining);
+    assert_eq!(net.core(2).creating(), None);
+    for worker in &mut net.node(2).workers {
+        worker.merges_wait = false;
+    }
+    net.until(1_000, "merged", |n| n.core(2).readiness() == Readiness::Ready);
+    assert_eq!(net.holders(group(2, 1)), [2]);
+    assert!(net.saw(2, NodeEvent::Alarm(Alarm::AdoptedUnready(group(2, 1)))));
+    net.until(500, "it creates", |n| n.core(2).creating() == Some(group(2, 2)));
+    net.run(200);
+    net.assert_settled();
+}
+
+/// Its own addresses come home to a node long after all hear it: what it says of it then may be lost, and is said for a while.
+#[test]
+fn what_is_at_home_again_is_announced_for_a_while() {
+    let mut net = Net::ready(2);
+    net.crash(1);
+    net.run(1_000);
+    net.mute = [2].into();
+    net.start(1, 2);
+    net.run(60_000);
+    assert_eq!(net.nodes[&1].announced, 0, "it answers for nothing");
+    net.mute.clear();
+    net.until(1_500, "ready", |n| n.core(1).readiness() == Readiness::Ready);
+    net.until(100, "announced", |n| n.nodes[&1].announced > 0);
+    let at = |net: &Net| {
+        net.places
+            .iter()
+            .map(|(a, n)| (IpAddr::V4(*a), *n))
+            .find(|(a, _)| *a == lip(1))
+    };
+    assert_eq!(at(&net), Some((lip(1), 1)));
+    // As if a host had not heard it, nor what was said once more within a second.
+    for wait in [1_000, 2_000, 3_000] {
+        net.run(wait);
+        let home = net.places.iter_mut().find(|(a, _)| IpAddr::V4(**a) == lip(1));
+        *home.expect("it is known").1 = 2;
+        net.until(8_000, "said again", |n| at(n) == Some((lip(1), 1)));
+    }
+    net.run(20_000);
+    let announced = net.nodes[&1].announced;
+    net.run(40_000);
+    assert_eq!(net.nodes[&1].announced, announced, "it comes to an end");
 }
 
 /// Scenarios 16 and 18: sources die in bulk.

@@ -82,6 +82,8 @@ pub(super) struct Worker {
     pub(super) answering: Vec<IpAddr>,
     merged: BTreeSet<(GroupId, Epoch)>,
     offered: BTreeSet<(GroupId, Epoch)>,
+    /// Whether the others have not answered yet: nothing is merged before.
+    pub(super) merges_wait: bool,
     pub(super) status: SyncStatus,
     pulls: BTreeMap<GroupId, Pulled>,
     pub(super) pulled: Vec<(GroupId, PeerId)>,
@@ -100,7 +102,7 @@ impl Worker {
                     "an epoch went back: {known:?} {a:?}"
                 );
                 out.push(SyncEvent::AuthorityApplied(a));
-                if a.role == Role::Adopting {
+                if a.role == Role::Adopting && !self.merges_wait {
                     self.merged.insert((a.group, a.epoch));
                     out.push(SyncEvent::Merged {
                         group: a.group,
