@@ -87,17 +87,13 @@ impl NodeCore {
         if serving.peek().is_none() || self.peers.iter().any(|p| p.up && p.shares_differ) {
             return false;
         }
-        let copied = self.groups.iter().all(|(id, g)| {
-            let holder = self.peers.iter().find(|p| p.live() == Some(g.epoch.holder));
-            match holder {
-                _ if g.complete => true,
-                // What others have of it is not merged yet.
-                _ if g.role == Role::Adopting => false,
-                _ if g.role.is_holder() => true,
-                // Who has not been heard to serve has nothing yet that others had.
-                Some(holder) => holder.readiness < Readiness::Degraded,
-                None => self.source(*id).is_none(),
-            }
+        let copied = self.groups.iter().all(|(id, g)| match g.role {
+            _ if g.complete => true,
+            // What others have of it is not merged yet.
+            Role::Adopting => false,
+            role if role.is_holder() => true,
+            // A holder that joins may have begun just now, and has little; or has stood still, and has all.
+            _ => !self.peers_up().any(|p| p == g.epoch.holder) && self.source(*id).is_none(),
         });
         serving.all(|p| p.hears_me) && copied && !self.is_behind()
     }

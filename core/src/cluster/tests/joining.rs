@@ -126,6 +126,47 @@ fn what_is_adopted_before_it_was_pulled_is_missing_until_it_is_merged() {
     net.assert_settled();
 }
 
+/// A holder that has stood still for a moment joins again, and has all the same what a node that was just started lacks of it.
+#[test]
+fn what_a_holder_has_that_joins_again_is_missing_until_it_is_pulled() {
+    let mut net = Net::ready(3);
+    net.crash(2);
+    net.until(1_000, "adopted", |n| n.holders(group(2, 1)) == [1]);
+    net.mute.insert(1);
+    net.start(2, 2);
+    net.run(400);
+    // Right behind a heartbeat: the others do not think it dead so soon.
+    net.until(200, "a heartbeat has left", |n| {
+        let of_it = |input: &Input| matches!(input, Input::Peer(from, _) if from.node == NodeId(1));
+        n.nodes[&2].inbox.iter().any(|(_, input)| of_it(input))
+    });
+    net.node(1).paused = true;
+    net.run(305);
+    net.node(1).paused = false;
+    let joining = |n: &Net, node: u16| n.core(node).readiness() == Readiness::Joining;
+    net.until(2, "it joins again", |n| joining(n, 1));
+    assert_eq!(
+        net.when(2, |e| matches!(e, NodeEvent::PeerDown(_))),
+        None,
+        "nobody has noticed"
+    );
+    for _ in 0..1_000 {
+        net.run(1);
+        assert!(
+            joining(&net, 2),
+            "it lacks what the first one holds\n{}",
+            net.page()
+        );
+    }
+    net.mute.clear();
+    net.until(500, "pulled", |n| n.core(2).readiness() == Readiness::Ready);
+    net.until(500, "and so is the first one", |n| {
+        n.core(1).readiness() == Readiness::Ready
+    });
+    net.run(200);
+    net.assert_settled();
+}
+
 /// Its own addresses come home to a node long after all hear it: what it says of it then may be lost, and is said for a while.
 #[test]
 fn what_is_at_home_again_is_announced_for_a_while() {
