@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use evenkeel_core::tuple::L4Proto;
+
 use super::{Ends, Found};
 
 const FIN: u8 = 0x01;
@@ -52,6 +54,12 @@ impl Reuse {
     pub(crate) fn frame(&mut self, at: Duration, name: &str, data: &[u8], by: By) {
         let by_server = by == By::Server;
         let Some((src, dst, flags, sequence)) = segment(data) else {
+            // A datagram opens as well as it goes on: what a cold node has begun with these ends stays so.
+            if by == By::Cold
+                && let Some((src, dst, _)) = transport(data, L4Proto::Udp)
+            {
+                self.cold.insert((src, dst));
+            }
             return;
         };
         if flags & (SYN | FIN | RST) == 0 {
@@ -89,22 +97,32 @@ impl Reuse {
     }
 }
 
-/// Ends, flags and sequence number of a TCP segment without IP options or extensions, as hosts send them.
-pub(crate) fn segment(data: &[u8]) -> Option<(SocketAddr, SocketAddr, u8, u32)> {
-    let (src, dst, tcp): (IpAddr, IpAddr, &[u8]) = match data.get(12..14)? {
-        [0x08, 0x00] if data.get(23) == Some(&6) => {
+/// Ends and what follows them of a packet of this protocol without IP options or extensions, as hosts send them.
+fn transport(data: &[u8], proto: L4Proto) -> Option<(SocketAddr, SocketAddr, &[u8])> {
+    let is_it = |number: Option<&u8>| number == Some(&proto.ip_proto());
+    let (src, dst, rest): (IpAddr, IpAddr, &[u8]) = match data.get(12..14)? {
+        [0x08, 0x00] if is_it(data.get(23)) => {
             let addr = |at: usize| Some(Ipv4Addr::from(*data.get(at..)?.first_chunk::<4>()?));
             (addr(26)?.into(), addr(30)?.into(), data.get(34..)?)
         }
-        [0x86, 0xdd] if data.get(20) == Some(&6) => {
+        [0x86, 0xdd] if is_it(data.get(20)) => {
             let addr = |at: usize| Some(Ipv6Addr::from(*data.get(at..)?.first_chunk::<16>()?));
             (addr(22)?.into(), addr(38)?.into(), data.get(54..)?)
         }
         _ => return None,
     };
-    let port = |at: usize| Some(u16::from_be_bytes(*tcp.get(at..)?.first_chunk()?));
+    let port = |at: usize| Some(u16::from_be_bytes(*rest.get(at..)?.first_chunk()?));
+    Some((
+        SocketAddr::new(src, port(0)?),
+        SocketAddr::new(dst, port(2)?),
+        rest,
+    ))
+}
+
+/// Ends, flags and sequence number of a TCP segment.
+pub(crate) fn segment(data: &[u8]) -> Option<(SocketAddr, SocketAddr, u8, u32)> {
+    let (src, dst, tcp) = transport(data, L4Proto::Tcp)?;
     let sequence = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
-    let (src, dst) = (SocketAddr::new(src, port(0)?), SocketAddr::new(dst, port(2)?));
     Some((src, dst, *tcp.get(13)?, sequence))
 }
 
@@ -128,6 +146,17 @@ mod tests {
         frame[38..42].copy_from_slice(&sequence.to_be_bytes());
         frame[47] = flags;
         frame
+    }
+
+    #[test]
+    fn datagrams_of_cold_nodes_open_too() {
+        for (by, expected) in [(By::Cold, 1), (By::Node, 0), (By::Server, 0)] {
+            let mut oracle = Reuse::default();
+            let mut datagram = frame(by, 0, 0);
+            datagram[23] = 17;
+            oracle.frame(Duration::ZERO, "node1", &datagram, by);
+            assert_eq!(oracle.cold.len(), expected, "{by:?}");
+        }
     }
 
     #[test]
