@@ -30,7 +30,7 @@ pub(crate) use ready::ReadyKnows;
 pub(crate) use reuse::{By, RST, Reuse, SYN, segment};
 pub(crate) use streams::ByteStreams;
 pub(crate) use tables::{
-    Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, key, outbound, unequal,
+    Key, OutboundUnique, ServerStays, TablesEqual, VersionsGrow, key, opening, outbound, unequal,
 };
 
 /// Both ends of a connection to a server: the node's and the server's.

@@ -230,6 +230,15 @@ pub(crate) fn unequal(nodes: &[&NodeSample]) -> BTreeSet<Key> {
     unequal
 }
 
+/// Clients' tuples of sessions that are not established on any node that has them.
+pub(crate) fn opening(nodes: &[NodeSample]) -> BTreeSet<Key> {
+    let rows = || nodes.iter().flat_map(|n| &n.rows);
+    let (opening, further): (Vec<&Row>, Vec<&Row>) = rows().partition(|row| is_opening(row.state));
+    let further: BTreeSet<Key> = further.into_iter().map(|row| key(&row.inbound)).collect();
+    let opening = opening.into_iter().map(|row| key(&row.inbound));
+    opening.filter(|key| !further.contains(key)).collect()
+}
+
 /// Tells each difference; what it is in words costs more than to find it.
 fn compare(nodes: &[&NodeSample], mut found: impl FnMut(Key, &dyn Fn() -> String)) {
     type Forwarding = (SocketAddr, SocketAddr);
@@ -336,6 +345,24 @@ mod tests {
             state: ConnState::Established,
             version: Some((GroupId::default(), Epoch::default(), 5)),
         }
+    }
+
+    #[test]
+    fn what_one_node_has_established_is_not_opening() {
+        let opens = |client: &str, state| Row {
+            state,
+            ..row(client, "10.0.0.1:1000", "10.0.0.9:80")
+        };
+        let (one, other) = ("192.0.2.7:1000", "192.0.2.7:1001");
+        let syn = ConnState::SynRecv;
+        let nodes = [
+            node(1, vec![opens(one, syn), opens(other, syn)]),
+            node(2, vec![opens(other, ConnState::Established)]),
+        ];
+        assert_eq!(opening(&nodes[..1]).len(), 2);
+        let only: Vec<Key> = opening(&nodes).into_iter().collect();
+        assert_eq!(only, [key(&nodes[0].rows[0].inbound)]);
+        assert!(opening(&[]).is_empty());
     }
 
     fn node(node: u16, rows: Vec<Row>) -> NodeSample {

@@ -5,7 +5,7 @@
 //! - A fault divides the nodes, or deafens one, while the flow is open or a little later: who serves may be two, or one
 //!   that has not heard of the session. One that meets a bucket, a worker or a service excuses the flows of that alone.
 //! - Its node gave it the ends of a session that died with the last node that had it: the server may not take it yet.
-//! - Its service replicates nothing, or not before its SYN-ACK or until it is established, and another node takes over
+//! - Its service replicates nothing, or not before its SYN-ACK or until it is established at its node, and another node takes over
 //!   meanwhile, or so shortly before that its client has not heard of it.
 //!
 //! Nothing else excuses anything: neither what a crash alone does to sessions that others have, nor a start, nor a node that
@@ -25,7 +25,7 @@ use evenkeel_io_sim::{FlowRecord, LbId, LbState, World};
 use super::build::{self, REORDERED_BY};
 use super::judge::{rows, tuple};
 use super::{cluster, nanos};
-use crate::oracle::{self, Ends, Row};
+use crate::oracle::{self, Ends, Key, NodeSample, Row};
 use crate::scenario::{Action, Change, Network, Replicate, Scenario, ServerRef};
 
 /// What a fault that divides nodes has done is over so long after its end: they hear each other again, compare what they
@@ -103,6 +103,8 @@ pub(crate) struct Excuses {
     steering: Option<Arc<Steering>>,
     /// Workers of each node.
     workers: Vec<u8>,
+    /// At the end: flows, by their client's tuple, whose sessions no node has that is further than opening them.
+    opening: BTreeSet<Key>,
 }
 
 /// A node crashes. Ends are those of node and server.
@@ -215,6 +217,8 @@ impl Excuses {
         let service = self.service(flow).and_then(|at| scenario.services.get(at));
         let untold_until = match service.map(|s| s.replicate) {
             Some(Replicate::Off) | None => ended,
+            // What its client sent since may have been lost: its node waits for it still, and has told nobody.
+            Some(Replicate::Established) if self.opening.contains(&oracle::key(&tuple(flow))) => ended,
             Some(Replicate::Established) => flow.established.map_or(ended, |t| {
                 t.as_nanos() + nanos(super::judge::told_within(scenario))
             }),
@@ -228,6 +232,11 @@ impl Excuses {
             .iter()
             .any(|at| opened < at + heard_within && *at < untold_until)
             .then_some(Excuse::TakenOver)
+    }
+
+    /// The run ends, with these sessions.
+    pub(crate) fn end(&mut self, nodes: &[NodeSample]) {
+        self.opening = oracle::opening(nodes);
     }
 
     /// Whether a fault divided the nodes while a flow opened.

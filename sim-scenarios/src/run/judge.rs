@@ -400,6 +400,7 @@ impl<'s> Judge<'s> {
     ) -> Report {
         let world = &built.world;
         self.last = sample(world, self.scenario.duration);
+        self.excuses.end(&self.last.nodes);
         let end = self.scenario.duration;
         self.panics.ask(Oracle::TablesEqual.says().0, end, || {
             if self.scenario.cluster.clustered {
