@@ -29,7 +29,7 @@ CANNOT_OCCUR = {}
 # What `sim run --json` counts of frames between nodes. `vrrp` is on other links.
 COUNTED = {
     2: "heartbeat", 3: "ack", 4: "nack", 5: "skip", 6: "hint", 8: "slot", 9: "slot", 10: "slot", 11: "watermark", 12: "merged",
-    13: "offer", 14: "offer", 0x41: "presence", 0x42: "fenced", 0x43: "handover",
+    13: "offer", 14: "offer", 16: "digest", 0x41: "presence", 0x42: "fenced", 0x43: "handover",
 }
 NOT_COMPARED = {"vrrp"}
 

@@ -44,6 +44,33 @@ impl TupleHasher {
     }
 }
 
+/// Keyed hash of some words, the same wherever the seed is: two lanes of folded multiplications, as wyhash has them (Wang Yi).
+#[derive(Clone, Debug)]
+pub(crate) struct WordHasher {
+    secret: [u64; 4],
+}
+
+impl WordHasher {
+    /// A hasher whose secrets all come from `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut stream = SplitMix::new(seed);
+        WordHasher {
+            secret: core::array::from_fn(|_| stream.next() | 1),
+        }
+    }
+
+    /// Hash of the words.
+    pub(crate) fn hash<const N: usize>(&self, words: &[[u64; 4]; N]) -> u64 {
+        let s = &self.secret;
+        let (mut a, mut b) = (s[2], s[3]);
+        for w in words {
+            a = fold(w[0] ^ s[0], w[1] ^ a);
+            b = fold(w[2] ^ s[1], w[3] ^ b);
+        }
+        fold(a ^ s[0] ^ s[3], b ^ s[1] ^ s[2])
+    }
+}
+
 /// High and low half of the product, folded: every bit of the result depends on every bit of both.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {

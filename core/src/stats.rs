@@ -194,6 +194,18 @@ sync_counts! {
     MergedLacking => "sync-merged-lacking",
     /// Records that a peer did not take, for want of room.
     PeerRefused => "sync-peer-refused",
+    /// Digests of slots told.
+    DigestTold => "sync-digest-told",
+    /// Digests of slots that are those of what is here.
+    DigestEqual => "sync-digest-equal",
+    /// Digests of slots that could not be compared: something of them is on its way, or known to be missing.
+    DigestSkipped => "sync-digest-skipped",
+    /// Digests of slots that are not those of what is here: the slot is pulled.
+    DigestUnequal => "sync-digest-unequal",
+    /// Of those slots: that were equal when they were told next.
+    DigestRepaired => "sync-digest-repaired",
+    /// Sessions that were found to differ from what their slot's digest has of them.
+    DigestDrift => "sync-digest-drift",
 }
 
 /// What a worker counts. All only grow, but for [`Counters::by_state`].

@@ -21,6 +21,7 @@ local BUCKET_COUNT_MAX = 256
 local SLOT_COUNT = 4096
 local RANGE_COUNT_MAX = 32
 local SLOT_LIST_MAX = 256
+local DIGEST_SLOT_COUNT_MAX = 64
 local CLAIM_COUNT_MAX = 64
 local PEER_COUNT_MAX = 16
 
@@ -30,7 +31,7 @@ evenkeel.prefs.ports = Pref.range("Ports", "4790,5679", "UDP and TCP ports of `s
 
 local KIND = {
     LIVE = 1, HEARTBEAT = 2, ACK = 3, NACK = 4, SKIP = 5, HINT = 6, PULL = 7, SLOT_BEGIN = 8, SLOT_RECORDS = 9, SLOT_END = 10,
-    WATERMARK = 11, MERGED = 12, OFFER = 13, OFFER_SEEN = 14, SLOTS_EMPTY = 15,
+    WATERMARK = 11, MERGED = 12, OFFER = 13, OFFER_SEEN = 14, SLOTS_EMPTY = 15, DIGEST = 16,
     NODE_HEARTBEAT = 0x41, FENCED = 0x42, HANDOVER = 0x43,
 }
 local kinds = {}
@@ -177,6 +178,11 @@ field("uint8", "pull.mode", "Mode", base.DEC, pull_modes)
 field("uint16", "pull.count", "Slots", base.DEC)
 field("uint32", "slot_end.count", "Records since SLOT_BEGIN", base.DEC)
 field("uint16", "slots_empty.count", "Slots", base.DEC)
+field("uint64", "digest.last", "Last LSN given", base.DEC)
+field("uint8", "digest.count", "Slots", base.DEC)
+field("none", "digest", "Digest")
+field("uint32", "digest.sessions", "Sessions", base.DEC)
+field("uint64", "digest.hash", "Sum of their hashes", base.HEX)
 field("uint8", "watermark.copy", "Copy of the group", base.DEC, copies)
 field("uint64", "watermark.contiguous", "All applied up to LSN", base.DEC)
 field("uint8", "watermark.count", "Ranges applied beyond", base.DEC)
@@ -700,6 +706,25 @@ bodies[KIND.SLOTS_EMPTY] = function(c, tree)
     local count = c:list_len(tree, "slots_empty.count", 2, 1, SLOT_LIST_MAX)
     read_version(c, tree, "As of")
     return count and string.format("slots: %d", count)
+end
+
+bodies[KIND.DIGEST] = function(c, tree)
+    read_group(c, tree)
+    read_epoch(c, tree)
+    local last = c:lsn(tree, "digest.last")
+    local count = c:list_len(tree, "digest.count", 1, 1, DIGEST_SLOT_COUNT_MAX)
+    for _ = 1, count or 0 do
+        if c.over then
+            return nil
+        end
+        c:part(tree, "digest", "Digest", function(t)
+            local slot = read_slot(c, t)
+            local sessions = c:number(t, "digest.sessions", 4)
+            c:long(t, "digest.hash")
+            return sessions and string.format("slot %d, sessions: %d", slot, sessions)
+        end)
+    end
+    return count and string.format("up to LSN %.0f, slots: %d", last, count)
 end
 
 bodies[KIND.WATERMARK] = function(c, tree)

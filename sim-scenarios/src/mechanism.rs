@@ -14,6 +14,7 @@ pub enum Kind {
     Hint,
     Pull,
     Slot,
+    Digest,
     Watermark,
     Merged,
     Offer,
@@ -25,7 +26,7 @@ pub enum Kind {
 
 impl Kind {
     /// All, as they are written.
-    pub const ALL: [(&'static str, Kind); 16] = [
+    pub const ALL: [(&'static str, Kind); 17] = [
         ("live", Kind::Live),
         ("close", Kind::Close),
         ("heartbeat", Kind::Heartbeat),
@@ -35,6 +36,7 @@ impl Kind {
         ("hint", Kind::Hint),
         ("pull", Kind::Pull),
         ("slot", Kind::Slot),
+        ("digest", Kind::Digest),
         ("watermark", Kind::Watermark),
         ("merged", Kind::Merged),
         ("offer", Kind::Offer),
@@ -121,6 +123,8 @@ mechanisms! {
     Heartbeat = "heartbeat", Switch::Suppress(&[Kind::Heartbeat]);
     /// Slots are pulled: bulk, and the repair of what is lost for good.
     Pull = "pull", Switch::Suppress(&[Kind::Pull]);
+    /// A replica compares what it has with what its holder told.
+    Digests = "digests", Switch::Suppress(&[Kind::Digest]);
     /// Closed connections are told, by a record or with their slot.
     Close = "close", Switch::Suppress(&[Kind::Close, Kind::Pull]);
     /// A replica tells the holder what it saw.

@@ -165,6 +165,9 @@ pub(crate) struct ConnPlaces {
     pub(crate) slot: u16,
 }
 
+/// Local ports that are tried for a conn that is damaged, at most: of 256 buckets a few fit.
+const PORT_DAMAGE_MAX: u16 = 4096;
+
 /// Conns that are taken out of the wheel at once.
 const FIRED_MAX: usize = 16;
 
@@ -749,6 +752,57 @@ impl ConnTable {
         }
         if let Some(meta) = self.meta_mut(id) {
             meta.ext = place + 1;
+        }
+        true
+    }
+
+    /// Takes the rarer state of a conn away.
+    pub(crate) fn clear_ext(&mut self, id: ConnId) {
+        let ext = self.meta_mut(id).map(|m| core::mem::take(&mut m.ext));
+        if let Some(place) = ext.and_then(|ext| ext.checked_sub(1)) {
+            self.exts.give_back(place);
+        }
+    }
+
+    /// Damages a conn: it has another local port, of the same bucket, and nobody is told. `false`, and nothing has changed: it is
+    /// none, or there is no such port. For faults on purpose.
+    pub(crate) fn damage_local_port(&mut self, id: ConnId) -> bool {
+        let keys = self.keys(id).filter(|_| !self.is_tomb(id));
+        let Some([_, before]) = keys else {
+            return false;
+        };
+        let bucket_of = |key: &Key| self.steering.bucket(key.toeplitz(self.steering.toeplitz()));
+        let port = u16::from_be_bytes([before.ports[2], before.ports[3]]);
+        let others = (1..PORT_DAMAGE_MAX).map(|bits| {
+            let mut other = before;
+            [other.ports[2], other.ports[3]] = (port ^ bits).to_be_bytes();
+            other
+        });
+        let mut fits = others.filter(|other| {
+            other.ports[2..] != [0, 0]
+                && bucket_of(other) == bucket_of(&before)
+                && self.find(other, self.candidates_of(other)).is_none()
+        });
+        let Some(after) = fits.next() else {
+            return false;
+        };
+        let conn = id.with(Direction::Outbound);
+        self.index.remove(self.candidates_of(&before), conn);
+        if self.index.insert(self.candidates_of(&after), conn).is_err() {
+            let back = self.index.insert(self.candidates_of(&before), conn);
+            debug_assert!(back.is_ok(), "there was room before");
+            return false;
+        }
+        let outbound = Direction::Outbound as usize;
+        if let Some(c) = self.v4.at_mut(id.place()).filter(|_| !id.is_v6()) {
+            c.ports[outbound] = after.ports;
+        }
+        if let Some(c) = self.v6.at_mut(id.place()).filter(|_| id.is_v6()) {
+            c.ports[outbound] = after.ports;
+        }
+        // Who keeps the place in mind sees that it is another one.
+        if let Some(meta) = self.meta_mut(id) {
+            meta.generation = meta.generation.wrapping_add(1);
         }
         true
     }

@@ -206,8 +206,9 @@ impl Sync {
         if theirs == Some(group) {
             let here = self.epochs.version(meta.version);
             let held = self.group(group).is_some_and(|g| g.role.is_holder());
-            let untold = here == new && meta.flags & flag::UNTOLD != 0 && !held;
-            return if here < new || untold || planted::has(Bug::VersionCheck) {
+            let doubted = meta.flags & flag::UNTOLD != 0 || self.is_unequal(ctx, id, group);
+            let replaced = here == new && !held && doubted;
+            return if here < new || replaced || planted::has(Bug::VersionCheck) {
                 InTheWay::Yields
             } else {
                 InTheWay::Newer
@@ -226,12 +227,23 @@ impl Sync {
         }
     }
 
+    /// Whether the slot of a conn was found not to be what its holder told, and has not been found to be it since.
+    fn is_unequal(&self, ctx: &Ctx<'_>, id: ConnId, group: GroupId) -> bool {
+        self.group(group).is_some_and(|g| {
+            !g.unequal.is_empty()
+                && ctx
+                    .table
+                    .inbound(id)
+                    .is_some_and(|t| g.unequal.has(ctx.table.slot_of(&t)))
+        })
+    }
+
     /// A newer record of a session that is here.
     fn change(&mut self, ctx: &mut Ctx<'_>, id: ConnId, version: u64, record: &SessionRecord) -> Applied {
-        if let Some(ext) = record.ext()
-            && !ctx.table.set_ext(id, ext)
-        {
-            return Applied::Refused;
+        match record.ext() {
+            Some(ext) if !ctx.table.set_ext(id, ext) => return Applied::Refused,
+            Some(_) => {}
+            None => ctx.table.clear_ext(id),
         }
         let Some(meta) = ctx.table.meta_mut(id) else {
             return Applied::Refused;
@@ -239,10 +251,12 @@ impl Sync {
         let (from, to) = (usize::from(meta.state), record.conn.state);
         meta.state = to as u8;
         (meta.service, meta.server) = (record.conn.service.0, record.conn.server_id.0);
-        meta.flags = meta.flags & !flag::RESTARTED | record.flags();
+        let said = flag::ESTABLISHED | flag::CLOSED | flag::INBOUND_ONLY;
+        meta.flags = meta.flags & !flag::RESTARTED & !said | record.flags();
         ctx.counters.by_state[from] -= 1;
         ctx.counters.by_state[to as usize] += 1;
         self.set_version(ctx.table, id, version);
+        self.digest(ctx.table, id, None);
         self.set_time(ctx, id, record.remaining);
         Applied::Now(id)
     }
@@ -260,6 +274,7 @@ impl Sync {
                 ctx.counters.opened += 1;
                 ctx.counters.by_state[record.conn.state as usize] += 1;
                 self.set_version(ctx.table, id, version);
+                self.digest(ctx.table, id, None);
                 self.set_time(ctx, id, record.remaining);
                 Applied::Now(id)
             }
@@ -334,6 +349,7 @@ impl Sync {
             }
             Some(id) if keep => {
                 self.count_gone(ctx, id);
+                self.undigest(ctx.table, id);
                 self.set_version(ctx.table, id, version);
                 if ctx.table.bury(id) {
                     self.epochs.bury(index_of(version));

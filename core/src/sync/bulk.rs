@@ -315,6 +315,22 @@ impl Sync {
         }
     }
 
+    /// Whether something of a slot is known to be missing here, or is asked for or to be.
+    pub(super) fn is_slot_waited_for(&self, group: GroupId, slot: u16) -> bool {
+        let lacks = self.group(group).is_some_and(|g| g.lacks.has(slot));
+        let waits = |j: &Job| j.group == group && (j.slots.has(slot) || j.later.has(slot));
+        lacks
+            || self.flights.iter().any(|f| (f.group, f.slot) == (group, slot))
+            || self.jobs.iter().any(waits)
+    }
+
+    /// A slot that was pulled tells of a version: what is here of it may be beyond what was heard live.
+    fn heard_in_pull(&mut self, now: Instant, place: usize, version: Version) {
+        if let Some(rx) = self.rx_mut(version.epoch.holder, place) {
+            rx.pull(version.lsn, now);
+        }
+    }
+
     /// After a new epoch of a group: repairs come from the new holder; what the old merge wanted is off, and who holds it copies it
     /// no more.
     pub(super) fn after_epoch(&mut self, ctx: &mut Ctx<'_>, group: GroupId) {
@@ -572,6 +588,9 @@ impl Sync {
         f.again_at = again_at;
         let merge = f.purpose == Purpose::Extra;
         let (mut seen, mut refused, mut conflicts) = (0, false, false);
+        if let Some(last) = records.iter().map(|r| r.version).max() {
+            self.heard_in_pull(ctx.now, place, last);
+        }
         for r in records {
             let applied = self.apply_pulled(ctx, place, pulled, merge, r);
             refused |= applied == Applied::Refused;
@@ -699,6 +718,9 @@ impl Sync {
     fn take_end(&mut self, ctx: &mut Ctx<'_>, f: &Flight, count: u32, as_of: Version) {
         let (group, slot) = (f.group, f.slot);
         ctx.count(SyncCount::SlotsPulled);
+        if let Some(place) = self.place(self.bucket_of_slot(slot)) {
+            self.heard_in_pull(ctx.now, place, as_of);
+        }
         // A source may have waited itself: that an answer took long is no reason for more.
         let enough = (2 * (ctx.now - f.asked_at)).max(PULL_AGAIN);
         self.patience = self.patience.min(enough);

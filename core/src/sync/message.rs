@@ -262,6 +262,18 @@ pub enum SyncBody {
         /// All offers up to it.
         id: u32,
     },
+    /// DIGEST: what the holder of a group has told of some slots of the bucket. Who knows this epoch and has applied just as
+    /// much compares.
+    Digest {
+        /// Group.
+        group: GroupId,
+        /// By which right; its holder is the sender.
+        epoch: Epoch,
+        /// The last LSN that the sender has given in this bucket (0: none); all that changed was told.
+        last: Lsn,
+        /// At least one, at most [`DIGEST_SLOT_COUNT_MAX`].
+        slots: Vec<SlotDigest>,
+    },
 }
 
 impl SyncBody {
@@ -277,12 +289,26 @@ impl SyncBody {
     }
 }
 
+/// What a node has of a slot of a group: how many sessions, and the sum of their keyed hashes modulo 2^64. Of two that are
+/// equal the sessions are, forwarding and versions included, but for odds of 2^-64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotDigest {
+    /// Slot.
+    pub slot: u16,
+    /// Sessions that were told, closed ones excluded.
+    pub count: u32,
+    /// Sum of their hashes.
+    pub hash: u64,
+}
+
 /// Ranges in one message at most.
 pub const RANGE_COUNT_MAX: usize = 32;
 /// Slots in one SKIP at most.
 pub const SKIP_SLOT_COUNT_MAX: usize = 256;
 /// Slots of a PULL at most.
 pub const PULL_SLOT_COUNT_MAX: usize = 256;
+/// Slots of a DIGEST at most: with them it fits a frame of live records.
+pub const DIGEST_SLOT_COUNT_MAX: usize = 64;
 
 /// A message of one bucket, and who sent it.
 #[derive(Clone, Debug, PartialEq)]

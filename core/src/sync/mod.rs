@@ -2,12 +2,14 @@
 //!
 //! A worker owns one `Sync`, if it was made with a cluster. `worker` is its boundary: messages in, frames out,
 //! timers; `tx` tells what changed, `rx` keeps account of what was heard, `apply` makes conns of it, `bulk` pulls
-//! and sends slots, `adopt` moves a group to another holder, `hints` tells a holder what a replica saw.
+//! and sends slots, `digest` compares what a replica has with what its holder told, `adopt` moves a group to another holder,
+//! `hints` tells a holder what a replica saw.
 
 mod adopt;
 mod apply;
 mod bulk;
 pub mod codec;
+mod digest;
 mod epochs;
 mod hints;
 mod message;
@@ -22,9 +24,9 @@ mod worker;
 
 pub(crate) use hints::set_state;
 pub use message::{
-    CloseReason, CopyState, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, Lsn, LsnRange,
-    NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody,
-    SyncMessage, Version, VersionedRecord,
+    CloseReason, CopyState, DIGEST_SLOT_COUNT_MAX, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection,
+    Lsn, LsnRange, NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness,
+    SKIP_SLOT_COUNT_MAX, SlotDigest, SyncBody, SyncMessage, Version, VersionedRecord,
 };
 pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers, WINDOW_LEN};
 pub use record::{InstallError, Isns, SeqDeltas, SessionRecord, WindowScales};

@@ -37,6 +37,8 @@ pub(super) struct Rx {
     pub(super) mark: Watermark,
     /// The highest LSN that is known to have been given.
     pub(super) highest: Lsn,
+    /// The highest LSN with which a session came in a slot that was pulled lately, or a slot's end, and when.
+    pub(super) pulled: Option<(Lsn, Instant)>,
     /// Gaps, and up to where what was in them was told again.
     pub(super) gaps: Vec<(LsnRange, Lsn)>,
     /// Not applied for want of room, since the last ACK.
@@ -62,6 +64,14 @@ impl Rx {
     fn missing(&self) -> Vec<LsnRange> {
         self.mark
             .missing(self.highest.max(self.mark.highest()), &self.gaps)
+    }
+
+    /// What was pulled is of this LSN.
+    pub(super) fn pull(&mut self, lsn: Lsn, now: Instant) {
+        let lsn = self.pulled.map_or(lsn, |(before, _)| before.max(lsn));
+        if lsn > self.mark.contiguous {
+            self.pulled = Some((lsn, now));
+        }
     }
 
     fn ack(&mut self, when: Instant) {
@@ -255,6 +265,12 @@ impl Sync {
             }
             SyncBody::Offer { group, record, id } => self.handle_offer(ctx, from, place, *group, record, *id),
             SyncBody::OfferSeen { group, id } => self.handle_offer_seen(ctx, place, *group, *id),
+            SyncBody::Digest {
+                group,
+                epoch,
+                last,
+                slots,
+            } => self.handle_digest(ctx, from, place, (*group, *epoch), *last, slots),
         };
         if m.ack_now
             && outcome == SyncOutcome::Taken
@@ -269,7 +285,8 @@ impl Sync {
             | SyncBody::Pull { .. }
             | SyncBody::SlotBegin { .. }
             | SyncBody::SlotRecords { .. }
-            | SyncBody::OfferSeen { .. } => {}
+            | SyncBody::OfferSeen { .. }
+            | SyncBody::Digest { .. } => {}
             SyncBody::Live(_) | SyncBody::Heartbeat { .. } => {
                 let at = self.rx(from, place).map(|rx| [rx.ack_at, rx.nack_at]);
                 if let Some(at) = at.and_then(|at| at.into_iter().flatten().min()) {

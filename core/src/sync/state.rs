@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use super::adopt::{Adoption, Base, Offering};
 use super::bulk::{Flight, Job};
+use super::digest::{Digests, Sum};
 use super::epochs::{Epochs, LOCAL, index_of, lsn_of};
 use super::rx::Space;
 use super::serve::Serve;
@@ -187,6 +188,12 @@ pub(super) struct Group {
     /// Slots of which something is missing here that the watermark has passed: lost for good, or refused for want
     /// of room. They are pulled again.
     pub(super) lacks: Box<SlotBits>,
+    /// By slot of own buckets: what is here of it.
+    pub(super) sums: Box<[Sum]>,
+    /// Slots that were not what the holder told, and have not been found to be it since.
+    pub(super) unequal: Box<SlotBits>,
+    /// Slots of which something went by this node's own decision since they were compared.
+    pub(super) left: Box<SlotBits>,
     pub(super) adoption: Option<Box<Adoption>>,
     /// By place of bucket: whose copies were put together in the last merge, as nobody had a whole one.
     pub(super) put_together: Vec<(usize, Vec<PeerId>)>,
@@ -218,6 +225,7 @@ pub(crate) struct Sync {
     /// Place of each bucket, or `u16::MAX`.
     places: Vec<u16>,
     pub(super) epochs: Epochs,
+    pub(super) digests: Digests,
     pub(super) groups: Vec<Group>,
     pub(super) create: Option<(GroupId, u16)>,
     pub(super) lease_until: Instant,
@@ -290,6 +298,7 @@ impl Sync {
             steering,
             places,
             epochs: Epochs::new(),
+            digests: Digests::new(config.cluster),
             groups: Vec::new(),
             create: None,
             lease_until: Instant::ZERO,
@@ -435,6 +444,7 @@ impl Sync {
         self.epochs.pin(index, true);
         let at = self.groups.partition_point(|g| g.id < id);
         let count = self.buckets.len();
+        let sums = self.sums();
         // A group may be heard of first when this node has begun to adopt it: then nothing of it is here. Only what this node
         // creates itself is whole from its beginning.
         let fresh = epoch.term == 1 && epoch.holder == self.id;
@@ -464,6 +474,9 @@ impl Sync {
                 pulling: 0,
                 pulled: 0,
                 lacks: Box::new(SlotBits::EMPTY),
+                sums,
+                unequal: Box::new(SlotBits::EMPTY),
+                left: Box::new(SlotBits::EMPTY),
                 adoption: None,
                 put_together: Vec::new(),
                 offers: Vec::new(),
@@ -564,6 +577,8 @@ impl Sync {
                 g.offers.clear();
                 g.put_together.clear();
                 g.resync = BucketBits::EMPTY;
+                *g.unequal = SlotBits::EMPTY;
+                *g.left = SlotBits::EMPTY;
                 g.told = false;
                 if let Some(create) = self.create.as_mut().filter(|c| c.0 == a.group) {
                     create.1 = index;
@@ -804,6 +819,7 @@ impl Sync {
             "conns and tombstones that name an epoch"
         );
         assert_eq!(dirty, self.dirty, "conns in dirty queues");
+        self.audit_digests(table);
         for ring in &self.rings {
             let mut at = ring.dirty_head;
             let mut len = 0;

@@ -220,6 +220,7 @@ impl Sync {
             return false;
         };
         let (version, flags) = (meta.version, meta.flags);
+        self.undigest(ctx.table, id);
         let close = close.filter(|_| lsn_of(version) != 0 && self.tells(version));
         if close.is_none() && flags & flag::DIRTY == 0 {
             let removed = ctx.table.remove(id);
@@ -332,6 +333,9 @@ impl Sync {
             };
             let lsn = self.give_lsn(ctx, place, id);
             self.set_version(ctx.table, id, packed(index, lsn));
+            if let LiveRecord::Open(session) | LiveRecord::Update(session) = &record {
+                self.digest(ctx.table, id, Some(session));
+            }
             ctx.count(SyncCount::Encoded);
             let section = section.get_or_insert_with(|| LiveSection {
                 group,
@@ -725,6 +729,7 @@ impl Sync {
             self.fast_beat_at = ctx.now + FAST_BEAT;
             self.beat = Some((0, true));
             self.judge(ctx);
+            self.beat_digests(ctx);
         }
         let unacked = (0..self.rings.len()).any(|place| self.is_unacked(place));
         if !unacked {

@@ -68,6 +68,9 @@ impl Sync {
         if let Some(beat) = self.poll_beat(ctx) {
             return Some((Destination::All, beat));
         }
+        if let Some(digest) = self.poll_digest(ctx) {
+            return Some((Destination::All, digest));
+        }
         // What was lost is told again by now.
         self.sweep_skips(ctx);
         if let Some(message) = self.outbox.pop_front() {
@@ -87,7 +90,8 @@ impl Sync {
             return self.outbox.remove(at).map(|(_, m)| m);
         }
         if to == Destination::All {
-            return self.poll_live(ctx).or_else(|| self.poll_beat(ctx));
+            let more = self.poll_live(ctx).or_else(|| self.poll_beat(ctx));
+            return more.or_else(|| self.poll_digest(ctx));
         }
         if !self.outbox.is_empty() {
             return None;
@@ -266,6 +270,7 @@ impl Sync {
     /// A client uses the tuple of a closed conn that another node holds: it goes here, and its holder hears of it.
     pub(crate) fn supersede(&mut self, ctx: &mut Ctx<'_>, id: ConnId) {
         self.hint(ctx, id, HintKind::Segment(Direction::Inbound, TcpEvent::Syn));
+        self.left(ctx, id);
         self.drop_conn(ctx, id, None);
     }
 

@@ -9,7 +9,7 @@ use crate::parse::Parsed;
 use crate::port::Frame;
 use crate::service::{Replicate, ServiceId};
 use crate::stats::DropReason;
-use crate::sync::{CloseReason, Ctx, Destination, Sync, SyncMessage, SyncOutcome, Version};
+use crate::sync::{CloseReason, Ctx, Destination, SlotDigest, Sync, SyncMessage, SyncOutcome, Version};
 use crate::time::Instant;
 use crate::tuple::Direction;
 
@@ -40,6 +40,25 @@ impl Worker {
     pub fn version(&self, id: ConnId) -> Option<(GroupId, Version)> {
         let version = self.table.meta(id)?.version;
         self.sync.as_ref()?.version_of(version)
+    }
+
+    /// What is here of a slot of a group, as DIGESTs compare it; `None`: the group is not known, or the slot is another worker's.
+    pub fn slot_digest(&self, group: GroupId, slot: u16) -> Option<SlotDigest> {
+        self.sync.as_ref()?.digest_of(group, slot)
+    }
+
+    /// Damages a share, in millionths, of the conns that other nodes hold, and tells nobody; how many. For faults on purpose.
+    #[doc(hidden)]
+    pub fn damage(&mut self, now: Instant, share_ppm: u32) -> u64 {
+        self.set_now(now);
+        self.with_sync(|sync, ctx| sync.damage(ctx, share_ppm))
+            .unwrap_or(0)
+    }
+
+    /// Conns of which nothing waits to be told and that are not what their slot's digest has of them; for tests.
+    #[doc(hidden)]
+    pub fn drifted(&self) -> usize {
+        self.sync.as_ref().map_or(0, |sync| sync.drifted(&self.table))
     }
 
     /// Whether this node decides about a conn, and may delete it now.

@@ -8,6 +8,7 @@ use evenkeel_core::sync::Version;
 use evenkeel_core::tuple::{L4Proto, Tuple};
 use proptest::prelude::*;
 
+use crate::digests::digests_agree;
 use crate::net::{Net, NodeConfig, Weather};
 use crate::packet::{ACK, FIN, RST, SYN};
 use crate::story::{Flow, Kind};
@@ -117,6 +118,12 @@ fn play(seed: u64, weather: Weather, ring: u32, steps: &[Step]) -> (Net, usize) 
     }
     let group = net.group(0);
     let count = net.agree(0, 1, group);
+    assert_eq!(digests_agree(&net, 0, 1, 0) as usize, count);
+    assert_eq!(
+        net.nodes[1].sync(SyncCount::DigestUnequal),
+        0,
+        "none was too early"
+    );
     for node in &net.nodes {
         assert_eq!(node.tombs(), 0, "all have heard of all closes");
         assert_eq!(node.outstanding(), 0);

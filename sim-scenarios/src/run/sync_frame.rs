@@ -29,6 +29,7 @@ pub const SYNC_COUNTERS: [&str; COUNTER_COUNT] = [
     "hint",
     "pull",
     "slot",
+    "digest",
     "watermark",
     "merged",
     "offer",
@@ -66,6 +67,7 @@ fn kind(item: &FrameItem) -> Kind {
             | SyncBody::SlotRecords { .. }
             | SyncBody::SlotEnd { .. }
             | SyncBody::SlotsEmpty { .. } => Kind::Slot,
+            SyncBody::Digest { .. } => Kind::Digest,
             SyncBody::Watermark { .. } => Kind::Watermark,
             SyncBody::Merged { .. } => Kind::Merged,
             SyncBody::Offer { .. } | SyncBody::OfferSeen { .. } => Kind::Offer,

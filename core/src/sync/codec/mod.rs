@@ -24,7 +24,7 @@
 //! Each message begins with 6 bytes: type (1; the high bit says *critical*), flags (1; bit 0 ACK-NOW, bit 1
 //! in a live section: group and epoch are those of the live section before it in this frame, and left out),
 //! bucket (2; 0 in a message to the node), length of what follows (2). A message of unknown type is skipped,
-//! unless it is critical: then the frame is refused. All types of this version are critical.
+//! unless it is critical: then the frame is refused. All types of this version are critical, but for DIGEST.
 //!
 //! | type | message | body |
 //! |---|---|---|
@@ -43,6 +43,7 @@
 //! | 13 | OFFER | id, group, packed record |
 //! | 14 | offers seen | id, group |
 //! | 15 | SLOTS_EMPTY | id, group, count (2), version |
+//! | 16 | DIGEST | group, epoch, last LSN, count (1), slots with count (4) and hash (8) each |
 //! | 0x41 | node heartbeat | shares (8), readiness and draining (1), two counts (1 each), peers that are out of sync (2), claims, peers |
 //! | 0x42 | FENCED | group, epoch |
 //! | 0x43 | HANDOVER | group, epoch |
@@ -175,6 +176,7 @@ mod kind {
     pub(super) const OFFER: u8 = 13;
     pub(super) const OFFER_SEEN: u8 = 14;
     pub(super) const SLOTS_EMPTY: u8 = 15;
+    pub(super) const DIGEST: u8 = 16;
     pub(super) const NODE_HEARTBEAT: u8 = 0x41;
     pub(super) const NODE_FENCED: u8 = 0x42;
     pub(super) const NODE_HANDOVER: u8 = 0x43;

@@ -12,8 +12,8 @@ use crate::conn::{ConnInit, SLOT_COUNT};
 use crate::proto::ConnState;
 use crate::service::FwdMode;
 use crate::sync::{
-    Isns, LSN_MAX, Lsn, LsnRange, RANGE_COUNT_MAX, SeqDeltas, SessionRecord, Version, VersionedRecord,
-    WindowScales,
+    Isns, LSN_MAX, Lsn, LsnRange, RANGE_COUNT_MAX, SeqDeltas, SessionRecord, SlotDigest, Version,
+    VersionedRecord, WindowScales,
 };
 use crate::tuple::{L4Proto, Tuple};
 
@@ -223,6 +223,23 @@ pub(super) fn take_slot(bytes: &mut Bytes<'_>) -> Got<u16> {
         return Err(FrameError::Bad(Field::Slot));
     }
     Ok(slot)
+}
+
+pub(super) const DIGEST_LEN: usize = 14;
+
+pub(super) fn put_digest(buf: &mut Vec<u8>, digest: &SlotDigest) -> Put {
+    put_slot(buf, digest.slot)?;
+    buf.extend(digest.count.to_le_bytes());
+    buf.extend(digest.hash.to_le_bytes());
+    Ok(())
+}
+
+pub(super) fn take_digest(bytes: &mut Bytes<'_>) -> Got<SlotDigest> {
+    Ok(SlotDigest {
+        slot: take_slot(bytes)?,
+        count: bytes.u32()?,
+        hash: bytes.u64()?,
+    })
 }
 
 /// Both ports, then both addresses; returns whether they are IPv6.

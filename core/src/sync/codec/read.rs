@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::pack::{
-    Bytes, CLAIM_LEN, Got, PEER_LEN, take_count, take_epoch, take_group, take_lsn, take_packed, take_peer,
-    take_range, take_range_count, take_ranges, take_session, take_slot, take_tuple, take_version,
+    Bytes, CLAIM_LEN, DIGEST_LEN, Got, PEER_LEN, take_count, take_digest, take_epoch, take_group, take_lsn,
+    take_packed, take_peer, take_range, take_range_count, take_ranges, take_session, take_slot, take_tuple,
+    take_version,
 };
 use super::{
     BULK_FRAME_LEN_MAX, CRITICAL, FORMAT_VERSION, FrameHeader, HEADER_LEN, MESSAGE_LEN_MIN, RECORD_LEN_MIN,
@@ -16,8 +17,8 @@ use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, Incarnation, NODE_COUNT_MA
 use crate::lport::BUCKET_COUNT_MAX;
 use crate::proto::TcpEvent;
 use crate::sync::{
-    CloseReason, CopyState, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection, NodeMessage,
-    PULL_SLOT_COUNT_MAX, PullMode, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
+    CloseReason, CopyState, DIGEST_SLOT_COUNT_MAX, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection,
+    NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, Readiness, SKIP_SLOT_COUNT_MAX, SyncBody, SyncMessage,
 };
 use crate::tuple::Direction;
 
@@ -224,7 +225,7 @@ impl<'a> RawMessage<'a> {
     fn read(self, from: PeerId, live: &mut Option<(GroupId, Epoch)>) -> Got<Option<FrameItem>> {
         let kind = self.kind & !CRITICAL;
         match kind {
-            kind::LIVE..=kind::SLOTS_EMPTY => {}
+            kind::LIVE..=kind::DIGEST => {}
             kind::NODE_HEARTBEAT..=kind::NODE_HANDOVER => return self.read_node(kind).map(Some),
             _ if self.kind & CRITICAL != 0 => return Err(FrameError::UnknownMessage(kind)),
             _ => return Ok(None),
@@ -468,6 +469,15 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
         kind::OFFER_SEEN => SyncBody::OfferSeen {
             id: bytes.u32()?,
             group: take_group(bytes)?,
+        },
+        kind::DIGEST => SyncBody::Digest {
+            group: take_group(bytes)?,
+            epoch: take_epoch(bytes)?,
+            last: take_lsn(bytes)?,
+            slots: match take_count(bytes, DIGEST_SLOT_COUNT_MAX)? {
+                0 => return Err(FrameError::Bad(Field::Count)),
+                count => bytes.list(count, DIGEST_LEN, take_digest)?,
+            },
         },
         other => return Err(FrameError::UnknownMessage(other)),
     })

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::pack::{
-    Put, put_count, put_epoch, put_group, put_lsn, put_packed, put_peer, put_range, put_range_count,
-    put_ranges, put_session, put_slot, put_tuple, put_version,
+    Put, put_count, put_digest, put_epoch, put_group, put_lsn, put_packed, put_peer, put_range,
+    put_range_count, put_ranges, put_session, put_slot, put_tuple, put_version,
 };
 use super::{
     BULK_FRAME_LEN_MAX, CRITICAL, FORMAT_VERSION, FrameHeader, HEADER_LEN, MESSAGE_HEADER_LEN, TYPE_MESSAGES,
@@ -13,8 +13,8 @@ use super::{
 use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, NODE_COUNT_MAX};
 use crate::lport::BUCKET_COUNT_MAX;
 use crate::sync::{
-    HintKind, LSN_MAX, LiveRecord, Lsn, NodeMessage, PULL_SLOT_COUNT_MAX, SKIP_SLOT_COUNT_MAX, SyncBody,
-    VersionedRecord,
+    DIGEST_SLOT_COUNT_MAX, HintKind, LSN_MAX, LiveRecord, Lsn, NodeMessage, PULL_SLOT_COUNT_MAX,
+    SKIP_SLOT_COUNT_MAX, SyncBody, VersionedRecord,
 };
 
 /// Why something was not added to a frame. The frame is as it was.
@@ -225,7 +225,9 @@ impl<'a> FrameWriter<'a> {
         self.count = self.count.checked_add(1).ok_or(PushError::Full)?;
         self.ack_now |= flags & flag::ACK_NOW != 0;
         let start = self.buf.len();
-        self.buf.extend([kind | CRITICAL, flags]);
+        // Who does not know digests lacks nothing but their repairs.
+        let critical = if kind == kind::DIGEST { 0 } else { CRITICAL };
+        self.buf.extend([kind | critical, flags]);
         self.buf.extend(bucket.to_le_bytes());
         self.buf.extend([0; 2]);
         Ok(start)
@@ -409,6 +411,7 @@ const fn sync_kind(body: &SyncBody) -> u8 {
         SyncBody::Merged { .. } => kind::MERGED,
         SyncBody::Offer { .. } => kind::OFFER,
         SyncBody::OfferSeen { .. } => kind::OFFER_SEEN,
+        SyncBody::Digest { .. } => kind::DIGEST,
     }
 }
 
@@ -529,6 +532,21 @@ fn put_sync(buf: &mut Vec<u8>, body: &SyncBody) -> Put {
             buf.extend(id.to_le_bytes());
             put_group(buf, *group);
             Ok(())
+        }
+        SyncBody::Digest {
+            group,
+            epoch,
+            last,
+            slots,
+        } => {
+            put_group(buf, *group);
+            put_epoch(buf, *epoch);
+            put_lsn(buf, *last)?;
+            if slots.is_empty() {
+                return Err(PushError::Unencodable);
+            }
+            put_count(buf, slots, DIGEST_SLOT_COUNT_MAX)?;
+            slots.iter().try_for_each(|digest| put_digest(buf, digest))
         }
     }
 }

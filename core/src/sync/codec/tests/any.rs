@@ -137,6 +137,10 @@ fn any_hint() -> impl Strategy<Value = HintKind> {
     ]
 }
 
+fn any_digest() -> impl Strategy<Value = SlotDigest> {
+    (any_slot(), any::<u32>(), any::<u64>()).prop_map(|(slot, count, hash)| SlotDigest { slot, count, hash })
+}
+
 fn any_body() -> impl Strategy<Value = SyncBody> {
     let live = (
         any_group(),
@@ -254,6 +258,16 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
             id
         }),
         (any_group(), any::<u32>()).prop_map(|(group, id)| SyncBody::OfferSeen { group, id }),
+        (
+            (any_group(), any_epoch(), any_lsn()),
+            prop::collection::vec(any_digest(), 1..=DIGEST_SLOT_COUNT_MAX),
+        )
+            .prop_map(|((group, epoch, last), slots)| SyncBody::Digest {
+                group,
+                epoch,
+                last,
+                slots,
+            }),
     ]
 }
 

@@ -11,9 +11,10 @@ use crate::lport::BUCKET_COUNT_MAX;
 use crate::proto::{ConnState, TcpEvent};
 use crate::service::FwdMode;
 use crate::sync::{
-    CloseReason, CopyState, GroupClaim, HintKind, Isns, LSN_MAX, LiveRecord, LiveSection, LsnRange,
-    NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness, SKIP_SLOT_COUNT_MAX, SeqDeltas,
-    SessionRecord, SyncBody, SyncMessage, Version, VersionedRecord, WindowScales,
+    CloseReason, CopyState, DIGEST_SLOT_COUNT_MAX, GroupClaim, HintKind, Isns, LSN_MAX, LiveRecord,
+    LiveSection, LsnRange, NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness,
+    SKIP_SLOT_COUNT_MAX, SeqDeltas, SessionRecord, SlotDigest, SyncBody, SyncMessage, Version,
+    VersionedRecord, WindowScales,
 };
 use crate::tuple::{Direction, L4Proto, Tuple};
 use alloc::boxed::Box;
@@ -242,6 +243,22 @@ fn examples() -> Vec<FrameItem> {
             id,
         },
         SyncBody::OfferSeen { group, id },
+        SyncBody::Digest {
+            group,
+            epoch: epoch(3),
+            last: 10,
+            slots: vec![
+                SlotDigest {
+                    slot,
+                    count: 2,
+                    hash: 0x4847_4645_4443_4241,
+                },
+                SlotDigest {
+                    slot: slot + 8,
+                    ..SlotDigest::default()
+                },
+            ],
+        },
     ];
     let mut items: Vec<FrameItem> = Vec::new();
     for (bucket, body) in sync_bodies.into_iter().enumerate() {
@@ -394,6 +411,21 @@ fn sizes() {
     };
     assert_eq!(bulk(session_v4(), 3) - bulk(session_v4(), 2), 38);
     assert_eq!(bulk(plain_v6, 3) - bulk(plain_v6, 2), 86);
+
+    let digests = |count| {
+        let slots = vec![SlotDigest::default(); count];
+        SyncBody::Digest {
+            group: GROUP,
+            epoch: epoch(1),
+            last: 1,
+            slots,
+        }
+    };
+    assert_eq!(body_len(digests(2)) - body_len(digests(1)), 14);
+    let longest = [sync(0, false, digests(DIGEST_SLOT_COUNT_MAX))];
+    assert_eq!(encode(&longest, LIVE_FRAME_LEN_MAX).len(), 969);
+    // Who does not know digests skips them.
+    assert_eq!(encode(&longest, LIVE_FRAME_LEN_MAX)[HEADER_LEN], kind::DIGEST);
 
     // A second section of the same group says neither group nor epoch.
     let section = |bucket| {
@@ -566,6 +598,16 @@ fn what_breaks_a_bound_is_not_encoded() {
         count,
         as_of: Version::default(),
     };
+    let digest = |slots| SyncBody::Digest {
+        group: GROUP,
+        epoch: epoch(1),
+        last: 1,
+        slots,
+    };
+    let of_slot = |slot| SlotDigest {
+        slot,
+        ..SlotDigest::default()
+    };
     let bad = [
         (0, live(1, vec![])),
         (0, live(0, vec![open.clone()])),
@@ -596,6 +638,9 @@ fn what_breaks_a_bound_is_not_encoded() {
         (0, pull(vec![1; PULL_SLOT_COUNT_MAX + 1])),
         (0, empty(0)),
         (0, empty(PULL_SLOT_COUNT_MAX as u16 + 1)),
+        (0, digest(vec![])),
+        (0, digest(vec![of_slot(slot)])),
+        (0, digest(vec![of_slot(1); DIGEST_SLOT_COUNT_MAX + 1])),
         (
             0,
             SyncBody::SlotBegin {
@@ -756,6 +801,15 @@ fn refused() {
     // Of no slot.
     assert_eq!(raw(kind::PULL, 0, &[0; 60]), FrameError::Bad(Field::Count));
     assert_eq!(raw(kind::SLOTS_EMPTY, 0, &[0; 60]), FrameError::Bad(Field::Count));
+    assert_eq!(raw(kind::DIGEST, 0, &[0; 60]), FrameError::Bad(Field::Count));
+    let mut digest = [0; 35 + 14];
+    digest[34] = 1;
+    digest[36] = 0x10;
+    assert_eq!(raw(kind::DIGEST, 0, &digest), FrameError::Bad(Field::Slot));
+    digest[34] = 2;
+    assert_eq!(raw(kind::DIGEST, 0, &digest), FrameError::Truncated);
+    digest[34] = DIGEST_SLOT_COUNT_MAX as u8 + 1;
+    assert_eq!(raw(kind::DIGEST, 0, &digest), FrameError::Bad(Field::Count));
     // A message to the node has no bucket and no flags.
     assert_eq!(raw(kind::NODE_FENCED, 1, &[0; 28]), FrameError::Bad(Field::Flags));
 }
