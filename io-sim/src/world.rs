@@ -808,6 +808,16 @@ impl World {
         lb.fill(net, share, remaining)
     }
 
+    /// Damages a share of the conns that a load balancer has of sessions which other nodes hold, and tells nobody. How many.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or is down.
+    pub fn damage(&mut self, lb: LbId, share: Ppm) -> Result<u64, WorldError> {
+        let (net, lb) = self.lb_parts(lb)?;
+        lb.damage(net, share)
+    }
+
     /// A frame reaches a data port of a load balancer, as from its link.
     ///
     /// # Errors

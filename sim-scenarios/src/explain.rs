@@ -143,6 +143,13 @@ fn action(scenario: &Scenario, action: &Action) -> String {
             format!("worker {worker} of {} is slower by {factor}", node_name(*n))
         }
         Action::Fill(n, share) => format!("tables of {} are {} full", node_name(*n), ppm(*share)),
+        Action::Damage(n, share) => {
+            format!(
+                "{} of the sessions that {} has of others are damaged",
+                ppm(*share),
+                node_name(*n)
+            )
+        }
         Action::Drift(n, ppm) => format!("the clock of {} drifts by {ppm}ppm", node_name(*n)),
         Action::Step(n, by) => format!("the clock of {} jumps by {}", node_name(*n), show_span(*by)),
         Action::SetWall(n, by) => {

@@ -562,6 +562,11 @@ node = "1"
 share = "12.5%"
 at = "5s"
 [[fault]]
+do = "damage"
+node = "2"
+share = "10%"
+at = "5s"
+[[fault]]
 do = "step"
 node = "2"
 by = "3s"

@@ -258,6 +258,19 @@ impl Lb {
         }
     }
 
+    /// Damages a share of the conns that other nodes hold, in the tables of all workers. So many were damaged.
+    pub(crate) fn damage(&mut self, net: &mut Net, share: Ppm) -> Result<u64, WorldError> {
+        if self.life.is_none() {
+            self.is_in(LbState::Running)?;
+        }
+        let now = self.now(net);
+        let workers = self.life.iter_mut().flat_map(|life| &mut life.workers);
+        let damaged = workers.map(|slot| slot.worker.damage(now, share.0)).sum();
+        self.changed(net, "tables");
+        self.plan_all(net);
+        Ok(damaged)
+    }
+
     /// Fills the tables of all workers up to a share, with sessions that end after `remaining`; as far as there are ports
     /// for them, and as far as it may create sessions at all: of the local ends of one that has not joined, others may have
     /// sessions that it does not know. So many were made.

@@ -90,6 +90,8 @@ metrics! {
     BrokenLater = "broken_later", Count, false;
     /// faults that waited for something that never came, and were not `optional`
     Untriggered = "untriggered", Count, false;
+    /// sessions of others that faults damaged on a node
+    Damaged = "damaged", Count, false;
     /// flows that were opened while the check of a real server had failed on all nodes, for 50 ms or more, and were served by it
     ChoseDown = "chose_down", Count, false;
     /// flows that were opened after it was well again, for 50 ms or more, and were served by it

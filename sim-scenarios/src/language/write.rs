@@ -400,6 +400,7 @@ fn fault(out: &mut Text, scenario: &Scenario, fault: &Fault) {
         Action::Rings(..) => "rings",
         Action::Slow(..) => "slow",
         Action::Fill(..) => "fill",
+        Action::Damage(..) => "damage",
         Action::Drift(..) => "drift",
         Action::Step(..) | Action::SetWall(..) => "step",
         Action::Config(..) => "config",
@@ -513,7 +514,7 @@ fn fault(out: &mut Text, scenario: &Scenario, fault: &Fault) {
             }
             out.raw("factor", factor);
         }
-        Action::Fill(n, ppm) => {
+        Action::Fill(n, ppm) | Action::Damage(n, ppm) => {
             out.string("node", &node(*n));
             out.string("share", &show_share(*ppm));
         }

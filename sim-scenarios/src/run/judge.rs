@@ -272,6 +272,19 @@ impl<'s> Judge<'s> {
         });
     }
 
+    /// A fault takes sessions away that a replica would lose by no fault: what has gone by now is judged, what goes meanwhile is not.
+    pub(crate) fn before_damage(&mut self, world: &World) -> Vec<(u16, oracle::Row)> {
+        self.ledger.look(world);
+        self.ledger.gone()
+    }
+
+    /// It has happened; `gone`: what had gone before.
+    pub(crate) fn after_damage(&mut self, world: &World, gone: Vec<(u16, oracle::Row)>) {
+        self.ledger.look(world);
+        self.ledger.gone();
+        self.ledger.put_back(gone);
+    }
+
     /// Looks at all tables.
     pub(crate) fn sample(&mut self, world: &World, now: Duration, watch: &Watch) {
         self.ledger.look(world);
@@ -649,6 +662,7 @@ impl<'s> Judge<'s> {
             measures.globals.insert(metric, (value.into(), end_ns));
         };
         set(Metric::Untriggered, timeline.untriggered());
+        set(Metric::Damaged, timeline.damaged());
         if let Some((down, again)) = chosen(&built.world, timeline.verdicts()) {
             set(Metric::ChoseDown, down);
             set(Metric::ChoseAgain, again);

@@ -188,6 +188,11 @@ impl Ledger {
         std::mem::take(&mut self.gone)
     }
 
+    /// What [`Ledger::gone`] said is still to be judged.
+    pub(super) fn put_back(&mut self, gone: Vec<(u16, Row)>) {
+        self.gone = gone;
+    }
+
     /// The sessions of this client's tuple are to be judged anew.
     pub(super) fn touch(&mut self, inbound: Key) {
         self.inbound.insert(inbound);

@@ -371,7 +371,15 @@ fn play<T>(
                     close_until = now + CLOSE_FOR;
                 }
             }
+            let damages = timeline
+                .coming(&built.world)
+                .and_then(|(fault, ..)| scenario.faults.get(fault))
+                .is_some_and(|f| matches!(f.action, Action::Damage(..)));
+            let gone = damages.then(|| judge.before_damage(&built.world));
             timeline.happen(built, now)?;
+            if let Some(gone) = gone {
+                judge.after_damage(&built.world, gone);
+            }
             if marks.first_fault
                 && let Some(Switch::Deafen(kinds)) = plan::switch(scenario)
             {

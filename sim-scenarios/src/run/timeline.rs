@@ -111,6 +111,11 @@ impl<'s> Timeline<'s> {
         self.rules.borrow().touched
     }
 
+    /// Sessions that were damaged.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.effects.damaged()
+    }
+
     /// Of which real servers all nodes were told that they are down.
     pub(crate) fn verdicts(&self) -> &[Verdict] {
         self.effects.verdicts()

@@ -92,6 +92,8 @@ pub enum Action {
     Slow(NodeRef, Option<u8>, u32),
     /// Its tables are filled up to this share, in millionths, with sessions that nobody uses.
     Fill(NodeRef, u32),
+    /// This share, in millionths, of the sessions that it holds for other nodes is lost there, or is not what it was.
+    Damage(NodeRef, u32),
     /// Its clock is faster by so many millionths, or slower.
     Drift(NodeRef, i32),
     /// Its clock jumps forward.
@@ -125,6 +127,7 @@ impl Action {
             | Action::Rings(n, _)
             | Action::Slow(n, ..)
             | Action::Fill(n, _)
+            | Action::Damage(n, _)
             | Action::Drift(n, _)
             | Action::Step(n, _)
             | Action::SetWall(n, _) => Some(*n),
@@ -157,6 +160,7 @@ impl Action {
                 | Action::Rings(..)
                 | Action::Slow(..)
                 | Action::Fill(..)
+                | Action::Damage(..)
         )
     }
 }

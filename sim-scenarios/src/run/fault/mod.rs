@@ -33,6 +33,7 @@ pub(crate) struct Effects<'s> {
     rooms: room::Rooms,
     drifts: Standing<i32>,
     configs: config::Configs<'s>,
+    damaged: u64,
 }
 
 /// What faults that are in force say, in the order in which they began: by fault and node.
@@ -91,7 +92,13 @@ impl<'s> Effects<'s> {
             rooms: room::Rooms::default(),
             drifts: Standing::default(),
             configs: config::Configs::new(scenario),
+            damaged: 0,
         }
+    }
+
+    /// Sessions that were damaged.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// Of which real servers nodes were told that they are down, and when.
@@ -133,6 +140,10 @@ impl<'s> Effects<'s> {
             Action::Rings(_, entries) => self.rooms.rings(world, self.scenario, met, lb, *entries),
             Action::Slow(_, worker, factor) => self.rooms.slow(world, met, lb, (*worker, *factor)),
             Action::Fill(_, share) => room::fill(world, met, lb, *share, self.scenario.duration),
+            Action::Damage(_, share) => {
+                self.damaged += node::damage(world, lb, *share)?;
+                Ok(())
+            }
             Action::Drift(_, ppm) => {
                 self.drifts.begin(met, lb, *ppm);
                 clock::drift(built, lb, self.drifts.of(lb))
@@ -174,6 +185,7 @@ impl<'s> Effects<'s> {
             Action::Fill(..) => Ok(()),
             // These do not end.
             Action::Start(..) | Action::Resume(_) | Action::Drain(_) | Action::Heal(..) => Ok(()),
+            Action::Damage(..) => Ok(()),
             Action::Step(..) | Action::SetWall(..) => Ok(()),
             Action::Suppress { .. } | Action::Config(..) | Action::Unhealthy(..) | Action::Look => Ok(()),
         }
@@ -189,6 +201,7 @@ pub(crate) fn nothing_to(built: &Built, action: &Action, lb: LbId, undo: bool) -
         (Action::Pause(..), false) => ("pause", !node::is_running(&built.world, lb)),
         (Action::Pause(..), true) | (Action::Resume(_), _) => ("resume", !node::is_paused(&built.world, lb)),
         (Action::Fill(..), false) => ("fill", node::is_down(&built.world, lb)),
+        (Action::Damage(..), false) => ("damage", node::is_down(&built.world, lb)),
         (Action::Heal(_, network), _) => ("heal", link::is_well(built, lb, *network)),
         _ => return None,
     };

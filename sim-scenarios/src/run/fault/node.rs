@@ -1,6 +1,6 @@
-//! Nodes: crash, start, pause, resume, drain.
+//! Nodes: crash, start, pause, resume, drain, damage.
 
-use evenkeel_io_sim::{LbId, LbState, World};
+use evenkeel_io_sim::{LbId, LbState, Ppm, World};
 
 use super::refused;
 use crate::run::{RunError, cluster};
@@ -60,4 +60,12 @@ pub(super) fn drain(world: &mut World, lb: LbId) -> Result<(), RunError> {
     } else {
         Ok(())
     }
+}
+
+/// A node that is down has nothing that could be damaged.
+pub(super) fn damage(world: &mut World, lb: LbId, share_ppm: u32) -> Result<u64, RunError> {
+    if is_down(world, lb) {
+        return Ok(0);
+    }
+    world.damage(lb, Ppm(share_ppm)).map_err(refused)
 }

@@ -33,6 +33,7 @@ enum Do {
     Rings,
     Slow,
     Fill,
+    Damage,
     Drift,
     Step,
     Config,
@@ -40,7 +41,7 @@ enum Do {
     Look,
 }
 
-const ACTIONS: [(&str, Do); 21] = [
+const ACTIONS: [(&str, Do); 22] = [
     ("crash", Do::Crash),
     ("start", Do::Start),
     ("pause", Do::Pause),
@@ -57,6 +58,7 @@ const ACTIONS: [(&str, Do); 21] = [
     ("rings", Do::Rings),
     ("slow", Do::Slow),
     ("fill", Do::Fill),
+    ("damage", Do::Damage),
     ("drift", Do::Drift),
     ("step", Do::Step),
     ("config", Do::Config),
@@ -95,6 +97,7 @@ fn takes(action: Do) -> &'static [&'static str] {
         Do::Queues | Do::Rings => &["node", "for", "entries"],
         Do::Slow => &["node", "for", "worker", "factor"],
         Do::Fill => &["node", "for", "share"],
+        Do::Damage => &["node", "share"],
         Do::Drift => &["node", "for", "drift"],
         Do::Step => &["node", "by", "wall"],
         Do::Config => &["node", "for", "service", "servers", "server", "weight", "served"],
@@ -272,6 +275,7 @@ fn read_action(
         Do::Rings => node::rings(table, node, findings),
         Do::Slow => node::slow(table, node, findings),
         Do::Fill => node::fill(table, node, findings),
+        Do::Damage => node::damage(table, node, findings),
         Do::Drift => node::drift(table, node, findings),
         Do::Step => node::step(table, node, findings),
         Do::Look | Do::Suppress | Do::Config | Do::Unhealthy => None,

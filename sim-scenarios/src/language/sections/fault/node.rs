@@ -69,6 +69,19 @@ pub(super) fn fill(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut 
     Some(Action::Fill(node?, share?.value))
 }
 
+pub(super) fn damage(
+    table: &Table<'_, '_>,
+    node: Option<NodeRef>,
+    findings: &mut Findings,
+) -> Option<Action> {
+    let some = |text: &str| match value::share(text)? {
+        0 => Err(without_effect(text, "nothing is damaged", "\"10%\"")),
+        ppm => Ok(ppm),
+    };
+    let share = table.parsed("share", Need::Required, some, findings);
+    Some(Action::Damage(node?, share?.value))
+}
+
 pub(super) fn drift(table: &Table<'_, '_>, node: Option<NodeRef>, findings: &mut Findings) -> Option<Action> {
     let some = |text: &str| match value::ppm(text)? {
         0 => Err(without_effect(text, "the clock goes on as it goes", "\"500ppm\"")),
