@@ -616,7 +616,7 @@ do = "start"
 node = "3"
 state = "off"
 at = "1s"
-after = "crash-14"
+after = "crash-15"
 [[expect]]
 that = "broken == unsynced"
 "#;
@@ -640,7 +640,7 @@ fn what_nodes_are_and_what_faults_wait_for_is_written_and_planned() {
     assert!((ms(1)..=ms(9)).contains(of("behind").at.start()));
     assert_eq!(of("behind").after, Some(1));
     assert_eq!(
-        (of("start-15").after, *of("start-15").at.start()),
+        (of("start-16").after, *of("start-16").at.start()),
         (None, ms(9_000))
     );
 }
