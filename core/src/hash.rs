@@ -60,7 +60,8 @@ impl WordHasher {
     }
 
     /// Hash of the words.
-    pub(crate) fn hash<const N: usize>(&self, words: &[[u64; 4]; N]) -> u64 {
+    #[inline]
+    pub(crate) fn hash(&self, words: &[[u64; 4]]) -> u64 {
         let s = &self.secret;
         let (mut a, mut b) = (s[2], s[3]);
         for w in words {

@@ -19,6 +19,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::epochs::{LOCAL, index_of, lsn_of};
@@ -103,50 +104,64 @@ fn key_of(cluster: u32) -> u64 {
     u64::from(cluster) << 32 | 0x6469_6765
 }
 
+/// Words of a session, by four: two always, one for each side that is IPv6, one for rarer state.
+const WORDS_MAX: usize = 5;
+
 /// What a session adds to its slot's sum: all of it that a replica needs to forward and to take over, but the time that is left.
 /// Services and servers have a number of their own on each node: their addresses are in it. Never 0, which is no session.
 fn hash(hasher: &WordHasher, group: GroupId, version: Version, session: &SessionRecord) -> u64 {
     let c = &session.conn;
-    let addr = |end: core::net::SocketAddr| {
-        let bytes = u128::from_be_bytes(wide(end.ip()));
-        [(bytes >> 64) as u64, bytes as u64]
-    };
-    let (client, vip) = (addr(c.client), addr(c.vip));
-    let (server, local) = (addr(c.server), addr(c.local));
     let ports = [c.client, c.vip, c.server, c.local].map(|end| u64::from(end.port()));
     let isn = |isn: Option<u32>| u64::from(isn.unwrap_or_default());
     let scale = |scale: Option<u8>| scale.map_or(0, |s| u64::from(s) + 1);
-    let bits = [
-        c.client.is_ipv4(),
-        c.server.is_ipv4(),
-        session.was_established,
-        session.was_closed,
-        session.inbound_only,
-        session.deltas.is_some(),
-        session.isns.client.is_some(),
-        session.isns.server.is_some(),
-    ];
-    let bits = (0..).zip(bits).fold(0, |all, (n, bit)| all | u64::from(bit) << n);
+    let rare = session.deltas.is_some() || session.isns.client.is_some() || session.isns.server.is_some();
+    // Which of the words below are there, too.
+    let bits = u64::from(c.client.is_ipv4())
+        | u64::from(c.server.is_ipv4()) << 1
+        | u64::from(session.was_established) << 2
+        | u64::from(session.was_closed) << 3
+        | u64::from(session.inbound_only) << 4
+        | u64::from(session.deltas.is_some()) << 5
+        | u64::from(session.isns.client.is_some()) << 6
+        | u64::from(session.isns.server.is_some()) << 7;
     let kind = u64::from(c.proto.ip_proto()) | (c.state as u64) << 8 | (session.mode as u64) << 16;
     let scales = scale(session.window_scales.client) | scale(session.window_scales.server) << 8;
-    let deltas = session.deltas.unwrap_or_default();
-    let words = [
-        [client[0], client[1], vip[0], vip[1]],
-        [server[0], server[1], local[0], local[1]],
-        [
-            ports[0] << 48 | ports[1] << 32 | ports[2] << 16 | ports[3],
-            kind | bits << 32 | scales << 48,
+    let mut words = [[0; 4]; WORDS_MAX];
+    let mut len = 2;
+    for (side, (a, b)) in [(c.client.ip(), c.vip.ip()), (c.server.ip(), c.local.ip())]
+        .into_iter()
+        .enumerate()
+    {
+        match (a, b) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                words[0][side] = u64::from(a.to_bits()) << 32 | u64::from(b.to_bits());
+            }
+            (a, b) => {
+                let (a, b) = (u128::from_be_bytes(wide(a)), u128::from_be_bytes(wide(b)));
+                words[len] = [(a >> 64) as u64, a as u64, (b >> 64) as u64, b as u64];
+                len += 1;
+            }
+        }
+    }
+    words[0][2] = ports[0] << 48 | ports[1] << 32 | ports[2] << 16 | ports[3];
+    words[0][3] = kind | bits << 32 | scales << 48;
+    words[1] = [
+        version.epoch.term,
+        version.epoch.holder.incarnation.0,
+        u64::from(version.epoch.holder.node.0) << 48 | version.lsn,
+        group.generation ^ u64::from(group.node.0) << 48,
+    ];
+    if rare {
+        let deltas = session.deltas.unwrap_or_default();
+        words[len] = [
             u64::from(deltas.inbound) << 32 | u64::from(deltas.outbound),
             isn(session.isns.client) << 32 | isn(session.isns.server),
-        ],
-        [
-            version.epoch.term,
-            version.epoch.holder.incarnation.0,
-            u64::from(version.epoch.holder.node.0) << 48 | version.lsn,
-            group.generation ^ u64::from(group.node.0) << 48,
-        ],
-    ];
-    hasher.hash(&words).max(1)
+            0,
+            0,
+        ];
+        len += 1;
+    }
+    hasher.hash(&words[..len]).max(1)
 }
 
 impl Sync {
