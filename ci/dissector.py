@@ -8,7 +8,7 @@ DOC = pathlib.Path("docs/replication.md")
 CODEC = pathlib.Path("core/src/sync/codec/mod.rs")
 JUDGED = pathlib.Path("core/src/sync/codec/tests/damaged.txt")
 SNAPSHOT = pathlib.Path("core/src/sync/codec/tests/snapshots/evenkeel_core__sync__codec__tests__format.snap")
-HEADER_LEN, CHECK_LEN = 32, 8
+HEADER_LEN, CHECK_LEN, FORMAT_VERSION = 32, 8, 3
 SIM_PORT, NODE_PORT = 5679, 4790
 
 # Scenarios of the catalogue. Their loads are smaller and their times shorter here, and nothing is expected of them but that they
@@ -100,6 +100,7 @@ FIELDS = [
     "frame.number", "frame.len", "frame.protocols", "evenkeel.message.kind", "evenkeel.live.closes", "evenkeel.pull.count",
     "evenkeel.slots_empty.count", "evenkeel.ack.refused", "evenkeel.length", "evenkeel.rest", "evenkeel.unknown",
     "evenkeel.refused", "evenkeel.unsupported", "evenkeel.truncated", "evenkeel.skipped", "evenkeel.not_captured",
+    "evenkeel.key", "evenkeel.type", "evenkeel.tag", "evenkeel.hello.salt", "evenkeel.hello.suite",
     "_ws.expert.message",
 ]
 ERRORS = {"evenkeel.refused", "evenkeel.unsupported", "evenkeel.truncated"}
@@ -206,13 +207,13 @@ def examples():
 
 def frame_of(messages, number=0):
     body = b"".join(messages)
-    return struct.pack("<BBBBIHHHHQQ", 2, 1, 0, 0, 7, 1, 0, len(messages), HEADER_LEN + len(body), 5, number) + body
+    return struct.pack("<BBBBIHHHHQQ", FORMAT_VERSION, 1, 0, 0, 7, 1, 0, len(messages), HEADER_LEN + len(body), 5, number) + body
 
 
 # Scenarios -------------------------------------------------------------------------------------------------------------
 
 
-def shortened(name):
+def shortened(name, more=""):
     text = pathlib.Path(f"sim-scenarios/scenarios/{name}.toml").read_text()
     if not SCENARIOS[name]:
         return text
@@ -221,12 +222,13 @@ def shortened(name):
         text, count = re.subn(rf"^{key} = {re.escape(was[0]) if was else '.*'}$", f"{key} = {value}", text, flags=re.M)
         if not count:
             fail(f"{name} has no such {key} any more")
+    text = text.replace("[cluster]\n", f"[cluster]\n{more}", 1)
     return text + '\n[[expect]]\nthat = "connections >= 1"\n'
 
 
-def simulate(name):
+def simulate(name, more=""):
     """What the nodes of a scenario sent to each other, and what the simulator counted of it."""
-    (TMP / f"{name}.toml").write_text(shortened(name))
+    (TMP / f"{name}.toml").write_text(shortened(name, more))
     args = [EVENKEEL, "sim", "run", str(TMP / f"{name}.toml"), "--json", "--pcap", str(TMP / name)]
     run = subprocess.run(args, capture_output=True, text=True)
     if run.returncode != 0:
@@ -290,8 +292,8 @@ def damaged(frames, rng, count):
             frame[begin:end] = b"" if rng.random() < 0.5 else bytes(frame[begin:end]) * 3
             struct.pack_into("<H", frame, 14, len(frame) & 0xFFFF)
         else:
-            # A version, a type, a key, flags, a kind of message or lengths that there are not.
-            place, value = rng.choice([(0, 1), (0, 3), (1, 2), (2, 0xFE), (3, 9), (12, 0), (HEADER_LEN, 0xBF), (HEADER_LEN, 0xC7)])
+            # A version, a type, flags, a kind of message or lengths that there are not.
+            place, value = rng.choice([(0, 1), (0, 2), (1, 2), (1, 9), (2, 0xFE), (12, 0), (HEADER_LEN, 0xBF), (HEADER_LEN, 0xC7)])
             frame[place : place + (2 if place == 12 else 1)] = bytes([value] * (2 if place == 12 else 1))
             sure = True
         made.append((bytes(frame[:20000]), sure))
@@ -316,6 +318,8 @@ def main():
         own, wanted[name] = simulate(name)
         add(name, own)
         frames += own
+    sealed, sealed_count = simulate("drain", 'sealed = "on"\n')
+    add("sealed", sealed)
     payloads = [frame[42:] for frame in frames]
     if worked_example() not in payloads:
         fail(f"no node has sent the frame of {DOC}: the codec or the scenario is another one")
@@ -373,6 +377,18 @@ def main():
     if set(CANNOT_OCCUR) & set(seen):
         fail("what cannot occur has")
 
+    # Of sealed frames what is in clear, and nothing else.
+    of_it = rows[parts["sealed"]]
+    clean(of_it, "sealed")
+    if len(of_it) != sealed_count["frames"] or len(of_it) < 1000:
+        fail(f"sealed: {len(of_it)} frames, and the simulator counts {sealed_count['frames']}")
+    if wrong := [r.fields for r in of_it if r.ints("evenkeel.key") != [1] or not r.text("evenkeel.tag") or r.ints("evenkeel.message.kind")]:
+        fail(f"sealed: {len(wrong)} frames are not, or not whole, the first one: {wrong[0]}")
+    hellos = [r for r in of_it if r.ints("evenkeel.type") == [2]]
+    if len(hellos) < 4 or not all(len(r.text("evenkeel.hello.salt").replace(":", "")) == 32 and r.ints("evenkeel.hello.suite") == [1] for r in hellos):
+        fail(f"sealed: {len(hellos)} HELLOs, or not as they are: {[r.fields for r in hellos][:2]}")
+    sealed_said = f"{len(of_it)} sealed ones with {len(hellos)} HELLOs"
+
     # The codec's own examples.
     for name in ("examples", "all examples"):
         clean(rows[parts[name]], name)
@@ -417,7 +433,7 @@ def main():
 
     print(
         f"dissector: {len(frames)} frames with {sum(seen.values())} messages of {len(seen)} kinds in {len(SCENARIOS)} scenarios, "
-        f"all counts those of the simulator; {sum(map(len, streams))} frames over TCP; {len(judged)} frames judged as by the codec; {len(bad)} damaged frames and 60 damaged "
+        f"all counts those of the simulator; {sum(map(len, streams))} frames over TCP; {sealed_said}; {len(judged)} frames judged as by the codec; {len(bad)} damaged frames and 60 damaged "
         f"connections without an error of Lua, {refused} of the frames refused (seed {SEED})"
     )
 

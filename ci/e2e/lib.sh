@@ -280,6 +280,12 @@ NFT
 
 # --- nodes -------------------------------------------------------------------------------------------------------
 
+# trust: by what nodes seal what they say to each other, made when it is asked for first.
+trust() {
+    [ -e "$E2E/secret" ] || "$EVENKEEL" secret new "$E2E/secret" >/dev/null || return
+    say "secrets = [\"$E2E/secret\"]"
+}
+
 # config NODE: the cluster as this node reads it, on standard output. The file is the same on both but for paths.
 config() {
     local n device
@@ -308,6 +314,7 @@ drain_limit = "$DRAIN_LIMIT"
 metrics = "127.0.0.1:9790"
 
 [cluster]
+$(trust)
 id = 7
 down_count = $DOWN_COUNT
 

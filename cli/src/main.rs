@@ -9,6 +9,8 @@ mod ctl;
 mod replay;
 #[cfg(unix)]
 mod run;
+#[cfg(unix)]
+mod secret;
 mod signals;
 mod sim;
 
@@ -47,6 +49,8 @@ enum Command {
     Run(run::Args),
     #[cfg(unix)]
     Ctl(ctl::Args),
+    #[cfg(unix)]
+    Secret(secret::Args),
     Replay(replay::Args),
     Check(check::Args),
     Completions(completions::Args),
@@ -89,7 +93,7 @@ fn main() -> ExitCode {
             if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
                 let _ = writeln!(
                     io::stderr(),
-                    "\nerror: a command is missing: run, ctl, sim, replay, check or completions"
+                    "\nerror: a command is missing: run, ctl, secret, sim, replay, check or completions"
                 );
             }
             return if error.use_stderr() {
@@ -106,6 +110,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         #[cfg(unix)]
         Command::Ctl(args) => ctl::run(&args),
+        #[cfg(unix)]
+        Command::Secret(args) => secret::run(&args),
         Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -343,6 +343,7 @@ fn a_taken_sync_port_is_refused() {
     let cluster = format!(
         r#"
 [cluster]
+insecure = true
 id = 1
 this_node = "a"
 [[cluster.node]]

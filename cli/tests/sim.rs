@@ -167,12 +167,9 @@ fn sim_run_that_fails_names_the_command_that_replays_it() {
 
 #[test]
 fn sim_run_skips_what_waits() {
-    let run = evenkeel(&["sim", "run", "sim-scenarios/scenarios/bit-flips.toml"]);
+    let run = evenkeel(&["sim", "run", "sim-scenarios/scenarios/query-finds.toml"]);
     assert_eq!(run.status.code(), Some(0));
-    assert_eq!(
-        stdout(&run),
-        "bit-flips: SKIP, waits for encryption between nodes\n"
-    );
+    assert_eq!(stdout(&run), "query-finds: SKIP, waits for QUERY\n");
 }
 
 #[test]
@@ -238,7 +235,7 @@ fn sim_list_shows_the_whole_catalogue() {
     insta::assert_snapshot!("sim_list", stdout(&list));
     let json = evenkeel(&["sim", "list", "--json"]);
     let all: Vec<serde_json::Value> = serde_json::from_str(&stdout(&json)).expect("JSON");
-    assert_eq!(all.iter().filter(|s| s["waits_for"].is_string()).count(), 11);
+    assert_eq!(all.iter().filter(|s| s["waits_for"].is_string()).count(), 9);
 }
 
 #[test]
@@ -282,7 +279,7 @@ fn sim_run_tells_ci_systems_what_failed_and_where() {
         .expect("there")
         + 1;
     let run = |more: &[&str]| {
-        let mut args = vec!["sim", "run", text(&path), "bit-flips", "--seeds", "0..3"];
+        let mut args = vec!["sim", "run", text(&path), "query-finds", "--seeds", "0..3"];
         args.extend(more);
         evenkeel(&args)
     };
@@ -304,7 +301,7 @@ fn sim_run_tells_ci_systems_what_failed_and_where() {
         results.contains(&format!("<testsuites name=\"evenkeel sim\" {counts}")),
         "{results}"
     );
-    assert!(results.contains("<skipped message=\"waits for encryption between nodes\"/>"));
+    assert!(results.contains("<skipped message=\"waits for QUERY\"/>"));
     // JSON has standard output for itself.
     let json = run(&["--json", "--annotations", "github"]);
     assert!(stdout(&json).lines().all(|l| l.starts_with('{')));

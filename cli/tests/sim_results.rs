@@ -80,7 +80,7 @@ fn what_fails_fails_though_nobody_reads_of_it() {
         "{results}"
     );
     // A verdict that passes is none if it could not be told.
-    assert_eq!(unread(&["sim", "run", "bit-flips"]), Some(1));
+    assert_eq!(unread(&["sim", "run", "query-finds"]), Some(1));
     assert_eq!(unread(&["sim", "diff", file, "--other-seed", "4"]), Some(3));
     assert_eq!(unread(&["sim", "diff", file]), Some(1));
     assert_eq!(unread(&["sim", "list"]), Some(0));

@@ -8,7 +8,7 @@ use evenkeel_core::conn::TableSizes;
 use evenkeel_core::lport::Steering;
 use evenkeel_core::service::{SERVER_COUNT_MAX, SERVICE_COUNT_MAX, Snapshot, SnapshotSpec};
 
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, Trust};
 use crate::daemon::DaemonConfig;
 use crate::health::HealthConfig;
 use crate::io::IoConfig;
@@ -74,6 +74,14 @@ impl Config {
             devices: Vec::new(),
             ..c.io.clone()
         };
+        // Secrets change while a node runs. That there are any does not.
+        let cluster = |c: &Config| {
+            let mut of = c.cluster.clone();
+            if let Some(Trust::Secrets(files)) = of.as_mut().map(|c| &mut c.trust) {
+                files.clear();
+            }
+            of
+        };
         let differs = [
             ("workers", self.workers != new.workers),
             ("table", self.sizes != new.sizes),
@@ -82,7 +90,7 @@ impl Config {
             ("io", io(self) != io(new)),
             ("daemon", self.daemon != new.daemon),
             ("port", ports(self) != ports(new)),
-            ("cluster", self.cluster != new.cluster),
+            ("cluster", cluster(self) != cluster(new)),
         ];
         differs.into_iter().filter(|d| d.1).map(|d| d.0).collect()
     }

@@ -141,7 +141,8 @@ fn read_log(log: &Table<'_, '_>, findings: &mut Findings) -> LogConfig {
     }
 }
 
-fn path(text: &str, len_max: usize, example: &str) -> Result<PathBuf, Bad> {
+/// An absolute path.
+pub(crate) fn path(text: &str, len_max: usize, example: &str) -> Result<PathBuf, Bad> {
     if text.len() > len_max {
         let message = format!("the path is {} bytes long", text.len());
         return Err(Bad::new(

@@ -34,7 +34,7 @@ pub mod reading {
     pub use crate::syntax::tree;
 }
 
-pub use cluster::{Cluster, ClusterNode};
+pub use cluster::{Cluster, ClusterNode, Trust};
 pub use config::{Config, parse, parse_as, parse_with};
 pub use daemon::{DaemonConfig, LogConfig, LogFormat, LogLevel};
 pub use health::{HealthCheck, HealthConfig};
@@ -48,3 +48,6 @@ pub const TEXT_LEN_MAX: usize = 16 << 20;
 
 /// Workers of a node at most.
 pub const WORKER_COUNT_MAX: u8 = 64;
+
+// A node tells where the streams of all of them are.
+const _: () = assert!(WORKER_COUNT_MAX as usize <= evenkeel_core::sync::codec::HELLO_WORKER_COUNT_MAX);

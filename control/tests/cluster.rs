@@ -186,6 +186,7 @@ fn a_node_is_called_by_its_name_or_its_number() {
 const LEAST: &str = r#"
 [cluster]
 id = 7
+insecure = true
 this_node = "a"
 node = [
   { id = 1, name = "a", sync = "127.0.0.1:1", local_addresses = ["203.0.113.10"] },
@@ -302,7 +303,7 @@ fn a_cluster_is_fixed_while_a_node_runs() {
 /// A cluster of `nodes` with `locals` local addresses each, and `vips` services.
 fn many(nodes: usize, locals: usize, vips: usize, ports: usize) -> String {
     let v4 = |net: u32, n: usize| Ipv4Addr::from(net + n as u32).to_string();
-    let mut text = "[cluster]\nid = 1\nthis_node = \"n0\"\n".to_owned();
+    let mut text = "[cluster]\nid = 1\ninsecure = true\nthis_node = \"n0\"\n".to_owned();
     for n in 0..nodes {
         let share: Vec<_> = (0..locals)
             .map(|i| format!("  \"{}\",\n", v4(0x0a00_0001, n * 256 + i)))

@@ -1,17 +1,21 @@
--- Frames between nodes of Evenkeel, format 2, as docs/replication.md specifies them: over UDP, and over TCP behind a length.
+-- Frames between nodes of Evenkeel, format 3, as docs/replication.md specifies them: over UDP, and over TCP behind a length.
 --
 -- Needs Wireshark or tshark 4.0 or later:
 --     tshark -X lua_script:docs/wireshark/evenkeel.lua -r node1-sync.pcapng
 --
 -- What makes a receiver refuse a frame is an expert error here, and nothing else is: `evenkeel && _ws.expert.severity == error`.
--- A note marks what is skipped, or is not in the capture.
+-- A note marks what is skipped, or is not in the capture. Of a sealed frame its header is shown, and of a HELLO what is in clear.
 
 local evenkeel = Proto("evenkeel", "Evenkeel session replication")
 
 -- Bounds of the format.
-local FORMAT_VERSION = 2
+local FORMAT_VERSION = 3
 local TYPE_MESSAGES = 1
+local TYPE_HELLO = 2
 local STREAM_CONTROL = 65535
+local STREAM_BULK = 256
+local SALT_LEN = 16
+local TAG_LEN = 16
 local HEADER_LEN = 32
 local BULK_FRAME_LEN_MAX = 16384
 local CHECK_LEN = 8
@@ -74,9 +78,10 @@ end
 field("uint32", "tcp_length", "Bytes of frame and check", base.DEC)
 field("bytes", "check", "Check (xxh3-64, not verified)", base.NONE)
 field("uint8", "version", "Version of the format", base.DEC)
-field("uint8", "type", "Type of the frame", base.DEC, { [1] = "messages" })
+field("uint8", "type", "Type of the frame", base.DEC, { [1] = "messages", "HELLO" })
 field("uint8", "flags", "Flags", base.HEX)
 bit_of("flags.ack_now", "ACK-NOW", 0x01)
+bit_of("flags.to_one", "Sealed for one node", 0x02)
 field("uint8", "key", "Key", base.DEC, { [0] = "none" })
 field("uint32", "cluster", "Cluster", base.DEC)
 field("uint16", "node", "Node", base.DEC)
@@ -85,6 +90,11 @@ field("uint16", "count", "Messages", base.DEC)
 field("uint16", "length", "Bytes of the frame", base.DEC)
 field("uint64", "incarnation", "Incarnation", base.DEC)
 field("uint64", "packet_number", "Packet number", base.DEC)
+field("bytes", "hello.salt", "Salt", base.NONE)
+field("uint8", "hello.suite", "Sealed by", base.DEC, { [1] = "AES-256-GCM", "ChaCha20-Poly1305" })
+field("uint32", "hello.capabilities", "Capabilities", base.HEX)
+field("bytes", "sealed", "Sealed", base.NONE)
+field("bytes", "tag", "Tag", base.NONE)
 
 field("none", "message", "Message")
 bit_of("message.critical", "Critical", 0x80)
@@ -881,6 +891,35 @@ local function read_message(c, tree, frame)
     branch:set_text(said and string.format("%s%s: %s", name, where, said) or name .. where)
 end
 
+-- Behind its header: of a frame of `length` bytes that a key seals. Returns a line about it.
+local function read_sealed(c, branch, kind, length, checked)
+    local clear = HEADER_LEN
+    local line = "sealed"
+    if kind == TYPE_HELLO then
+        line = "HELLO"
+        clear = HEADER_LEN + SALT_LEN + 5
+        local salt = c:take(branch, SALT_LEN)
+        if salt then
+            branch:add(f["hello.salt"], salt)
+        end
+        c:number(branch, "hello.suite", 1)
+        c:number(branch, "hello.capabilities", 4)
+    end
+    local sealed = length - clear - TAG_LEN
+    if sealed < 0 then
+        branch:add_proto_expert_info(ef.refused, "There is no tag")
+        c:rest(branch)
+        return line
+    end
+    for _, part in ipairs({ { "sealed", sealed }, { "tag", TAG_LEN }, { "check", checked and CHECK_LEN or 0 } }) do
+        local bytes = part[2] > 0 and c:take(branch, part[2])
+        if bytes then
+            branch:add(f[part[1]], bytes)
+        end
+    end
+    return line
+end
+
 -- Bytes `at` to `stop` of `tvb` are a frame, and behind it its check, where there is one; in the capture are those up to
 -- `captured`. Returns a line about it.
 local function read_frame(tvb, at, stop, captured, branch, over_tcp)
@@ -899,8 +938,11 @@ local function read_frame(tvb, at, stop, captured, branch, over_tcp)
         return string.format("Format %d", version)
     end
     local kind, kind_item = c:number(branch, "type", 1)
-    local flags = c:bits(branch, "flags", 0x01, { "flags.ack_now" })
+    local flags, flags_item = c:bits(branch, "flags", 0x03, { "flags.ack_now", "flags.to_one" })
     local key, key_item = c:number(branch, "key", 1)
+    if key == 0 and has(flags, 0x02) then
+        c:bad(flags_item, "Only what is sealed is for one node")
+    end
     c:number(branch, "cluster", 4)
     local node = c:number(branch, "node", 2)
     local stream, stream_item = c:number(branch, "stream", 2)
@@ -912,16 +954,16 @@ local function read_frame(tvb, at, stop, captured, branch, over_tcp)
         c:rest(branch)
         return "Cut"
     end
-    stream_item:append_text(stream == STREAM_CONTROL and " (the node's own)" or " (a worker's)")
+    stream_item:append_text(stream == STREAM_CONTROL and " (the node's own)" or stream < STREAM_BULK and " (a worker's)" or " (a worker's bulk)")
     local who = string.format("Node %d, stream %s, frame %s", node, stream == STREAM_CONTROL and "control" or stream, number)
     branch:append_text(", " .. who)
-    if kind ~= TYPE_MESSAGES then
+    if kind ~= TYPE_MESSAGES and kind ~= TYPE_HELLO then
         kind_item:add_proto_expert_info(ef.unsupported, "Unknown type of frame")
         c:rest(branch)
         return who
     end
-    if key ~= 0 then
-        key_item:add_proto_expert_info(ef.unsupported, "There are no keys yet")
+    if kind == TYPE_HELLO and key == 0 then
+        key_item:add_proto_expert_info(ef.refused, "A HELLO is sealed")
         c:rest(branch)
         return who
     end
@@ -933,6 +975,9 @@ local function read_frame(tvb, at, stop, captured, branch, over_tcp)
         length_item:add_proto_expert_info(ef.refused, string.format("The frame has %d bytes, and %d at most are possible", len, BULK_FRAME_LEN_MAX))
         c:rest(branch)
         return who
+    end
+    if key ~= 0 then
+        return who .. ": " .. read_sealed(c, branch, kind, length, checked)
     end
     local frame = setmetatable({ counts = {}, order = {} }, Frame)
     local messages = cursor(tvb, c.at, math.min(at + length, captured))

@@ -2,11 +2,15 @@
 //! reached. What decodes can be encoded, into no more bytes, and decodes as itself; a receiver takes it once.
 #![no_main]
 
+use std::sync::Arc;
+
 use evenkeel_core::cluster::NodeId;
 use evenkeel_core::sync::codec::{
     self, BULK_FRAME_LEN_MAX, FORMAT_VERSION, FrameItem, FrameWriter, HEADER_LEN,
 };
+use evenkeel_core::sync::seal::{Sealing, Secret, Secrets};
 use evenkeel_core::sync::{Receiver, Refused};
+use evenkeel_seal::Ring;
 use libfuzzer_sys::fuzz_target;
 
 const CLUSTER: u32 = 1;
@@ -40,7 +44,7 @@ fn mended(body: &[u8]) -> Vec<u8> {
 
 fn check(bytes: &[u8]) {
     let members = [NodeId(1), NodeId(u16::from(SENDER))];
-    let mut receiver = Receiver::new(CLUSTER, NodeId(1), &members).expect("two members");
+    let mut receiver = Receiver::new(CLUSTER, NodeId(1), &members, None).expect("two members");
     let mut delivered = 0;
     let first = receiver.handle(bytes, &mut |_| delivered += 1);
     let again = receiver.handle(bytes, &mut |_| panic!("taken twice"));
@@ -54,6 +58,16 @@ fn check(bytes: &[u8]) {
             assert_eq!(again, Err(refused), "a refused frame leaves nothing behind");
         }
     }
+    // Who seals takes nothing of anybody who has not the secret.
+    let sealing = Sealing {
+        crypto: Arc::new(Ring::detect()),
+        secrets: Secrets::new(vec![(1, Secret([7; 32]))]).expect("one with a number"),
+        salt: [1; 16],
+    };
+    let mut receiver = Receiver::new(CLUSTER, NodeId(1), &members, Some(&sealing)).expect("two members");
+    let refused = receiver.handle(bytes, &mut |_| panic!("forged"));
+    assert!(refused.is_err());
+    assert_eq!(receiver.incarnation(NodeId(u16::from(SENDER))), None);
     let Ok(frame) = codec::decode(bytes) else {
         return;
     };

@@ -27,6 +27,7 @@ pub enum Purpose {
     Corruption = 14,
     Flips = 15,
     RouterSeed = 16,
+    Salt = 17,
     /// Crash times, starts of flows: for callers of the world.
     Scenario = 100,
 }

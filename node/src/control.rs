@@ -12,6 +12,7 @@ use evenkeel_control::Config;
 use evenkeel_core::cluster::{Alarm, Control, ControlSink, NodeCommand, NodeEvent, NodeId};
 use evenkeel_core::port::{PortId, WorkerId};
 use evenkeel_core::service::Snapshot;
+use evenkeel_core::sync::seal::Secrets;
 use evenkeel_core::sync::{Destination, Readiness, SyncCommand, SyncMessage};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::{BucketMap, Command, Event};
@@ -24,7 +25,7 @@ use crate::clock;
 use crate::health::{CheckSpec, Checks, HealthEvent};
 use crate::lane::{ControlBell, Lane};
 use crate::ports::{Link, Ports};
-use crate::reload::Reader;
+use crate::reload::{Fresh, Reader};
 use crate::serving::Serving;
 use crate::system::Manager;
 use crate::telling::Names;
@@ -132,6 +133,8 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
     pub(crate) manager: Manager,
     pub(crate) config: Config,
+    /// By what frames are sealed.
+    pub(crate) secrets: Option<Secrets>,
     /// Who reads the config again.
     pub(crate) reader: Reader,
     pub(crate) seed: u64,
@@ -158,6 +161,7 @@ pub(crate) struct ControlSide {
     names: Names,
     manager: Manager,
     config: Config,
+    secrets: Option<Secrets>,
     reader: Reader,
     checks: Checks,
     health: mpsc::Receiver<HealthEvent>,
@@ -165,6 +169,8 @@ pub(crate) struct ControlSide {
     ports: Arc<Ports>,
     /// What was said of each port last.
     said_of_ports: Vec<Link>,
+    /// Nobody was told of the latest secrets.
+    secrets_untold: bool,
     for_ports: ForPorts,
     /// The operator told the node to drain, and not to serve again since.
     is_drained_by_hand: bool,
@@ -229,10 +235,12 @@ impl ControlSide {
             manager: parts.manager,
             serving: Serving::new(parts.config.spec.clone(), parts.seed),
             config: parts.config,
+            secrets: parts.secrets,
             reader: parts.reader,
             checks: parts.checks,
             health: parts.health,
             untold,
+            secrets_untold: false,
             said_of_ports: parts.ports.links().map(|_| Link::Up).collect(),
             ports: parts.ports,
             for_ports: ForPorts::Nothing,
@@ -391,6 +399,7 @@ impl ControlSide {
         }
         self.tell_snapshot(now);
         self.heed_ports(now);
+        self.tell_secrets();
         self.report();
         self.hear_driver(now);
         self.manager
@@ -511,8 +520,8 @@ impl ControlSide {
     }
 
     /// The config was read again. What is wrong with it, or needs a restart, is said, and nothing changes.
-    fn reload(&mut self, read: Result<Config, String>) {
-        let new = match read {
+    fn reload(&mut self, read: Result<Fresh, String>) {
+        let Fresh { config: new, secrets } = match read {
             Ok(new) => new,
             Err(why) => return warn!("the config is not taken, and the old one stays: {why}"),
         };
@@ -530,10 +539,38 @@ impl ControlSide {
         }
         self.serving.reload(new.spec.clone(), &checked);
         self.config = new;
+        self.set_secrets(secrets);
         info!(
             services = self.config.spec.services.len(),
             "the config was read again"
         );
+    }
+
+    /// What stands in the files of secrets now: from the next frame on, if it is another one.
+    fn set_secrets(&mut self, secrets: Option<Secrets>) {
+        let (Some(secrets), Some(control)) = (secrets, &mut self.control) else {
+            return;
+        };
+        if self.secrets.as_ref() != Some(&secrets) {
+            control.handle_secrets(clock::now(), &secrets, &mut self.out);
+            self.secrets = Some(secrets);
+            self.secrets_untold = true;
+        }
+    }
+
+    /// Says so, once all workers seal by other secrets.
+    fn tell_secrets(&mut self) {
+        let (Some(control), Some(secrets), true) = (&self.control, &self.secrets, self.secrets_untold) else {
+            return;
+        };
+        if control.secrets().1 == self.out.lanes.len() {
+            let ids: Vec<u8> = secrets.ids().collect();
+            info!(
+                ?ids,
+                "frames are sealed by the first of these secrets, and by all of them accepted"
+            );
+            self.secrets_untold = false;
+        }
     }
 
     /// The node is asked to end; asked again, it does so at once.

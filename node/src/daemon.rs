@@ -10,6 +10,7 @@ use evenkeel_control::{Config, Driver, Idle};
 use evenkeel_core::cluster::{Control, Incarnation, NodeId, PeerId};
 use evenkeel_core::port::WorkerId;
 use evenkeel_core::sync::codec::BULK_FRAME_LEN_MAX;
+use evenkeel_core::sync::seal::Sealing;
 use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
 use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Worker, WorkerConfig};
 use tokio::sync::mpsc;
@@ -23,7 +24,7 @@ use crate::io::station::Station;
 use crate::lane::{ControlBell, Lane};
 use crate::memory::{MappedMemory, Pages};
 use crate::ports::{Ports, Watch};
-use crate::reload::{Read, Reader, Reload};
+use crate::reload::{Fresh, Read, ReadAll, Reader, Reload};
 use crate::start::Start;
 use crate::system::Manager;
 use crate::telling::Names;
@@ -65,6 +66,13 @@ fn limits(what: &str, error: &std::io::Error) -> Refusal {
 }
 
 async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Start) -> Result<Ended, Refusal> {
+    let secrets = crate::secrets::of(&config)?;
+    let sealing = crate::secrets::sealing(secrets.clone())?;
+    if config.cluster.is_some() && sealing.is_none() {
+        warn!(
+            "insecure: frames between nodes go in clear, and whoever can send to this node's sync address is believed"
+        );
+    }
     let signals = Signals::listen().map_err(|e| limits("cannot listen to signals", &e))?;
     let bell = Arc::new(ControlBell::default());
     let lanes: Vec<Arc<Lane>> = (0..config.workers)
@@ -98,7 +106,7 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Star
     let buckets = BucketMap::dealt(config.workers.into());
     let workers = (0..config.workers).map(|id| {
         start.doing(format!("the tables of worker {} of {}", id + 1, config.workers));
-        make_worker(&config, me, &buckets, seed, id)
+        make_worker(&config, me, &buckets, seed, id, sealing.clone())
     });
     let workers = workers.collect::<Result<Vec<_>, _>>()?;
     let (events, health) = mpsc::channel(HEALTH_EVENT_COUNT);
@@ -114,8 +122,15 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Star
     {
         warn!("without root the config cannot be read again, and SIGHUP will change nothing: {why}");
     }
+    if config.daemon.user.is_some()
+        && let Err(Refusal { message, help }) = crate::secrets::of(&config)
+    {
+        warn!(
+            "without root the secrets cannot be read again, and SIGHUP will change nothing: {message}; {help}"
+        );
+    }
     // Only now, as the time for which it listens before it serves runs from here.
-    let control = match make_control(&config, life, seed) {
+    let control = match make_control(&config, life, seed, sealing) {
         Ok(control) => control,
         Err(refusal) => {
             threads.end(&lanes);
@@ -159,8 +174,9 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Star
         bell,
         drain_limit: config.daemon.drain_limit,
         names: Names::new(config.cluster.as_ref()),
+        secrets,
         manager: Manager::new(),
-        reader: Reader::new(held_against_the_kernel(reload.read)),
+        reader: Reader::new(held_against_the_machine(reload.read)),
         seed,
         checks,
         health,
@@ -177,22 +193,29 @@ async fn assemble(config: Config, reload: Reload, life: Incarnation, start: Star
     Ok(ended)
 }
 
-/// A config that is read again may have new addresses, and the kernel too: refused as at the start.
-fn held_against_the_kernel(mut read: Read) -> Read {
+/// A config that is read again may have new addresses, and the kernel too: refused as at the start. Its secrets are read with it.
+fn held_against_the_machine(mut read: Read) -> ReadAll {
     Box::new(move || {
         let config = read()?;
         let refused = |Refusal { message, help }| format!("{message}; {help}");
         kernel::check_addresses(&config).map_err(refused)?;
-        Ok(config)
+        let secrets = crate::secrets::of(&config).map_err(refused)?;
+        Ok(Fresh { config, secrets })
     })
 }
 
 /// `None`: the node is in no cluster.
-fn make_control(config: &Config, life: Incarnation, seed: u64) -> Result<Option<Control>, Refusal> {
+fn make_control(
+    config: &Config,
+    life: Incarnation,
+    seed: u64,
+    sealing: Option<Sealing>,
+) -> Result<Option<Control>, Refusal> {
     let Some(cluster) = &config.cluster else {
         return Ok(None);
     };
-    let made = Control::new(cluster.config.clone(), life, config.workers, seed, clock::now());
+    let members = cluster.config.clone();
+    let made = Control::new(members, life, config.workers, seed, clock::now(), sealing);
     made.map(Some).map_err(|errors| {
         let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
         refusal(all.join("; "), "correct [cluster]; `evenkeel check` says where")
@@ -213,6 +236,7 @@ pub(crate) fn make_worker(
     buckets: &BucketMap,
     seed: u64,
     id: u8,
+    sealing: Option<Sealing>,
 ) -> Result<Worker, Refusal> {
     let mut memory = MappedMemory::reserve(config.sizes, Pages::Huge)
         .map_err(|e| refusal(e.to_string(), "lower `conns_v4` and `conns_v6` of [table]"))?;
@@ -229,6 +253,7 @@ pub(crate) fn make_worker(
             id,
             cluster: c.config.cluster,
             sizes: ClusterSizes::default(),
+            sealing,
         }),
     };
     let mut worker = Worker::new(worker_config, &mut memory).map_err(|_| {

@@ -37,6 +37,8 @@ mod ports;
 #[cfg(unix)]
 mod reload;
 #[cfg(unix)]
+pub mod secrets;
+#[cfg(unix)]
 mod serving;
 #[cfg(unix)]
 mod start;

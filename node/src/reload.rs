@@ -5,10 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
 use evenkeel_control::Config;
+use evenkeel_core::sync::seal::Secrets;
 use tokio::sync::oneshot;
 
 /// Reads the config, with the ids that it gave before; or says why it cannot be used.
 pub(crate) type Read = Box<dyn FnMut() -> Result<Config, String> + Send>;
+
+/// A config, and what stands in the files that it names.
+pub(crate) struct Fresh {
+    pub(crate) config: Config,
+    pub(crate) secrets: Option<Secrets>,
+}
+
+/// As [`Read`], with its files.
+pub(crate) type ReadAll = Box<dyn FnMut() -> Result<Fresh, String> + Send>;
 
 /// How a node comes to its config again. What goes wrong is said in one line, with the remedy.
 pub struct Reload {
@@ -21,15 +31,15 @@ pub struct Reload {
 /// Who reads it.
 pub(crate) struct Reader {
     /// Each thread has it for as long as it reads.
-    read: Arc<Mutex<Read>>,
+    read: Arc<Mutex<ReadAll>>,
     /// What the thread that reads now is going to say.
-    under_way: Option<oneshot::Receiver<Result<Config, String>>>,
+    under_way: Option<oneshot::Receiver<Result<Fresh, String>>>,
     /// Somebody asked since that thread began.
     again: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(read: Read) -> Self {
+    pub(crate) fn new(read: ReadAll) -> Self {
         Reader {
             read: Arc::new(Mutex::new(read)),
             under_way: None,
@@ -63,7 +73,7 @@ impl Reader {
     }
 
     /// Until it has been read, or could not be. For ever while nobody asks for that. Nothing is lost if it is dropped before.
-    pub(crate) async fn done(&mut self) -> Result<Config, String> {
+    pub(crate) async fn done(&mut self) -> Result<Fresh, String> {
         let Some(under_way) = &mut self.under_way else {
             return std::future::pending().await;
         };

@@ -543,7 +543,7 @@ async fn read_bulk(
 mod tests {
     use super::*;
     use evenkeel_core::cluster::{GroupId, Incarnation, PeerId};
-    use evenkeel_core::sync::codec::{FrameHeader, FrameWriter};
+    use evenkeel_core::sync::codec::{FrameHeader, FrameWriter, STREAM_BULK};
     use evenkeel_core::sync::{SyncBody, Version};
 
     /// Two nodes of the loopback network, and a port that was free just now.
@@ -678,7 +678,8 @@ mod tests {
             count: 1,
             as_of: Version::default(),
         };
-        let bulk = frame_with(2, 4, 100, &empty);
+        let mut bulk = frame_with(2, 4, 100, &empty);
+        bulk[10..12].copy_from_slice(&STREAM_BULK.to_le_bytes());
         voice.send_of_worker(Some(NodeId(1)), &bulk);
         let got = frames(&mut ear, 104).await;
         let came: Vec<_> = got.iter().filter(|f| f.len() == BULK_FRAME_LEN_MAX).collect();

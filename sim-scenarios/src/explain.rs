@@ -10,7 +10,9 @@ use crate::language::value::{
     show_at, show_bandwidth, show_drawn, show_drawn_ppm, show_share as ppm, show_signed_span, show_span,
 };
 use crate::plan::node_name;
-use crate::scenario::{Action, Arrival, Change, Fault, Link, Network, NodeRef, Scenario, Tcp, Way};
+use crate::scenario::{
+    Action, Arrival, Change, Fault, Link, Network, NodeRef, Scenario, Tampering, Tcp, Way,
+};
 
 fn link(link: &Link) -> String {
     let mut text = show_drawn(&link.delay);
@@ -134,6 +136,18 @@ fn action(scenario: &Scenario, action: &Action) -> String {
                 format!(", {n} frame{}", if n == 1 { "" } else { "s" })
             });
             format!("{} from {from} to {to} never arrives{frames}", names.join(", "))
+        }
+        Action::Tamper(n, Tampering::Forge) => {
+            format!(
+                "every second frame of other nodes arrives at {} with another byte in it",
+                node_name(*n)
+            )
+        }
+        Action::Tamper(n, Tampering::Replay) => {
+            format!(
+                "in the place of every second frame of other nodes {} gets an earlier one",
+                node_name(*n)
+            )
         }
         Action::Look => "from here on it is measured".into(),
         Action::Queues(n, entries) => format!("queues of {} hold {entries}", node_name(*n)),

@@ -72,6 +72,8 @@ pub enum Switch {
     NoVerdicts,
     /// All nodes speak the same version of frames.
     OneFormat,
+    /// Nodes do not seal what they say.
+    Unsealed,
     /// The faults of the timeline do not happen: shows that what counts them would notice.
     NoFaults,
 }
@@ -117,6 +119,8 @@ mechanisms! {
     CommonBuckets = "common-buckets", Switch::OwnRssKeys;
     /// A receiver asks for what it lacks.
     Nack = "nack", Switch::Suppress(&[Kind::Nack]);
+    /// Frames between nodes are sealed, and a node that starts takes none that was sent before.
+    Seal = "seal", Switch::Unsealed;
     /// A copy of a frame is known by its number, and dropped.
     ReplayWindow = "replay-window", Switch::Renumber;
     /// The last number is repeated, so that a lost tail is seen.

@@ -53,6 +53,7 @@ pub(crate) fn check(draft: &Draft, findings: &mut Findings) -> Option<Cluster> {
     };
     Some(Cluster {
         name: cluster.own()?.name.as_ref()?.value.clone(),
+        trust: cluster.trust.clone()?,
         nodes: cluster.nodes.iter().map(node).collect::<Option<_>>()?,
         config,
     })

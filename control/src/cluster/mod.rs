@@ -4,6 +4,7 @@ mod check;
 mod read;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use evenkeel_core::cluster::{ClusterConfig, NodeId};
 
@@ -18,6 +19,8 @@ pub struct Cluster {
     pub name: String,
     /// What the node's core is told.
     pub config: ClusterConfig,
+    /// How what nodes say to each other is kept from others.
+    pub trust: Trust,
     /// What it is not told of the members, in the order of `config.members`.
     pub nodes: Vec<ClusterNode>,
 }
@@ -27,6 +30,15 @@ impl Cluster {
     pub fn node(&self, id: NodeId) -> Option<&ClusterNode> {
         self.nodes.iter().find(|n| n.id == id)
     }
+}
+
+/// How what nodes say to each other is kept from others, and others' from being taken for theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Frames are sealed by the secrets in these files; the first one seals, all are accepted.
+    Secrets(Vec<PathBuf>),
+    /// Frames go in clear, and are believed.
+    Insecure,
 }
 
 /// A member of a [`Cluster`].

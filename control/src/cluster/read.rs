@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use evenkeel_core::cluster::{HEARTBEAT_RANGE, JOIN_TIME_MAX};
 use evenkeel_core::port::PortId;
+use evenkeel_core::sync::seal::SECRET_COUNT_MAX;
 use evenkeel_core::tuple::Family;
 use evenkeel_core::wire::MacAddr;
 
+use super::Trust;
+use crate::daemon::path;
 use crate::io::DeviceDraft;
 use crate::problem::{Code, Finding, Findings, Span, shown};
 use crate::read::{Field, Key, Need, Schema, Table, list, nearest};
@@ -24,6 +27,8 @@ pub(crate) static CLUSTER: Schema = Schema {
         Key("down_count", "3"),
         Key("lease_margin", "\"50ms\""),
         Key("join_time", "\"1s\""),
+        Key("secrets", "[\"/etc/evenkeel/secret\"]"),
+        Key("insecure", "true"),
         Key("announce", "[\"servers\"]"),
         Key("vrrp", "[cluster.vrrp]"),
         Key("node", "[[cluster.node]]"),
@@ -62,6 +67,8 @@ pub(crate) static NODE_PORT: Schema = Schema {
     ],
 };
 
+/// Longest path of a file.
+const PATH_LEN_MAX: usize = 4096;
 /// What is not written.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 const DOWN_COUNT: u32 = 3;
@@ -89,6 +96,8 @@ pub(crate) struct ClusterDraft {
     /// The ports of `announce` that there are.
     pub(super) announce_ports: Option<Vec<Field<PortId>>>,
     pub(super) announce_place: Span,
+    /// `None`: it could not be read.
+    pub(super) trust: Option<Trust>,
     pub(super) vrrp: Option<VrrpDraft>,
     /// There is a `[cluster.vrrp]`, whether or not it could be read.
     pub(super) vrrp_written: bool,
@@ -319,10 +328,55 @@ pub(crate) fn read(
         announce: table.has("announce").then_some(announce),
         announce_ports: None,
         announce_place: table.span_of("announce"),
+        trust: read_trust(&table, findings),
         vrrp,
         vrrp_written: table.has("vrrp"),
         nodes,
     })
+}
+
+/// Frames are sealed, or it is said that they are not: nobody forgets it.
+fn read_trust(table: &Table<'_, '_>, findings: &mut Findings) -> Option<Trust> {
+    let insecure = table.boolean("insecure", findings);
+    let file = |text: &str| path(text, PATH_LEN_MAX, "/etc/evenkeel/secret");
+    let (files, whole) = table.list("secrets", file, findings);
+    let mut wrong = |code, name: &'static str, message: String, help: &str| {
+        findings.push(Finding::new(code, table.span_of(name), message, help));
+        None
+    };
+    if !whole || table.has("insecure") && insecure.is_none() {
+        return None;
+    }
+    let is_insecure = insecure.is_some_and(|i| i.value);
+    match (is_insecure, table.has("secrets")) {
+        (true, false) => return Some(Trust::Insecure),
+        (true, true) => {
+            let help = "keep `secrets`: then frames are sealed; or `insecure = true`, where nobody else can reach this network";
+            let message = "`insecure = true` beside `secrets`".to_owned();
+            return wrong(Code::NoEffect, "insecure", message, help);
+        }
+        (false, false) => {
+            let help = "make one with `evenkeel secret new /etc/evenkeel/secret`, give the same file to every node, and add \
+                        `secrets = [\"/etc/evenkeel/secret\"]`; or `insecure = true`, if nobody else can reach this network";
+            let message =
+                "`secrets` are missing in [cluster]: nodes would believe whoever can send to them".to_owned();
+            return wrong(Code::MissingKey, "secrets", message, help);
+        }
+        (false, true) => {}
+    }
+    if files.is_empty() || files.len() > SECRET_COUNT_MAX {
+        let message = format!("`secrets` has {} files", files.len());
+        let help = "name the file that all nodes have; and a second one while it is changed for another one";
+        return wrong(Code::OutOfRange, "secrets", message, help);
+    }
+    for (i, file) in files.iter().enumerate() {
+        if let Some(first) = files[..i].iter().find(|f| f.value == file.value) {
+            let shown = file.value.display().to_string();
+            findings.push(twice("file", &shown, file.span.clone(), first.span.clone()));
+            return None;
+        }
+    }
+    Some(Trust::Secrets(files.into_iter().map(|f| f.value).collect()))
 }
 
 fn read_vrrp(table: &Table<'_, '_>, findings: &mut Findings) -> VrrpDraft {

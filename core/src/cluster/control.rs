@@ -8,11 +8,15 @@
 
 use alloc::vec::Vec;
 
+use super::greeting::Greeting;
 use super::{
     ClusterConfig, ClusterConfigError, Destination, Incarnation, NodeCommand, NodeCore, NodeEvent, NodeId,
 };
 use crate::port::{PortId, WorkerId};
-use crate::sync::codec::{FrameHeader, FrameWriter, NODE_FRAME_LEN_MAX, STREAM_CONTROL};
+use crate::sync::codec::{
+    self, FrameHeader, FrameWriter, HEADER_LEN, NODE_FRAME_LEN_MAX, STREAM_CONTROL, TAG_LEN,
+};
+use crate::sync::seal::{Sealer, Sealing, Secrets};
 use crate::sync::{Delivered, NodeMessage, Receiver, Refused, SyncCommand, SyncEvent, SyncMessage};
 use crate::time::Instant;
 
@@ -39,30 +43,36 @@ pub struct Control {
     receiver: Receiver,
     cluster: u32,
     packet_number: u64,
+    sealer: Option<Sealer>,
+    greeting: Option<Greeting>,
     /// The frame that is being written.
     frame: Vec<u8>,
 }
 
 impl Control {
-    /// As [`NodeCore::new`].
+    /// As [`NodeCore::new`]. Without `sealing` frames are sent and taken in clear.
     pub fn new(
         config: ClusterConfig,
         incarnation: Incarnation,
         workers: u8,
         seed: u64,
         now: Instant,
+        sealing: Option<Sealing>,
     ) -> Result<Self, Vec<ClusterConfigError>> {
         let (cluster, me) = (config.cluster, config.id);
         let members: Vec<NodeId> = config.members.iter().map(|m| m.id).collect();
+        let every = config.heartbeat;
         let core = NodeCore::new(config, incarnation, workers, seed, now)?;
         // A config with more members was refused just now.
-        let receiver = Receiver::new(cluster, me, &members)
+        let receiver = Receiver::new(cluster, me, &members, sealing.as_ref())
             .map_err(|_| alloc::vec![ClusterConfigError::TooManyMembers(members.len())])?;
         Ok(Control {
             core,
             receiver,
             cluster,
             packet_number: 0,
+            greeting: sealing.as_ref().map(|s| Greeting::new(s, every, workers, now)),
+            sealer: sealing.map(Sealer::new),
             frame: Vec::new(),
         })
     }
@@ -79,7 +89,24 @@ impl Control {
 
     /// When [`Control::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.core.poll_timeout()
+        let greeting = self.greeting.as_ref().map(|g| g.poll_timeout());
+        self.core.poll_timeout().into_iter().chain(greeting).min()
+    }
+
+    /// Frames are sealed and taken by these secrets from now on. Nothing if they are not sealed at all.
+    pub fn handle_secrets(&mut self, now: Instant, secrets: &Secrets, sink: &mut impl ControlSink) {
+        self.receiver.set_secrets(secrets);
+        if let (Some(sealer), Some(greeting)) = (&mut self.sealer, &mut self.greeting) {
+            sealer.set_secrets(secrets.clone());
+            greeting.set_secrets(secrets.clone(), now);
+        }
+        self.poll(now, sink);
+    }
+
+    /// By which secrets this node and how many of its workers seal: the number of [`Control::handle_secrets`] so far, and those who have
+    /// applied the last ones.
+    pub fn secrets(&self) -> (u32, usize) {
+        self.greeting.as_ref().map_or((0, 0), Greeting::secrets)
     }
 
     /// Does what is due; nothing if nothing is.
@@ -98,10 +125,16 @@ impl Control {
         sink: &mut impl ControlSink,
     ) -> Result<usize, Refused> {
         let mut for_node = Vec::new();
+        let mut hello = None;
         let taken = self.receiver.handle(frame, &mut |one| match one {
             Delivered::Sync(message) => sink.message(message),
             Delivered::Node(from, message) => for_node.push((from, message)),
+            Delivered::Hello(from, salt) => hello = Some((from, salt)),
         });
+        if let (Some((from, salt)), Some(greeting)) = (hello, &mut self.greeting) {
+            greeting.asked(from, salt);
+            self.poll(now, sink);
+        }
         for (from, message) in for_node {
             self.core.handle_peer(now, from, &message);
             self.poll(now, sink);
@@ -135,7 +168,13 @@ impl Control {
         event: SyncEvent,
         sink: &mut impl ControlSink,
     ) {
-        self.core.handle_event(now, worker, event);
+        match (event, &mut self.greeting) {
+            (SyncEvent::Numbers(asked, numbers), Some(greeting)) => {
+                greeting.numbers(asked, worker, numbers);
+            }
+            (SyncEvent::SecretsApplied(number), Some(greeting)) => greeting.applied(worker, number),
+            (event, _) => self.core.handle_event(now, worker, event),
+        }
         self.poll(now, sink);
     }
 
@@ -147,6 +186,7 @@ impl Control {
 
     /// Fetches all that the core gives, and puts it into the sink.
     fn poll(&mut self, now: Instant, sink: &mut impl ControlSink) {
+        self.greet(now, sink);
         loop {
             let mut idle = true;
             while let Some((worker, command)) = self.core.poll_command() {
@@ -177,6 +217,30 @@ impl Control {
         }
     }
 
+    /// Says what is due of HELLOs and secrets.
+    fn greet(&mut self, now: Instant, sink: &mut impl ControlSink) {
+        let Some(greeting) = &mut self.greeting else {
+            return;
+        };
+        greeting.advance(now, &self.receiver);
+        while let Some((worker, command)) = greeting.poll_command() {
+            sink.command(worker, command);
+        }
+        while let (Some((to, hello)), Some(sealer)) = (greeting.poll_hello(), &mut self.sealer) {
+            let header = FrameHeader {
+                cluster: self.cluster,
+                from: self.core.id(),
+                stream: STREAM_CONTROL,
+                packet_number: self.packet_number,
+            };
+            self.packet_number += 1;
+            codec::write_hello(&mut self.frame, &header, &hello);
+            sealer.seal(&header, codec::HELLO_CLEAR_LEN, Some(to), &mut self.frame);
+            // Whether it left or not: it is said again.
+            let _ = sink.sync(Some(to), &self.frame);
+        }
+    }
+
     fn send(
         &mut self,
         to: Destination,
@@ -190,7 +254,8 @@ impl Control {
             packet_number: self.packet_number,
         };
         self.frame.clear();
-        let mut writer = FrameWriter::new(&mut self.frame, &header, NODE_FRAME_LEN_MAX);
+        let tag = self.sealer.as_ref().map_or(0, |_| TAG_LEN);
+        let mut writer = FrameWriter::new(&mut self.frame, &header, NODE_FRAME_LEN_MAX - tag);
         let pushed = writer.push_node(message);
         debug_assert!(pushed.is_ok(), "{message:?} is encoded");
         if writer.finish() == 0 {
@@ -201,6 +266,9 @@ impl Control {
             Destination::All => None,
             Destination::One(peer) => Some(peer.node),
         };
+        if let Some(sealer) = &mut self.sealer {
+            sealer.seal(&header, HEADER_LEN, to, &mut self.frame);
+        }
         sink.sync(to, &self.frame)
     }
 }

@@ -1,12 +1,13 @@
 //! A node among others: who is who, who decides about which sessions, and what workers are told of it.
 //!
 //! [`NodeCore`] is one node's part of it, without I/O: `handle_*` says that something happened, `poll_*` asks
-//! what to do next, the rest reads. [`Control`] joins it with the ear and the voice of the node. `role.rs` has the table of roles, `ownership.rs` what drives it, `join.rs`
+//! what to do next, the rest reads. [`Control`] joins it with the ear and the voice of the node, and greets others (`greeting.rs`). `role.rs` has the table of roles, `ownership.rs` what drives it, `join.rs`
 //! readiness and the copies that it takes, `election.rs` who answers for which address.
 
 mod config;
 mod control;
 mod election;
+mod greeting;
 mod group;
 mod handover;
 mod id;

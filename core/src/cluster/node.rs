@@ -280,6 +280,10 @@ impl NodeCore {
                 }
             }
             SyncEvent::Refused(id) => self.refused(now, id),
+            // Answers to what the node's greeting asks, and nobody asks here.
+            SyncEvent::Numbers(..) | SyncEvent::SecretsApplied(_) => {
+                self.out.counters.worker_event_refused += 1
+            }
             SyncEvent::OutOfSync(id) => {
                 if let Some(peer) = self.peers.iter_mut().find(|p| p.live() == Some(id)) {
                     peer.out_of_sync = true;

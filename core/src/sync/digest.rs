@@ -98,8 +98,8 @@ impl Digests {
     }
 }
 
-/// The key of digests, the same on all nodes of a cluster. It makes sums of several clusters different, and no secret of it:
-/// once frames are sealed it comes from the secret of the cluster.
+/// The key of digests, the same on all nodes of a cluster while its secrets change. It makes sums of several clusters different, and is no
+/// secret: to make two sets with one sum a client would have to choose local ends and versions, too.
 fn key_of(cluster: u32) -> u64 {
     u64::from(cluster) << 32 | 0x6469_6765
 }

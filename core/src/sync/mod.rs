@@ -17,9 +17,11 @@ mod ranges;
 mod receiver;
 mod record;
 mod rx;
+pub mod seal;
 mod serve;
 mod state;
 mod tx;
+mod window;
 mod worker;
 
 pub(crate) use hints::set_state;
@@ -28,10 +30,11 @@ pub use message::{
     Lsn, LsnRange, NodeMessage, PULL_SLOT_COUNT_MAX, PullMode, RANGE_COUNT_MAX, Readiness,
     SKIP_SLOT_COUNT_MAX, SlotDigest, SyncBody, SyncMessage, Version, VersionedRecord,
 };
-pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers, WINDOW_LEN};
+pub use receiver::{Delivered, Receiver, ReceiverCounters, Refused, TooManyMembers};
 pub use record::{InstallError, Isns, SeqDeltas, SessionRecord, WindowScales};
 pub use state::{ClusterSizes, ClusterWorkerConfig, Destination, SyncOutcome};
 pub(crate) use state::{Ctx, Sync};
+pub use window::WINDOW_LEN;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,7 +43,9 @@ use crate::cluster::{Authority, Epoch, GroupId, PeerId};
 use crate::port::PortId;
 use crate::time::Instant;
 use crate::wire::MacAddr;
+use codec::StreamNumbers;
 use core::net::IpAddr;
+use seal::Secrets;
 
 /// Something that the node tells its workers. All but `Pull` is level-triggered: the latest counts, and it may
 /// be told again.
@@ -72,6 +77,10 @@ pub enum SyncCommand {
     },
     /// Which of the owned addresses this node answers for (ARP, neighbour discovery, echo).
     Answer(Arc<Answering>),
+    /// Which packet numbers the worker's streams have next; asked with this number. Answered by [`SyncEvent::Numbers`].
+    Numbers(u32),
+    /// Secrets of the cluster from now on; they have this number. Confirmed by [`SyncEvent::SecretsApplied`].
+    Secrets(u32, Secrets),
 }
 
 /// A peer as a worker knows it.
@@ -125,6 +134,10 @@ pub enum SyncEvent {
     OutOfSync(PeerId),
     /// A peer had no room for what was told to it.
     Refused(PeerId),
+    /// The packet numbers that are next, as they were after [`SyncCommand::Numbers`] with this number had come.
+    Numbers(u32, StreamNumbers),
+    /// Frames are sealed by the secrets of this number.
+    SecretsApplied(u32),
 }
 
 /// How far a worker is.

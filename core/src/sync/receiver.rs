@@ -5,12 +5,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::codec::{self, FrameError, FrameHeader, FrameItem, STREAM_CONTROL, STREAM_COUNT_MAX};
+use super::codec::{
+    self, FrameError, FrameHeader, FrameItem, FrameType, HEADER_LEN, Hello, STREAM_BULK, STREAM_CONTROL,
+    STREAM_COUNT_MAX,
+};
+use super::seal::{Life, NotOpened, OpenKey, Opener, Salt, Sealing, Secrets, StreamKeys, generation};
+use super::window::Window;
 use super::{NodeMessage, SyncMessage};
 use crate::cluster::{Incarnation, NODE_COUNT_MAX, NodeId, PeerId};
-
-/// Packet numbers below the highest one of a stream that may still come.
-pub const WINDOW_LEN: u64 = 4096;
 
 /// A message, and for whom it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,8 @@ pub enum Delivered {
     Sync(SyncMessage),
     /// For the node.
     Node(PeerId, NodeMessage),
+    /// A node of this life greets, by this salt, and is to be answered.
+    Hello(PeerId, Salt),
 }
 
 /// Why a frame was dropped: as a whole, and without a trace but its counter.
@@ -35,6 +39,14 @@ pub enum Refused {
     NotMember,
     /// There is no such stream.
     Stream,
+    /// It is not sealed, and frames of this cluster are.
+    Unsealed,
+    /// It is sealed by a secret that this node does not have.
+    NoSecret,
+    /// It was not made by who it says, or not as it is.
+    Forged,
+    /// Its sender has begun a life of which this node knows no salt yet, and no numbers.
+    Ungreeted,
     /// Its sender has been started again since.
     OldIncarnation,
     /// It was here before.
@@ -63,6 +75,14 @@ pub struct ReceiverCounters {
     pub not_member: u64,
     /// [`Refused::Stream`].
     pub stream: u64,
+    /// [`Refused::Unsealed`].
+    pub unsealed: u64,
+    /// [`Refused::NoSecret`].
+    pub no_secret: u64,
+    /// [`Refused::Forged`].
+    pub forged: u64,
+    /// [`Refused::Ungreeted`].
+    pub ungreeted: u64,
     /// [`Refused::OldIncarnation`].
     pub old_incarnation: u64,
     /// [`Refused::Replayed`].
@@ -87,20 +107,28 @@ impl fmt::Display for TooManyMembers {
 
 impl core::error::Error for TooManyMembers {}
 
-/// The receiving end of a node. Memory: at most [`STREAM_COUNT_MAX`] + 1 windows of about 530 bytes for each
-/// of at most [`NODE_COUNT_MAX`] peers, each made with the first good frame of its stream.
+/// The receiving end of a node. Memory: at most [`STREAM_COUNT_MAX`] + 1 windows of about 530 bytes, and as many pairs of keys,
+/// for each of at most [`NODE_COUNT_MAX`] peers, each made with the first good frame of its stream.
 #[derive(Debug)]
 pub struct Receiver {
     cluster: u32,
     me: NodeId,
     /// By node.
     peers: Vec<PeerWindows>,
+    /// Of a cluster whose frames are sealed: this life's salt, and how they are opened.
+    sealed: Option<(Salt, Opener)>,
     counters: ReceiverCounters,
 }
 
 impl Receiver {
     /// For node `me` of `cluster`, which has these `members` (`me` may be among them).
-    pub fn new(cluster: u32, me: NodeId, members: &[NodeId]) -> Result<Self, TooManyMembers> {
+    /// Without `sealing` frames are taken as they are, from whomever.
+    pub fn new(
+        cluster: u32,
+        me: NodeId,
+        members: &[NodeId],
+        sealing: Option<&Sealing>,
+    ) -> Result<Self, TooManyMembers> {
         let mut nodes: Vec<NodeId> = members.iter().copied().filter(|node| *node != me).collect();
         nodes.sort_unstable();
         nodes.dedup();
@@ -112,8 +140,25 @@ impl Receiver {
             cluster,
             me,
             peers,
+            sealed: sealing.map(|s| (s.salt, Opener::new(s))),
             counters: ReceiverCounters::default(),
         })
+    }
+
+    /// What is accepted from now on.
+    pub fn set_secrets(&mut self, secrets: &Secrets) {
+        if let Some((_, opener)) = &mut self.sealed {
+            opener.secrets = secrets.clone();
+        }
+    }
+
+    /// Nodes whose present life this node can hear only once it has greeted it: none where frames are not sealed.
+    pub fn ungreeted(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let all = self
+            .peers
+            .iter()
+            .filter(|p| self.sealed.is_some() && p.is_ungreeted());
+        all.map(|p| p.node)
     }
 
     /// A frame has come in. Its messages are handed to `deliver` in the sender's order, so those of one frame
@@ -121,9 +166,17 @@ impl Receiver {
     /// how many messages there were.
     pub fn handle(&mut self, frame: &[u8], deliver: &mut impl FnMut(Delivered)) -> Result<usize, Refused> {
         self.counters.frames += 1;
-        let done = self.check(frame).map(|items| {
+        let done = self.check(frame).map(|taken| {
+            let (from, items) = match taken {
+                Taken::Messages(from, items) => (from, items),
+                Taken::Answer => return 0,
+                Taken::Hello(from, salt) => {
+                    deliver(Delivered::Hello(from, salt));
+                    return 1;
+                }
+            };
             let count = items.len();
-            for (from, item) in items {
+            for item in items {
                 deliver(match item {
                     FrameItem::Sync(message) => Delivered::Sync(message),
                     FrameItem::Node(message) => Delivered::Node(from, message),
@@ -143,6 +196,10 @@ impl Receiver {
             Err(Refused::Own) => c.own += 1,
             Err(Refused::NotMember) => c.not_member += 1,
             Err(Refused::Stream) => c.stream += 1,
+            Err(Refused::Unsealed) => c.unsealed += 1,
+            Err(Refused::NoSecret) => c.no_secret += 1,
+            Err(Refused::Forged) => c.forged += 1,
+            Err(Refused::Ungreeted) => c.ungreeted += 1,
             Err(Refused::OldIncarnation) => c.old_incarnation += 1,
             Err(Refused::Replayed) => c.replayed += 1,
             Err(Refused::TooOld) => c.too_old += 1,
@@ -161,13 +218,10 @@ impl Receiver {
         &self.counters
     }
 
-    /// The messages of a frame that is to be taken. Cheap checks come first; the number counts as seen only
-    /// once the whole frame was read, so that a damaged copy does not keep the good one out.
-    fn check(
-        &mut self,
-        frame: &[u8],
-    ) -> Result<impl ExactSizeIterator<Item = (PeerId, FrameItem)> + use<>, Refused> {
-        let header = FrameHeader::read(frame).map_err(Refused::Frame)?;
+    /// What a frame says that is to be taken. Cheap checks come first; the number counts as seen only once the whole frame was read,
+    /// so that a damaged copy does not keep the good one out.
+    fn check(&mut self, frame: &[u8]) -> Result<Taken, Refused> {
+        let (header, frame_type) = FrameHeader::peek(frame).map_err(Refused::Frame)?;
         let FrameHeader {
             cluster,
             from,
@@ -186,6 +240,24 @@ impl Receiver {
         if stream >= STREAM_COUNT_MAX && stream != STREAM_CONTROL {
             return Err(Refused::Stream);
         }
+        if let Some((salt, opener)) = &mut self.sealed {
+            if codec::key_of(frame) == 0 {
+                return Err(Refused::Unsealed);
+            }
+            if frame_type == FrameType::Hello {
+                let (hello, greeted) = peer.hello(frame, &header, salt, opener, self.me)?;
+                self.counters.restarts += u64::from(greeted);
+                // Who has greeted may wait to be greeted; an answer that greets nobody any more ends it.
+                let asks = greeted || hello.echo == Salt::default();
+                return Ok(if asks {
+                    Taken::Hello(from, hello.salt)
+                } else {
+                    Taken::Answer
+                });
+            }
+        } else if frame_type == FrameType::Hello {
+            return Err(Refused::Ungreeted);
+        }
         let restarted = peer.incarnation < Some(from.incarnation);
         if !restarted {
             if peer.incarnation != Some(from.incarnation) {
@@ -193,14 +265,44 @@ impl Receiver {
             }
             peer.check(stream, packet_number)?;
         }
-        let frame = codec::decode(frame).map_err(Refused::Frame)?;
+        let (items, key) = match &mut self.sealed {
+            None => (codec::decode(frame).map_err(Refused::Frame)?.items, None),
+            Some((_, opener)) => {
+                let life = peer.life.filter(|_| !restarted).ok_or(Refused::Ungreeted)?;
+                // Numbers grow one by one: what is two keys ahead is not worth making its key.
+                if generation(packet_number) > generation(peer.highest(stream)) + 1 {
+                    return Err(Refused::Forged);
+                }
+                let keys = peer.keys(stream);
+                let opened = opener.open(frame, &header, HEADER_LEN, life, keys, Some(self.me));
+                let (plain, key) = opened.map_err(Refused::from)?;
+                (codec::decode(plain).map_err(Refused::Frame)?.items, key)
+            }
+        };
         if restarted {
             peer.streams.clear();
             peer.incarnation = Some(from.incarnation);
             self.counters.restarts += 1;
         }
-        peer.mark(stream, packet_number);
-        Ok(frame.items.into_iter().map(move |item| (from, item)))
+        peer.mark(stream, packet_number, key);
+        Ok(Taken::Messages(from, items))
+    }
+}
+
+/// What a frame said.
+enum Taken {
+    Messages(PeerId, Vec<FrameItem>),
+    /// A HELLO that is to be answered, and one that is not.
+    Hello(PeerId, Salt),
+    Answer,
+}
+
+impl From<NotOpened> for Refused {
+    fn from(why: NotOpened) -> Self {
+        match why {
+            NotOpened::NoSecret => Refused::NoSecret,
+            NotOpened::Forged => Refused::Forged,
+        }
     }
 }
 
@@ -221,8 +323,20 @@ const fn is_unsupported(error: FrameError) -> bool {
 struct PeerWindows {
     node: NodeId,
     incarnation: Option<Incarnation>,
-    /// By stream; at most [`STREAM_COUNT_MAX`] + 1.
-    streams: Vec<(u16, Box<Window>)>,
+    /// Of the same life, if frames are sealed.
+    life: Option<Life>,
+    /// A life after it has said HELLO.
+    wanted: bool,
+    /// By number; at most [`STREAM_COUNT_MAX`] + 1.
+    streams: Vec<Stream>,
+}
+
+/// What was seen of a stream.
+#[derive(Debug)]
+struct Stream {
+    number: u16,
+    window: Box<Window>,
+    keys: StreamKeys,
 }
 
 impl PeerWindows {
@@ -230,76 +344,108 @@ impl PeerWindows {
         PeerWindows {
             node,
             incarnation: None,
+            life: None,
+            wanted: false,
             streams: Vec::new(),
         }
     }
 
+    fn is_ungreeted(&self) -> bool {
+        self.life.is_none() || self.wanted
+    }
+
+    fn stream(&self, number: u16) -> Option<&Stream> {
+        let at = self.streams.binary_search_by_key(&number, |s| s.number).ok()?;
+        self.streams.get(at)
+    }
+
+    fn keys(&self, stream: u16) -> Option<&StreamKeys> {
+        self.stream(stream).map(|s| &s.keys)
+    }
+
+    /// The highest number that was seen of a stream.
+    fn highest(&self, stream: u16) -> u64 {
+        self.stream(stream).map_or(0, |s| s.window.highest())
+    }
+
     fn check(&self, stream: u16, number: u64) -> Result<(), Refused> {
-        let at = self.streams.binary_search_by_key(&stream, |(stream, _)| *stream);
-        match at.ok().and_then(|at| self.streams.get(at)) {
-            Some((_, window)) => window.check(number),
-            None => Ok(()),
-        }
+        self.stream(stream).map_or(Ok(()), |s| s.window.check(number))
     }
 
-    fn mark(&mut self, stream: u16, number: u64) {
-        match self.streams.binary_search_by_key(&stream, |(stream, _)| *stream) {
-            Ok(at) => self.streams[at].1.mark(number),
-            Err(at) => self.streams.insert(at, (stream, Box::new(Window::new(number)))),
-        }
-    }
-}
-
-/// Which of the last [`WINDOW_LEN`] packet numbers of a stream were seen.
-#[derive(Debug)]
-struct Window {
-    highest: u64,
-    /// Bit `n % WINDOW_LEN` of number n.
-    seen: [u64; (WINDOW_LEN / 64) as usize],
-}
-
-impl Window {
-    /// One in which `number` is the first that was seen. Lower ones may still come.
-    fn new(number: u64) -> Self {
-        let mut window = Window {
-            highest: number,
-            seen: [0; (WINDOW_LEN / 64) as usize],
-        };
-        window.mark(number);
-        window
-    }
-
-    fn bit(number: u64) -> (usize, u64) {
-        let bit = number % WINDOW_LEN;
-        ((bit / 64) as usize, 1 << (bit % 64))
-    }
-
-    fn check(&self, number: u64) -> Result<(), Refused> {
-        if number > self.highest {
-            return Ok(());
-        }
-        if self.highest - number >= WINDOW_LEN {
-            return Err(Refused::TooOld);
-        }
-        let (word, bit) = Self::bit(number);
-        if self.seen[word] & bit != 0 {
-            return Err(Refused::Replayed);
-        }
-        Ok(())
-    }
-
-    fn mark(&mut self, number: u64) {
-        if number > self.highest {
-            // The places of the numbers between belonged to those that leave the window.
-            let ahead = (number - self.highest).min(WINDOW_LEN);
-            for back in 0..ahead {
-                let (word, bit) = Self::bit(number - back);
-                self.seen[word] &= !bit;
+    fn mark(&mut self, stream: u16, number: u64, key: Option<OpenKey>) {
+        let at = match self.streams.binary_search_by_key(&stream, |s| s.number) {
+            Ok(at) => {
+                self.streams[at].window.mark(number);
+                at
             }
-            self.highest = number;
+            Err(at) => {
+                self.begin(at, stream, Window::new(number));
+                at
+            }
+        };
+        if let Some(key) = key {
+            self.streams[at].keys.insert(key);
         }
-        let (word, bit) = Self::bit(number);
-        self.seen[word] |= bit;
+    }
+
+    fn begin(&mut self, at: usize, number: u16, window: Window) {
+        let stream = Stream {
+            number,
+            window: Box::new(window),
+            keys: StreamKeys::default(),
+        };
+        self.streams.insert(at, stream);
+    }
+
+    /// A greeting, and whether a life begins with it: if it repeats this node's salt it was made after this node had begun, and what it
+    /// says of its streams holds. Its own number is not looked at: greeting again changes nothing.
+    fn hello(
+        &mut self,
+        frame: &[u8],
+        header: &FrameHeader,
+        salt: &Salt,
+        opener: &mut Opener,
+        me: NodeId,
+    ) -> Result<(Hello, bool), Refused> {
+        let short = Refused::Frame(FrameError::Truncated);
+        let (life, clear) = codec::hello_life(frame).ok_or(short)?;
+        if header.stream != STREAM_CONTROL {
+            return Err(Refused::Stream);
+        }
+        let (plain, _) = opener.open(frame, header, clear, life, None, Some(me))?;
+        let hello = codec::read_hello(plain).map_err(Refused::Frame)?;
+        let incarnation = Some(header.from.incarnation);
+        if self.incarnation == incarnation && self.life == Some(life) {
+            return Ok((hello, false));
+        }
+        if self.incarnation >= incarnation {
+            // A life that is over, or a second one of the same incarnation: it hears from the answer that others are there, and what it
+            // says itself is not heard before it takes a later incarnation.
+            let asks = hello.echo == Salt::default();
+            return if asks {
+                Ok((hello, false))
+            } else {
+                Err(Refused::OldIncarnation)
+            };
+        }
+        if hello.echo != *salt {
+            self.wanted = true;
+            return Ok((hello, false));
+        }
+        self.incarnation = incarnation;
+        self.life = Some(life);
+        self.wanted = false;
+        self.streams.clear();
+        let mut next: Vec<(u16, u64)> = Vec::with_capacity(2 * hello.numbers.len() + 1);
+        for (worker, n) in (0u16..).zip(&hello.numbers) {
+            next.extend([(worker, n.live), (STREAM_BULK + worker, n.bulk)]);
+        }
+        next.push((STREAM_CONTROL, header.packet_number.saturating_add(1)));
+        next.sort_unstable();
+        for (stream, next) in next.into_iter().filter(|(_, next)| *next > 0) {
+            self.begin(self.streams.len(), stream, Window::from(next));
+        }
+        Ok((hello, true))
     }
 }
 
@@ -308,6 +454,7 @@ mod tests {
     use super::*;
     use crate::cluster::{Epoch, GroupId};
     use crate::sync::SyncBody;
+    use crate::sync::WINDOW_LEN;
     use crate::sync::codec::{FrameWriter, LIVE_FRAME_LEN_MAX};
     use alloc::vec;
     use proptest::prelude::*;
@@ -320,7 +467,7 @@ mod tests {
     };
 
     fn receiver() -> Receiver {
-        Receiver::new(CLUSTER, NodeId(1), &[NodeId(3), NodeId(1), NodeId(2)]).unwrap()
+        Receiver::new(CLUSTER, NodeId(1), &[NodeId(3), NodeId(1), NodeId(2)], None).unwrap()
     }
 
     fn header(packet_number: u64) -> FrameHeader {
@@ -545,8 +692,11 @@ mod tests {
     #[test]
     fn members_are_bounded() {
         let nodes: Vec<NodeId> = (1..=NODE_COUNT_MAX as u16).map(NodeId).collect();
-        assert!(Receiver::new(1, NodeId(1), &nodes).is_ok());
-        assert_eq!(Receiver::new(1, NodeId(99), &nodes).err(), Some(TooManyMembers));
+        assert!(Receiver::new(1, NodeId(1), &nodes, None).is_ok());
+        assert_eq!(
+            Receiver::new(1, NodeId(99), &nodes, None).err(),
+            Some(TooManyMembers)
+        );
     }
 
     proptest! {

@@ -8,9 +8,11 @@ use core::time::Duration;
 
 use super::adopt::{Adoption, Base, Offering};
 use super::bulk::{Flight, Job};
+use super::codec::StreamNumbers;
 use super::digest::{Digests, Sum};
 use super::epochs::{Epochs, LOCAL, index_of, lsn_of};
 use super::rx::Space;
+use super::seal::{Sealer, Sealing};
 use super::serve::Serve;
 use super::tx::{PeerTx, Ring};
 use super::{Peer, SyncBody, SyncCommand, SyncEvent, SyncMessage, SyncStatus, Version};
@@ -34,6 +36,16 @@ pub struct ClusterWorkerConfig {
     pub cluster: u32,
     /// Sizes.
     pub sizes: ClusterSizes,
+    /// How frames are sealed; `None`: they are not.
+    pub sealing: Option<Sealing>,
+}
+
+/// A stream of frames to peers.
+#[derive(Debug)]
+pub(super) struct OutStream {
+    /// Packet number of the next one.
+    pub(super) next: u64,
+    pub(super) sealer: Option<Sealer>,
 }
 
 /// Sizes of replication's queues, all fixed at construction.
@@ -270,7 +282,8 @@ pub(crate) struct Sync {
     pub(super) skip_count: usize,
     /// Where the search for a tombstone that may go goes on.
     pub(super) tomb_cursor: usize,
-    pub(super) packet_number: u64,
+    /// What it sends of live records and all else, and of bulk.
+    pub(super) streams: [OutStream; 2],
     /// A message that did not fit the last frame.
     pub(super) held: Option<(Destination, SyncMessage)>,
 }
@@ -331,7 +344,10 @@ impl Sync {
             fast_beat_at: Instant::ZERO,
             skip_count: 0,
             tomb_cursor: 0,
-            packet_number: 0,
+            streams: [(); 2].map(|()| OutStream {
+                next: 0,
+                sealer: config.sealing.clone().map(Sealer::new),
+            }),
             held: None,
         };
         // The sessions that this life will create: nobody else can hold them yet.
@@ -506,6 +522,16 @@ impl Sync {
                 number,
             } => self.pull_all(ctx, group, source, mode, number),
             SyncCommand::Answer(_) => {}
+            SyncCommand::Numbers(asked) => {
+                let [live, bulk] = self.streams.each_ref().map(|s| s.next);
+                self.tell(SyncEvent::Numbers(asked, StreamNumbers { live, bulk }));
+            }
+            SyncCommand::Secrets(number, secrets) => {
+                for sealer in self.streams.iter_mut().filter_map(|s| s.sealer.as_mut()) {
+                    sealer.set_secrets(secrets.clone());
+                }
+                self.tell(SyncEvent::SecretsApplied(number));
+            }
         }
         self.wake = self.wake.min(ctx.now);
     }

@@ -4,7 +4,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::apply::TimerTurn;
-use super::codec::{BULK_FRAME_LEN_MAX, FrameHeader, FrameWriter, LIVE_FRAME_LEN_MAX, PushError};
+use super::codec::{
+    BULK_FRAME_LEN_MAX, FrameHeader, FrameWriter, HEADER_LEN, LIVE_FRAME_LEN_MAX, PushError, STREAM_BULK,
+    TAG_LEN,
+};
 use super::state::{Ctx, Destination, Sync};
 use super::tx::BEAT;
 use super::{HintKind, SyncMessage};
@@ -110,18 +113,20 @@ impl Sync {
         loop {
             let (to, first) = self.poll_message(ctx)?;
             let bulk = first.body.is_bulk();
+            let (stream, most) = if bulk {
+                (self.stream + STREAM_BULK, BULK_FRAME_LEN_MAX)
+            } else {
+                (self.stream, LIVE_FRAME_LEN_MAX)
+            };
+            let out_stream = &self.streams[usize::from(bulk)];
             let header = FrameHeader {
                 cluster: self.cluster,
                 from: self.id,
-                stream: self.stream,
-                packet_number: self.packet_number,
+                stream,
+                packet_number: out_stream.next,
             };
-            let most = if bulk {
-                BULK_FRAME_LEN_MAX
-            } else {
-                LIVE_FRAME_LEN_MAX
-            };
-            let mut frame = FrameWriter::new(out, &header, most);
+            let tag = out_stream.sealer.as_ref().map_or(0, |_| TAG_LEN);
+            let mut frame = FrameWriter::new(out, &header, most - tag);
             let mut next = Some(first);
             while let Some(m) = next {
                 match frame.push(m.bucket, m.ack_now, &m.body) {
@@ -145,7 +150,15 @@ impl Sync {
                 }
             }
             if frame.finish() > 0 {
-                self.packet_number += 1;
+                let stream = &mut self.streams[usize::from(bulk)];
+                stream.next += 1;
+                if let Some(sealer) = &mut stream.sealer {
+                    let one = match to {
+                        Destination::All => None,
+                        Destination::One(peer) => Some(peer.node),
+                    };
+                    sealer.seal(&header, HEADER_LEN, one, out);
+                }
                 return Some(to);
             }
         }

@@ -159,6 +159,7 @@ impl Node {
                         id,
                         cluster: 7,
                         sizes: config.sizes,
+                        sealing: None,
                     }),
                 },
                 &mut HeapMemory,

@@ -9,13 +9,16 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::cluster::{self, ClusterConfig, Control, ControlSink, NodeCommand, NodeId, PeerId};
 use evenkeel_core::port::{PortId, WorkerId};
+use evenkeel_core::sync::seal::{Salt, Sealing, Secrets, Suite};
 use evenkeel_core::sync::{self, ClusterSizes, SyncCommand, SyncEvent, SyncMessage};
 use evenkeel_core::time::Instant;
 use evenkeel_core::worker::Command;
+use evenkeel_seal::Ring;
 
 use super::clock::Clock;
 use crate::host::{Mac, ParsedUdp, set_ethernet, udp_frame};
@@ -36,6 +39,28 @@ pub struct LbCluster {
     pub sizes: ClusterSizes,
     /// The queues between its parts.
     pub queues: LbQueues,
+    /// By what its frames are sealed; `None`: they go in clear.
+    pub secrets: Option<Secrets>,
+}
+
+impl LbCluster {
+    /// How a life seals: by the same AEAD on every machine, as its bytes are part of a run.
+    pub(super) fn sealing(&self, streams: &Streams, lb: LbId, life: u64) -> Option<Sealing> {
+        let secrets = self.secrets.clone()?;
+        let half = |n| {
+            streams
+                .draw(queue_entity(lb, life), Purpose::Salt, n)
+                .to_le_bytes()
+        };
+        let mut salt = Salt::default();
+        salt[..8].copy_from_slice(&half(0));
+        salt[8..].copy_from_slice(&half(1));
+        Some(Sealing {
+            crypto: Arc::new(Ring::with(Suite::AesGcm)),
+            secrets,
+            salt,
+        })
+    }
 }
 
 /// Bounds and delay of the queues between workers and control side.
@@ -278,11 +303,13 @@ impl ControlSide {
         seed: u64,
         now: Instant,
         (lb, life): (LbId, u64),
+        sealing: Option<Sealing>,
     ) -> Result<Self, String> {
         let config = spec.config.clone();
         let peers = config.members.iter().map(|m| m.id).filter(|id| *id != me.node);
         let peers = peers.collect();
-        let control = Control::new(config, me.incarnation, workers, seed, now).map_err(|errors| {
+        let control = Control::new(config, me.incarnation, workers, seed, now, sealing);
+        let control = control.map_err(|errors| {
             let all: Vec<_> = errors.iter().take(5).map(ToString::to_string).collect();
             all.join("; ")
         })?;

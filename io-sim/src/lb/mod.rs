@@ -230,6 +230,7 @@ impl Lb {
                     id,
                     cluster: c.config.cluster,
                     sizes: c.sizes,
+                    sealing: c.sealing(&net.streams, self.id, number),
                 }),
             };
             let mut worker = Worker::new(config, &mut HeapMemory)
@@ -254,7 +255,9 @@ impl Lb {
         let control = match cluster.zip(me) {
             Some((c, me)) => {
                 let place = (self.id, number);
-                Some(ControlSide::new(c, me, self.spec.workers, seed, now, place).map_err(refused)?)
+                let sealing = c.sealing(&net.streams, self.id, number);
+                let side = ControlSide::new(c, me, self.spec.workers, seed, now, place, sealing);
+                Some(side.map_err(refused)?)
             }
             None => None,
         };

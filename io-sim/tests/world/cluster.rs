@@ -97,6 +97,7 @@ fn lb_spec(n: u8, nodes: u8) -> LbSpec {
         config: cluster,
         sizes: ClusterSizes::default(),
         queues: LbQueues::default(),
+        secrets: None,
     });
     spec
 }

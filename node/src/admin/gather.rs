@@ -787,7 +787,7 @@ pub(super) fn check_counts(c: &CheckStats) -> [(&'static str, u64); 4] {
     ]
 }
 
-pub(super) fn receiver_counts(c: &ReceiverCounters) -> [(&'static str, u64); 13] {
+pub(super) fn receiver_counts(c: &ReceiverCounters) -> [(&'static str, u64); 17] {
     [
         ("frames", c.frames),
         ("accepted", c.accepted),
@@ -797,6 +797,10 @@ pub(super) fn receiver_counts(c: &ReceiverCounters) -> [(&'static str, u64); 13]
         ("own", c.own),
         ("not-member", c.not_member),
         ("stream", c.stream),
+        ("unsealed", c.unsealed),
+        ("no-secret", c.no_secret),
+        ("forged", c.forged),
+        ("ungreeted", c.ungreeted),
         ("old-incarnation", c.old_incarnation),
         ("replayed", c.replayed),
         ("too-old", c.too_old),

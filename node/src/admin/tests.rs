@@ -233,7 +233,7 @@ impl Node {
         let mut sent = Vec::new();
         for (n, (clients, lane)) in clients.into_iter().zip(&lanes).enumerate() {
             let Some(clients) = clients else { continue };
-            let worker = daemon::make_worker(&config, me, &buckets, 1, n as u8).expect("memory");
+            let worker = daemon::make_worker(&config, me, &buckets, 1, n as u8, None).expect("memory");
             let wires = Memory::new(clients);
             sent.push(Arc::clone(&wires.sent));
             let lane = Arc::clone(lane);
@@ -281,6 +281,7 @@ impl Node {
                     ours.len() as u8,
                     1,
                     clock::now(),
+                    None,
                 )
                 .expect("a good config")
             });
@@ -307,6 +308,7 @@ impl Node {
                 names: Names::new(config.cluster.as_ref()),
                 manager: Manager::new(),
                 config,
+                secrets: None,
                 reader: Reader::new(Box::new(|| Err("not in this test".to_string()))),
                 driver_words: None,
                 seed: 1,
@@ -478,7 +480,7 @@ fn many_conns_are_listed_once_while_the_workers_forward() {
 /// A worker with some conns, driven by the test.
 fn filled(count: u32) -> (Config, Worker) {
     let config = config("alone", "");
-    let mut worker = daemon::make_worker(&config, None, &BucketMap::dealt(1), 1, 0).expect("memory");
+    let mut worker = daemon::make_worker(&config, None, &BucketMap::dealt(1), 1, 0, None).expect("memory");
     let mut wires = Memory::new((0..count).collect());
     let mut buffers = StepBuffers::default();
     while worker.table().len() < count as usize {
@@ -763,6 +765,7 @@ fn hostile_clients_are_cut_off_and_the_others_are_answered() {
 
 const CLUSTER: &str = r#"
 [cluster]
+insecure = true
 id = 1
 this_node = "lb1"
 join_time = "500ms"

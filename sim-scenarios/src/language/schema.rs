@@ -56,6 +56,8 @@ pub(crate) static CLUSTER: Schema = Schema {
         Key("join_time", "\"1s\""),
         Key("bulk_delay", "\"20ms\""),
         Key("preempt", "\"on\""),
+        Key("sealed", "\"on\""),
+        Key("digests", "\"on\""),
         Key("lsn_ring", "256"),
         Key("ring", "1024"),
         Key("frame_cost", "\"200ns\""),

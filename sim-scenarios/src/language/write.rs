@@ -12,7 +12,7 @@ use crate::expect::Metric;
 use crate::mechanism::Kind;
 use crate::scenario::{
     Action, Arrival, Change, Fault, Hosts, Link, Load, LoadEnd, Network, NodeRef, Replicate, Router,
-    Scenario, Service, Tcp, Way,
+    Scenario, Service, Tampering, Tcp, Way,
 };
 
 /// Writes a scenario. Whatever [`parse`](super::parse) has read is written so that it reads an equal one; a plan has a line
@@ -171,6 +171,12 @@ fn cluster(out: &mut Text, scenario: &Scenario) {
         out.span("bulk_delay", cluster.bulk_delay);
     }
     out.string("preempt", switch(cluster.preempt));
+    if cluster.sealed {
+        out.string("sealed", "on");
+    }
+    if !cluster.digests {
+        out.string("digests", "off");
+    }
     if let Some(lsn_ring) = cluster.lsn_ring {
         out.raw("lsn_ring", lsn_ring);
     }
@@ -396,6 +402,8 @@ fn fault(out: &mut Text, scenario: &Scenario, fault: &Fault) {
         Action::Bucket(..) => "bucket",
         Action::Part(..) => "part",
         Action::Suppress { .. } => "suppress",
+        Action::Tamper(_, Tampering::Forge) => "forge",
+        Action::Tamper(_, Tampering::Replay) => "replay",
         Action::Queues(..) => "queues",
         Action::Rings(..) => "rings",
         Action::Slow(..) => "slow",
@@ -503,6 +511,7 @@ fn fault(out: &mut Text, scenario: &Scenario, fault: &Fault) {
                 out.raw("frames", frames);
             }
         }
+        Action::Tamper(n, _) => out.string("node", &node(*n)),
         Action::Queues(n, entries) | Action::Rings(n, entries) => {
             out.string("node", &node(*n));
             out.raw("entries", entries);

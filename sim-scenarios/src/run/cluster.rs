@@ -7,6 +7,7 @@ use evenkeel_core::cluster::{
 };
 use evenkeel_core::conn::ConnView;
 use evenkeel_core::port::PortId;
+use evenkeel_core::sync::seal::{SECRET_LEN, Secret, Secrets};
 use evenkeel_core::sync::{ClusterSizes, Readiness};
 use evenkeel_core::worker::Worker;
 use evenkeel_io_sim::{LbCluster, LbId, LbQueues, LbRef, LbRings, LbSpec, LbState, LinkId, World};
@@ -40,8 +41,19 @@ pub(crate) fn configure(lb: &mut LbSpec, scenario: &Scenario, node: &Node) -> Re
             bulk_delay: scenario.cluster.bulk_delay,
             ..LbQueues::default()
         },
+        secrets: is_sealed(scenario).then(secrets),
     });
     Ok(())
+}
+
+/// Whether nodes seal what they say.
+pub(crate) fn is_sealed(scenario: &Scenario) -> bool {
+    scenario.cluster.sealed && plan::switch(scenario) != Some(Switch::Unsealed)
+}
+
+/// The cluster's, which no attacker of a scenario knows, and its judge does.
+pub(crate) fn secrets() -> Secrets {
+    Secrets::new(vec![(1, Secret([0x5e; SECRET_LEN]))]).expect("one with a number")
 }
 
 /// What a node knows of the scenario's cluster, unchecked; `None`: it is alone.

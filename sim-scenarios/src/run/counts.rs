@@ -7,15 +7,20 @@ use evenkeel_core::sync::ReceiverCounters;
 use evenkeel_io_sim::{LbRef, LbState, World};
 
 /// Beside those of the engine: of the receiver of frames, and of the queues between a node's threads.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 9] = [
     "frames-replayed",
     "frames-too-old",
     "frames-of-old-life",
     "frames-unsupported",
+    "frames-forged",
+    "frames-ungreeted",
     "messages-full",
     "commands-full",
     "events-full",
 ];
+
+/// Of these, the receiver's.
+const RECEIVER: usize = 6;
 
 /// What nodes count of replication, by name: the engine's counters without their `sync-`, then the receiver's and the
 /// queues'.
@@ -29,7 +34,7 @@ pub fn node_counters() -> impl Iterator<Item = &'static str> {
 /// See the module. Of a life that ends by a crash counts what was there at the last look.
 #[derive(Debug, Default)]
 pub(crate) struct NodeCounts {
-    lives: BTreeMap<(u16, u64), [u64; SyncCount::COUNT + 4]>,
+    lives: BTreeMap<(u16, u64), [u64; SyncCount::COUNT + RECEIVER]>,
 }
 
 impl NodeCounts {
@@ -38,7 +43,7 @@ impl NodeCounts {
         if lb.state() == LbState::Down {
             return;
         }
-        let mut counts = [0; SyncCount::COUNT + 4];
+        let mut counts = [0; SyncCount::COUNT + RECEIVER];
         for worker in lb.worker_counters() {
             for (to, n) in counts.iter_mut().zip(worker.engine.sync) {
                 *to += n;
@@ -49,15 +54,24 @@ impl NodeCounts {
             too_old,
             old_incarnation,
             unsupported,
+            forged,
+            ungreeted,
             ..
         } = lb.receiver_counters().unwrap_or_default();
-        counts[SyncCount::COUNT..].copy_from_slice(&[replayed, too_old, old_incarnation, unsupported]);
+        counts[SyncCount::COUNT..].copy_from_slice(&[
+            replayed,
+            too_old,
+            old_incarnation,
+            unsupported,
+            forged,
+            ungreeted,
+        ]);
         self.lives.insert((lb.id().0, lb.lives()), counts);
     }
 
     /// All, in the order of [`node_counters`].
     pub(crate) fn all(&self, world: &World) -> Vec<u64> {
-        let mut all = vec![0; SyncCount::COUNT + 4];
+        let mut all = vec![0; SyncCount::COUNT + RECEIVER];
         for life in self.lives.values() {
             all.iter_mut().zip(life).for_each(|(to, n)| *to += n);
         }

@@ -38,7 +38,7 @@ pub(crate) use {bites::BITES, judge::whatever_lost, watch::SITUATIONS};
 use self::build::Built;
 use self::judge::Judge;
 use self::record::{Focus, Recorder};
-use self::sync_frame::{Rule, Rules, Suppressor};
+use self::sync_frame::{LastFrame, Past, Reader, Rule, Rules, Suppressor};
 use self::timeline::Timeline;
 use self::watch::{Watch, WatchTap};
 use self::words::{Names, TraceTap};
@@ -269,6 +269,8 @@ fn play<T>(
     let rules = Rc::new(RefCell::new(Rules {
         renumber: plan::switch(scenario) == Some(Switch::Renumber),
         formats: formats(scenario),
+        reader: Reader::new(scenario),
+        past: Past::new(scenario),
         ..Rules::default()
     }));
     let off = |kinds: &[Kind], to: Option<u16>| {
@@ -280,6 +282,9 @@ fn play<T>(
             frames: None,
         });
     };
+    if !scenario.cluster.digests {
+        off(&[Kind::Digest], None);
+    }
     if scenario.faults.is_empty()
         && let Some(Switch::Suppress(kinds)) = plan::switch(scenario)
     {
@@ -460,6 +465,7 @@ fn watch(scenario: &Scenario, built: &Built) -> Watch {
         settle: nanos(built.round_trip) / 2,
         served: lips.chain(vips.iter().copied()).collect(),
         vips: vips.into_iter().collect(),
+        last_frame: LastFrame::new(Reader::new(scenario)),
         ..Watch::default()
     }
 }

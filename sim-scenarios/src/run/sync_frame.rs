@@ -4,18 +4,24 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::cluster::{NodeId, PeerId};
-use evenkeel_core::sync::codec::{FORMAT_VERSION, FrameHeader, FrameItem, FrameWriter, decode};
+use evenkeel_core::sync::codec::{
+    FORMAT_VERSION, Frame, FrameHeader, FrameItem, FrameType, FrameWriter, decode,
+};
+use evenkeel_core::sync::seal::{Lens, Suite};
 use evenkeel_core::sync::{LiveRecord, NodeMessage, SyncBody};
 use evenkeel_core::time::Instant;
 use evenkeel_io_sim::{Filter, Owner, Place};
+use evenkeel_seal::Ring;
 
+use super::cluster;
 use crate::mechanism::Kind;
 use crate::oracle::Closes;
 use crate::plan::net;
-use crate::scenario::NODE_COUNT_MAX;
+use crate::scenario::{Action, Fault, NODE_COUNT_MAX, Scenario, Tampering};
 
 /// What is counted of the traffic between nodes: messages of each [`Kind`], then frames and their bytes, then records
 /// that an ACK says were refused for want of room.
@@ -129,9 +135,48 @@ pub(crate) fn receiver(frame: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes([high, low]))
 }
 
+/// Reads frames: with the secrets, where they are sealed.
+#[derive(Debug, Default)]
+pub(crate) struct Reader(Option<Box<Lens>>);
+
+impl Reader {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let lens = || Lens::new(Arc::new(Ring::with(Suite::AesGcm)), cluster::secrets());
+        Reader(cluster::is_sealed(scenario).then(|| Box::new(lens())))
+    }
+
+    /// What an Ethernet frame between nodes says; `None`: it is none, says nothing, or nobody can read it.
+    pub(crate) fn read(&mut self, frame: &[u8]) -> Option<Frame> {
+        let payload = payload(frame)?;
+        let open = match &mut self.0 {
+            Some(lens) => lens.open(payload, receiver(frame).map(NodeId))?,
+            None => payload,
+        };
+        decode(open).ok()
+    }
+
+    /// Learns from a HELLO by what its sender's frames are opened, though nobody wants to read it now.
+    fn overhear(&mut self, frame: &[u8]) {
+        if let (Some(lens), Some(payload)) = (&mut self.0, payload(frame))
+            && FrameHeader::peek(payload).is_ok_and(|(_, kind)| kind == FrameType::Hello)
+        {
+            lens.open(payload, receiver(frame).map(NodeId));
+        }
+    }
+
+    /// A frame as its sender would have sealed it for the node that this Ethernet frame goes to.
+    fn seal(&mut self, plain: Vec<u8>, frame: &[u8]) -> Option<Vec<u8>> {
+        match &mut self.0 {
+            Some(lens) => lens.seal(plain, receiver(frame).map(NodeId)),
+            None => Some(plain),
+        }
+    }
+}
+
 /// What the last frame said. The same one goes to every other node: it is read once.
 #[derive(Debug, Default)]
 pub(crate) struct LastFrame {
+    reader: Reader,
     payload: Vec<u8>,
     counts: [u64; COUNTER_COUNT],
     slots: bool,
@@ -140,6 +185,13 @@ pub(crate) struct LastFrame {
 }
 
 impl LastFrame {
+    pub(crate) fn new(reader: Reader) -> Self {
+        LastFrame {
+            reader,
+            ..LastFrame::default()
+        }
+    }
+
     /// What the last frame says is closed; nothing if it is the same as the one before.
     pub(crate) fn closes(&mut self) -> Vec<Closes> {
         std::mem::take(&mut self.closes)
@@ -158,7 +210,8 @@ pub(crate) fn count(frame: &[u8], last: &mut LastFrame, counts: &mut [u64; COUNT
         last.payload.extend_from_slice(payload);
         last.counts = [0; COUNTER_COUNT];
         last.closes.clear();
-        last.slots = read(payload, &mut last.counts, &mut last.closes).unwrap_or(false);
+        let said = last.reader.read(frame);
+        last.slots = said.is_some_and(|said| look(&said, &mut last.counts, &mut last.closes));
     }
     for (count, said) in counts.iter_mut().zip(last.counts) {
         *count += said;
@@ -178,8 +231,7 @@ fn slot_count(item: &FrameItem) -> u64 {
     }
 }
 
-fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT], closes: &mut Vec<Closes>) -> Option<bool> {
-    let decoded = decode(payload).ok()?;
+fn look(decoded: &Frame, counts: &mut [u64; COUNTER_COUNT], closes: &mut Vec<Closes>) -> bool {
     let mut slots = false;
     for item in &decoded.items {
         let kind = kind(item);
@@ -210,7 +262,7 @@ fn read(payload: &[u8], counts: &mut [u64; COUNTER_COUNT], closes: &mut Vec<Clos
             _ => {}
         }
     }
-    Some(slots)
+    slots
 }
 
 /// Counts an advertisement of a virtual router.
@@ -261,6 +313,75 @@ pub(crate) struct Rules {
     pub(crate) formats: BTreeMap<u16, u8>,
     /// The numbers that were given last, by receiver, sender and stream.
     pub(crate) numbers: BTreeMap<(u16, PeerId, u16), u64>,
+    /// Reads what is sealed.
+    pub(crate) reader: Reader,
+    /// What is done to frames for a node, by fault and index of the load balancer.
+    pub(crate) tampered: Vec<(usize, u16, Tampering)>,
+    pub(crate) past: Past,
+}
+
+/// Earlier frames, as somebody on the way has kept them: the first ones for each node.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Whether anybody keeps them.
+    kept: bool,
+    by_receiver: BTreeMap<u16, Vec<Vec<u8>>>,
+    /// Frames that came while they were tampered with.
+    seen: u64,
+}
+
+/// Frames that are kept for each node.
+const PAST_COUNT: usize = 4_096;
+
+impl Past {
+    /// Somebody keeps them if the scenario replays any.
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let replays = |f: &Fault| matches!(f.action, Action::Tamper(_, Tampering::Replay));
+        Past {
+            kept: scenario.faults.iter().any(replays),
+            ..Past::default()
+        }
+    }
+
+    fn keep(&mut self, lb: u16, payload: &[u8]) {
+        let of = self.by_receiver.entry(lb).or_default();
+        if self.kept && of.len() < PAST_COUNT {
+            of.push(payload.to_vec());
+        }
+    }
+}
+
+/// Puts what is not from its sender into every second frame.
+fn tamper(rules: &mut Rules, lb: u16, frame: &mut Vec<u8>) {
+    let Some(payload) = payload(frame).map(<[u8]>::to_vec) else {
+        return;
+    };
+    let Some((.., how)) = rules.tampered.iter().rfind(|(_, to, _)| *to == lb).copied() else {
+        return rules.past.keep(lb, &payload);
+    };
+    let n = rules.past.seen;
+    rules.past.seen += 1;
+    if n.is_multiple_of(2) {
+        return;
+    }
+    let other = match how {
+        Tampering::Forge => {
+            let mut forged = payload;
+            // Each time at another place of it, the header's last bytes and the whole body in turn.
+            let (at, with) = ((n / 2 * 7) as usize % forged.len(), (n % 255) as u8 + 1);
+            if let Some(byte) = forged.get_mut(at) {
+                *byte ^= with;
+            }
+            forged
+        }
+        Tampering::Replay => {
+            let past = rules.past.by_receiver.get(&lb).filter(|past| !past.is_empty());
+            let Some(past) = past else { return };
+            past[(n / 2) as usize % past.len()].clone()
+        }
+    };
+    rules.touched += 1;
+    replace_payload(frame, &other);
 }
 
 impl Rules {
@@ -280,7 +401,7 @@ impl Rules {
 /// A frame arrives in the version that its sender speaks. The engine speaks one version and takes it for the receiver's: a
 /// sender of a later one has as much a later one.
 fn reformat(rules: &Rules, lb: u16, frame: &mut Vec<u8>) {
-    let Some(from) = payload(frame).and_then(|p| FrameHeader::read(p).ok()) else {
+    let Some((from, _)) = payload(frame).and_then(|p| FrameHeader::peek(p).ok()) else {
         return;
     };
     let format = |node: u16| rules.formats.get(&node).copied().unwrap_or(FORMAT_VERSION);
@@ -305,6 +426,10 @@ impl Filter for Suppressor {
         if !rules.formats.is_empty() {
             reformat(&rules, lb.0, frame);
         }
+        rules.reader.overhear(frame);
+        if rules.past.kept || !rules.tampered.is_empty() {
+            tamper(&mut rules, lb.0, frame);
+        }
         if rules.rules.is_empty() && !rules.renumber {
             return true;
         }
@@ -324,7 +449,7 @@ impl Filter for Suppressor {
             *touched += 1;
             return false;
         }
-        let Some(mut decoded) = payload(frame).and_then(|p| decode(p).ok()) else {
+        let Some(mut decoded) = rules.reader.read(frame) else {
             return true;
         };
         let NodeId(from) = decoded.header.from.node;
@@ -334,6 +459,7 @@ impl Filter for Suppressor {
             rules,
             touched,
             spent,
+            reader,
             ..
         } = &mut *rules;
         let mut items = decoded.items;
@@ -365,7 +491,9 @@ impl Filter for Suppressor {
             FrameItem::Node(message) => writer.push_node(message),
         });
         // What was decoded can be encoded; if not, all of it is lost.
-        pushed.is_ok() && writer.finish() > 0 && replace_payload(frame, &rest).is_some()
+        let whole = pushed.is_ok() && writer.finish() > 0;
+        let sealed = whole.then_some(rest).and_then(|rest| reader.seal(rest, frame));
+        sealed.is_some_and(|sealed| replace_payload(frame, &sealed).is_some())
     }
 }
 

@@ -84,6 +84,8 @@ pub enum Action {
         /// Frames; `None`: all.
         frames: Option<u32>,
     },
+    /// What the node receives of others' frames is not what they sent: somebody on the way is no friend. Checksums are right.
+    Tamper(NodeRef, Tampering),
     /// The queues between a node's threads hold only so much.
     Queues(NodeRef, u32),
     /// Its rings hold only so many frames.
@@ -123,6 +125,7 @@ impl Action {
             | Action::Dark(n, ..)
             | Action::Bucket(n, _)
             | Action::Part(n, ..)
+            | Action::Tamper(n, _)
             | Action::Queues(n, _)
             | Action::Rings(n, _)
             | Action::Slow(n, ..)
@@ -152,6 +155,7 @@ impl Action {
             self,
             Action::Disturb(..)
                 | Action::Suppress { .. }
+                | Action::Tamper(..)
                 | Action::Queues(..)
                 | Action::Cut(..)
                 | Action::Dark(..)
@@ -163,6 +167,15 @@ impl Action {
                 | Action::Damage(..)
         )
     }
+}
+
+/// What comes in the place of every second frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tampering {
+    /// The same one with another byte in it.
+    Forge,
+    /// One that the same node sent earlier.
+    Replay,
 }
 
 /// A real server of a service.

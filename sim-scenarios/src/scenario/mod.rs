@@ -3,7 +3,8 @@
 mod fault;
 
 pub use fault::{
-    Action, Change, Disturbance, Fault, Happening, Network, NodeRef, Occasion, Phase, ServerRef, Trigger, Way,
+    Action, Change, Disturbance, Fault, Happening, Network, NodeRef, Occasion, Phase, ServerRef, Tampering,
+    Trigger, Way,
 };
 
 use std::collections::BTreeMap;
@@ -97,6 +98,10 @@ pub struct Cluster {
     pub lsn_ring: Option<u32>,
     /// Frames that each ring of a worker holds.
     pub ring: u32,
+    /// Whether nodes seal what they say to each other.
+    pub sealed: bool,
+    /// Whether digests arrive. What they would mend stays to be seen where they do not.
+    pub digests: bool,
 }
 
 /// A load balancer.

@@ -205,6 +205,9 @@ fn cluster(dice: &Dice) -> Cluster {
         preempt: dice.happens("preempt", 70),
         lsn_ring: dice.of("lsn_ring", &[None, None, Some(8), Some(64)]),
         ring: dice.of("ring", &[256, 1_024]),
+        sealed: dice.happens("sealed", 25),
+        // What they mend nobody would see at the end.
+        digests: dice.happens("digests", 70),
     }
 }
 

@@ -67,6 +67,8 @@ situations! {
     "duplicate", Count("duplicate"), "a record came twice";
     "frame-replayed", Count("frames-replayed"), "a copy of a frame was dropped";
     "frame-of-old-life", Count("frames-of-old-life"), "a frame of an earlier life was dropped";
+    "frame-ungreeted", Count("frames-ungreeted"), "a frame came of a life that had not greeted";
+    "digest-equal", Count("digest-equal"), "a digest found a replica to be as its holder";
     "port-in-use", Probes, "a local port that was probed was in use";
     "no-local-port", Drop("no-local-port"), "no local port was free";
     "no-conn", Drop("no-conn"), "a packet belonged to no session";

@@ -241,13 +241,15 @@ impl Hunt<'_> {
 
     /// Whatever is not as it is when nothing is said.
     fn knobs(&mut self) {
-        let plain: [fn(&mut Scenario); 14] = [
+        let plain: [fn(&mut Scenario); 16] = [
             |s| s.cluster.nodes.iter_mut().for_each(|n| n.drift_ppm = 0..=0),
             |s| s.cluster.nodes.iter_mut().for_each(|n| n.workers = 1),
             |s| s.ties = None,
             |s| s.cluster.lsn_ring = None,
             |s| s.cluster.bulk_delay = Duration::ZERO,
             |s| s.cluster.preempt = true,
+            |s| s.cluster.sealed = false,
+            |s| s.cluster.digests = true,
             |s| s.cluster.local_port_min = 1_024,
             |s| s.cluster.local_addresses = 1,
             |s| s.cluster.buckets = BUCKET_COUNT_DEFAULT,

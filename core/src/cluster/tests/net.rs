@@ -143,6 +143,7 @@ impl Worker {
                 }
                 self.report(out);
             }
+            SyncCommand::Numbers(_) | SyncCommand::Secrets(..) => panic!("that is the greeting's"),
             SyncCommand::Answer(a) => self.answering = a.addrs.iter().map(|a| a.0).collect(),
         }
     }

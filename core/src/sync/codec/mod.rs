@@ -8,16 +8,21 @@
 //! | offset | bytes | field | |
 //! |---|---|---|---|
 //! | 0 | 1 | version | [`FORMAT_VERSION`] |
-//! | 1 | 1 | type | 1: messages; others are later formats' |
-//! | 2 | 1 | flags | bit 0: ACK-NOW, some message of the frame has it |
-//! | 3 | 1 | key id | 0: no key, no tag. Others: a tag of the AEAD ends the frame (later) |
+//! | 1 | 1 | type | 1: messages; 2: HELLO; others are later formats' |
+//! | 2 | 1 | flags | bit 0: ACK-NOW, some message of the frame has it; bit 1, of sealed ones only: for one node |
+//! | 3 | 1 | key id | 0: no key, no tag. Others: what follows the header is sealed, and a tag of 16 bytes ends the frame |
 //! | 4 | 4 | cluster | |
 //! | 8 | 2 | node | the sender |
-//! | 10 | 2 | stream | of the sender; 0xffff is the node's own, [`STREAM_CONTROL`] |
+//! | 10 | 2 | stream | of the sender; a worker's live one, from [`STREAM_BULK`] its bulk; 0xffff is the node's own, [`STREAM_CONTROL`] |
 //! | 12 | 2 | count | messages, at least 1 |
 //! | 14 | 2 | length | of the whole frame |
 //! | 16 | 8 | incarnation | the sender's |
 //! | 24 | 8 | packet number | counts the frames of (node, incarnation, stream) |
+//!
+//! # HELLO
+//!
+//! The header (type 2, count 1), the sender's salt (16), suite (1), capabilities (4); sealed: the salt of whom it answers (16), count (1),
+//! by worker the next packet numbers of its live and its bulk stream (6 each).
 //!
 //! # Messages
 //!
@@ -79,12 +84,15 @@
 //! is named: who receives it finds them by the ends, until then they are [`SERVICE_UNRESOLVED`] and
 //! [`SERVER_UNRESOLVED`].
 
+mod hello;
 mod pack;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use hello::{CAPABILITIES, HELLO_WORKER_COUNT_MAX, Hello, StreamNumbers, read_hello};
+pub(crate) use hello::{HELLO_CLEAR_LEN, hello_life, is_to_one, key_of, set_open, set_sealed, write_hello};
 pub use read::{Field, Frame, FrameError, FrameItem, decode, is_bulk};
 pub use write::{FrameWriter, LiveWriter, PushError, SlotWriter};
 
@@ -92,7 +100,7 @@ use crate::cluster::PeerId;
 use crate::service::{RealServerId, ServiceId};
 
 /// Version of the format; a frame of another one is refused.
-pub const FORMAT_VERSION: u8 = 2;
+pub const FORMAT_VERSION: u8 = 3;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 32;
 /// A frame of live records at most: it fits a packet on every Ethernet.
@@ -104,7 +112,12 @@ pub const NODE_FRAME_LEN_MAX: usize = 2304;
 /// The stream of a node's own messages; those of workers are below [`STREAM_COUNT_MAX`].
 pub const STREAM_CONTROL: u16 = 0xffff;
 /// Streams of a node's workers at most.
-pub const STREAM_COUNT_MAX: u16 = 256;
+pub const STREAM_COUNT_MAX: u16 = 512;
+/// A worker's bulk has a stream of its own, so much above the worker's other one: it takes another way, on which frames may be overtaken
+/// by more of the others than a receiver remembers.
+pub const STREAM_BULK: u16 = 256;
+/// Bytes of the tag that ends a sealed frame.
+pub const TAG_LEN: usize = 16;
 
 /// The service of a decoded session: still to be found by its ends.
 pub const SERVICE_UNRESOLVED: ServiceId = ServiceId(u16::MAX);
@@ -141,8 +154,17 @@ mod at {
     pub(super) const PACKET_NUMBER: Range<usize> = 24..32;
 }
 
-/// The frame type that this version has.
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameType {
+    /// Messages of a worker or node.
+    Messages,
+    /// A greeting.
+    Hello,
+}
+
 const TYPE_MESSAGES: u8 = 1;
+const TYPE_HELLO: u8 = 2;
 /// Who does not know this type must refuse the frame.
 const CRITICAL: u8 = 0x80;
 /// Type, flags, bucket, length.
@@ -152,6 +174,9 @@ const MESSAGE_LEN_MIN: usize = MESSAGE_HEADER_LEN + 6;
 
 /// The shortest record of a live section that this version knows: a CLOSE of IPv4.
 const RECORD_LEN_MIN: usize = 2 + 14;
+
+/// Of a sealed frame, beside ACK-NOW: it is for one node, and nobody else opens it.
+const TO_ONE: u8 = 2;
 
 /// Flags of a message; [`flag::ACK_NOW`] also of a frame.
 mod flag {

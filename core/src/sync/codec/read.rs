@@ -10,8 +10,10 @@ use super::pack::{
     take_version,
 };
 use super::{
-    BULK_FRAME_LEN_MAX, CRITICAL, FORMAT_VERSION, FrameHeader, HEADER_LEN, MESSAGE_LEN_MIN, RECORD_LEN_MIN,
-    TYPE_MESSAGES, at, flag, kind, record,
+    BULK_FRAME_LEN_MAX, CRITICAL, FORMAT_VERSION, FrameHeader, FrameType, HEADER_LEN, MESSAGE_LEN_MIN,
+    RECORD_LEN_MIN, STREAM_BULK, STREAM_COUNT_MAX, TO_ONE, TYPE_HELLO, TYPE_MESSAGES, at, flag,
+    hello::{is_to_one, key_of},
+    kind, record,
 };
 use crate::cluster::{Epoch, GROUP_COUNT_MAX, GroupId, Incarnation, NODE_COUNT_MAX, NodeId, PeerId, Role};
 use crate::lport::BUCKET_COUNT_MAX;
@@ -129,27 +131,37 @@ impl fmt::Display for FrameError {
 impl core::error::Error for FrameError {}
 
 impl FrameHeader {
-    /// Reads the header and checks that the frame is what it says: version, type, key, length, flags. What
-    /// the messages are is not looked at.
+    /// Reads the header of a frame that is open and has messages, and checks that it is what it says: version, type, key, length,
+    /// flags. What the messages are is not looked at.
     pub fn read(frame: &[u8]) -> Result<Self, FrameError> {
+        let (header, frame_type) = Self::peek(frame)?;
+        match (frame_type, key_of(frame)) {
+            (FrameType::Hello, _) => Err(FrameError::Type(TYPE_HELLO)),
+            (FrameType::Messages, 0) if is_to_one(frame) => Err(FrameError::Bad(Field::Flags)),
+            (FrameType::Messages, 0) => Ok(header),
+            (FrameType::Messages, key) => Err(FrameError::Key(key)),
+        }
+    }
+
+    /// As [`FrameHeader::read`], of any frame, sealed or not.
+    pub fn peek(frame: &[u8]) -> Result<(Self, FrameType), FrameError> {
         let head: &[u8; HEADER_LEN] = frame.first_chunk().ok_or(FrameError::Short)?;
         if head[at::VERSION] != FORMAT_VERSION {
             return Err(FrameError::Version(head[at::VERSION]));
         }
-        if head[at::TYPE] != TYPE_MESSAGES {
-            return Err(FrameError::Type(head[at::TYPE]));
-        }
-        if head[at::KEY] != 0 {
-            return Err(FrameError::Key(head[at::KEY]));
-        }
+        let frame_type = match head[at::TYPE] {
+            TYPE_MESSAGES => FrameType::Messages,
+            TYPE_HELLO => FrameType::Hello,
+            other => return Err(FrameError::Type(other)),
+        };
         let u16_at = |range: core::ops::Range<usize>| Bytes(&head[range]).u16();
         if usize::from(u16_at(at::LENGTH)?) != frame.len() || frame.len() > BULK_FRAME_LEN_MAX {
             return Err(FrameError::Length);
         }
-        if head[at::FLAGS] & !flag::ACK_NOW != 0 {
+        if head[at::FLAGS] & !(flag::ACK_NOW | TO_ONE) != 0 {
             return Err(FrameError::Bad(Field::Flags));
         }
-        Ok(FrameHeader {
+        let header = FrameHeader {
             cluster: Bytes(&head[at::CLUSTER]).u32()?,
             from: PeerId {
                 node: NodeId(u16_at(at::NODE)?),
@@ -157,17 +169,15 @@ impl FrameHeader {
             },
             stream: u16_at(at::STREAM)?,
             packet_number: Bytes(&head[at::PACKET_NUMBER]).u64()?,
-        })
+        };
+        Ok((header, frame_type))
     }
 }
 
-/// Whether a frame begins with an answer to a pull; of those that [`super::FrameWriter`] made, without a look at the rest.
+/// Whether a frame, sealed or not, is of a worker's bulk.
 pub fn is_bulk(frame: &[u8]) -> bool {
-    let first = frame.get(HEADER_LEN).map(|kind| kind & !CRITICAL);
-    matches!(
-        first,
-        Some(kind::SLOT_BEGIN | kind::SLOT_RECORDS | kind::SLOT_END | kind::SLOTS_EMPTY)
-    )
+    let stream = frame.get(at::STREAM).and_then(|s| Bytes(s).u16().ok());
+    stream.is_some_and(|stream| (STREAM_BULK..STREAM_COUNT_MAX).contains(&stream))
 }
 
 /// Reads a frame. No number in it chooses an allocation: lists are made once their bytes are there, and all

@@ -51,20 +51,26 @@ pub struct FrameWriter<'a> {
     live: Option<(GroupId, Epoch)>,
 }
 
+impl FrameHeader {
+    /// Into `buf`, which is emptied first, with count and length 0: they are set at the end.
+    pub(super) fn put(&self, buf: &mut Vec<u8>, frame_type: u8) {
+        buf.clear();
+        buf.extend([FORMAT_VERSION, frame_type, 0, 0]);
+        buf.extend(self.cluster.to_le_bytes());
+        buf.extend(self.from.node.0.to_le_bytes());
+        buf.extend(self.stream.to_le_bytes());
+        buf.extend([0; 4]);
+        buf.extend(self.from.incarnation.0.to_le_bytes());
+        buf.extend(self.packet_number.to_le_bytes());
+    }
+}
+
 impl<'a> FrameWriter<'a> {
     /// A frame in `buf`, which is emptied first. It becomes at most `len_max` bytes long, and never longer
     /// than [`BULK_FRAME_LEN_MAX`]. The packet number is spent only if [`FrameWriter::finish`] says that
     /// there is a frame.
     pub fn new(buf: &'a mut Vec<u8>, header: &FrameHeader, len_max: usize) -> Self {
-        buf.clear();
-        buf.extend([FORMAT_VERSION, TYPE_MESSAGES, 0, 0]);
-        buf.extend(header.cluster.to_le_bytes());
-        buf.extend(header.from.node.0.to_le_bytes());
-        buf.extend(header.stream.to_le_bytes());
-        // Count and length: set at the end.
-        buf.extend([0; 4]);
-        buf.extend(header.from.incarnation.0.to_le_bytes());
-        buf.extend(header.packet_number.to_le_bytes());
+        header.put(buf, TYPE_MESSAGES);
         FrameWriter {
             buf,
             len_max: len_max.min(BULK_FRAME_LEN_MAX),

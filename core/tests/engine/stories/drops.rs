@@ -410,6 +410,7 @@ fn produce(reason: DropReason) -> (Lab, Verdict) {
                     },
                     cluster: 1,
                     sizes: ClusterSizes::default(),
+                    sealing: None,
                 });
             });
             v4.bytes()

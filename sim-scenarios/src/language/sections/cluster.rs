@@ -36,6 +36,8 @@ pub(super) fn cluster(
         preempt: true,
         lsn_ring: None,
         ring: 1024,
+        sealed: false,
+        digests: true,
     };
     let node = |id: u32, workers: u32, table: u32| Node {
         id: id as u16,
@@ -136,6 +138,10 @@ pub(super) fn cluster(
     }
     let preempt = table.choice("preempt", Need::Optional, &SWITCH, findings);
     cluster.preempt = preempt.is_none_or(|p| p.value);
+    let sealed = table.choice("sealed", Need::Optional, &SWITCH, findings);
+    cluster.sealed = sealed.is_some_and(|s| s.value);
+    let digests = table.choice("digests", Need::Optional, &SWITCH, findings);
+    cluster.digests = digests.is_none_or(|d| d.value);
     let (exceptions, _) = table.tables("node", &schema::NODE, schema::ALL, findings);
     let mut seen = BTreeMap::new();
     for exception in &exceptions {

@@ -1,8 +1,9 @@
-//! Messages between nodes that never arrive.
+//! Messages between nodes that never arrive, or not as they were sent.
 
 use super::Met;
 use crate::mechanism::Kind;
 use crate::run::sync_frame::{Rule, Rules};
+use crate::scenario::Tampering;
 
 pub(super) fn suppress(rules: &mut Rules, met: Met, kinds: &[Kind], frames: Option<u32>) {
     rules.rules.push(Rule {
@@ -14,6 +15,12 @@ pub(super) fn suppress(rules: &mut Rules, met: Met, kinds: &[Kind], frames: Opti
     });
 }
 
+pub(super) fn tamper(rules: &mut Rules, met: Met, how: Tampering) {
+    let tampered = met.lb.map(|lb| (met.fault, lb.0, how));
+    rules.tampered.extend(tampered);
+}
+
 pub(super) fn let_through(rules: &mut Rules, met: Met) {
     rules.rules.retain(|r| r.fault != Some(met.fault));
+    rules.tampered.retain(|(fault, ..)| *fault != met.fault);
 }

@@ -113,6 +113,10 @@ impl<'s> Effects<'s> {
                 message::suppress(&mut self.messages.borrow_mut(), met, kinds, *frames);
                 return Ok(());
             }
+            Action::Tamper(_, how) => {
+                message::tamper(&mut self.messages.borrow_mut(), met, *how);
+                return Ok(());
+            }
             Action::Config(_, change) => return self.configs.change(built, met, *change),
             Action::Unhealthy(_, server) => return self.configs.fails(built, met, *server),
             _ => {}
@@ -150,14 +154,18 @@ impl<'s> Effects<'s> {
             }
             Action::Step(_, by) => clock::step(world, lb, *by),
             Action::SetWall(_, by_ns) => clock::set_wall(world, lb, *by_ns),
-            Action::Suppress { .. } | Action::Config(..) | Action::Unhealthy(..) | Action::Look => Ok(()),
+            Action::Suppress { .. }
+            | Action::Tamper(..)
+            | Action::Config(..)
+            | Action::Unhealthy(..)
+            | Action::Look => Ok(()),
         }
     }
 
     /// A fault ends.
     pub(crate) fn end(&mut self, built: &mut Built, action: &Action, met: Met) -> Result<(), RunError> {
         match action {
-            Action::Suppress { .. } => {
+            Action::Suppress { .. } | Action::Tamper(..) => {
                 message::let_through(&mut self.messages.borrow_mut(), met);
                 return Ok(());
             }
@@ -187,7 +195,11 @@ impl<'s> Effects<'s> {
             Action::Start(..) | Action::Resume(_) | Action::Drain(_) | Action::Heal(..) => Ok(()),
             Action::Damage(..) => Ok(()),
             Action::Step(..) | Action::SetWall(..) => Ok(()),
-            Action::Suppress { .. } | Action::Config(..) | Action::Unhealthy(..) | Action::Look => Ok(()),
+            Action::Suppress { .. }
+            | Action::Tamper(..)
+            | Action::Config(..)
+            | Action::Unhealthy(..)
+            | Action::Look => Ok(()),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use evenkeel_core::cluster::PeerId;
 use evenkeel_core::sync::SyncBody;
-use evenkeel_core::sync::codec::{FrameItem, decode};
+use evenkeel_core::sync::codec::FrameItem;
 use evenkeel_io_sim::{Direction, LbId};
 
 use super::spread::Spread;
-use crate::run::sync_frame;
+use crate::run::sync_frame::Reader;
 
 /// Sections that wait for an ACK, of each sender, receiver and bucket; what is more is not measured, and counted.
 const WAITING_MAX: usize = 1_024;
@@ -20,6 +20,7 @@ type Way = (LbId, PeerId, [u8; 6], u16);
 /// was lost on the way is repaired meanwhile, and counts.
 #[derive(Debug, Default)]
 pub(crate) struct Lag {
+    reader: Reader,
     /// Last LSN of each section, and when it was told.
     waiting: BTreeMap<Way, VecDeque<(u64, u64)>>,
     pub(crate) spread: Spread,
@@ -27,9 +28,16 @@ pub(crate) struct Lag {
 }
 
 impl Lag {
+    pub(crate) fn new(reader: Reader) -> Self {
+        Lag {
+            reader,
+            ..Lag::default()
+        }
+    }
+
     /// A frame at a node's sync port.
     pub(crate) fn frame(&mut self, now: u64, lb: LbId, direction: Direction, frame: &[u8]) {
-        let Some(Ok(decoded)) = sync_frame::payload(frame).map(decode) else {
+        let Some(decoded) = self.reader.read(frame) else {
             return;
         };
         let mac = |at: usize| frame.get(at..)?.first_chunk::<6>().copied();

@@ -23,6 +23,7 @@ use self::hops::{Chosen, Hops};
 use self::lag::Lag;
 use self::lanes::Lanes;
 use super::build::{self, Built};
+use super::sync_frame::Reader;
 use super::watch::Watch;
 use super::words::Names;
 use super::{RunError, nanos};
@@ -299,7 +300,7 @@ impl Recorder {
                 .close_up
                 .map_or_else(Bins::default, |(from, to)| Bins::new(from, to)),
             sync_ports: built.world.lbs().map(|lb| lb.place(LbPort::Sync)).collect(),
-            lag: Lag::default(),
+            lag: Lag::new(Reader::new(scenario)),
             hops: focus.chosen.map(|chosen| Hops::new(chosen, macs(scenario))),
         }));
         built.world.add_tap(Box::new(RecorderTap(shared.clone())));

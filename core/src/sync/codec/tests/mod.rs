@@ -320,7 +320,7 @@ fn every_byte_of_a_small_frame() {
     #[rustfmt::skip]
     let bytes = [
         // Version, type, ACK-NOW, no key; cluster; node; stream; two messages; 117 bytes.
-        2, 1, 1, 0, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 2, 0, 117, 0,
+        3, 1, 1, 0, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 2, 0, 117, 0,
         // Incarnation, packet number.
         0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
         // Critical, a live section; ACK-NOW; bucket; 67 bytes.
@@ -733,7 +733,8 @@ fn refused() {
         decode(&frame).unwrap_err()
     };
     assert_eq!(with(0, 1), FrameError::Version(1));
-    assert_eq!(with(0, 3), FrameError::Version(3));
+    assert_eq!(with(0, 2), FrameError::Version(2));
+    assert_eq!(with(1, 2), FrameError::Type(2), "a HELLO has no messages");
     assert_eq!(with(1, 9), FrameError::Type(9));
     assert_eq!(with(2, 2), FrameError::Bad(Field::Flags));
     assert_eq!(with(3, 1), FrameError::Key(1));

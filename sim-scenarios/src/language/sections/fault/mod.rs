@@ -12,7 +12,7 @@ use evenkeel_control::reading::{Field, Finding, Findings, Need, Span, Table};
 
 use super::{FaultPlaces, Names, Places, SWITCH};
 use crate::language::{schema, value};
-use crate::scenario::{Action, Drawn, FAULT_COUNT_MAX, Fault, NodeRef, Trigger};
+use crate::scenario::{Action, Drawn, FAULT_COUNT_MAX, Fault, NodeRef, Tampering, Trigger};
 
 /// What `do` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ enum Do {
     Bucket,
     Part,
     Suppress,
+    Forge,
+    Replay,
     Queues,
     Rings,
     Slow,
@@ -41,7 +43,7 @@ enum Do {
     Look,
 }
 
-const ACTIONS: [(&str, Do); 22] = [
+const ACTIONS: [(&str, Do); 24] = [
     ("crash", Do::Crash),
     ("start", Do::Start),
     ("pause", Do::Pause),
@@ -54,6 +56,8 @@ const ACTIONS: [(&str, Do); 22] = [
     ("bucket", Do::Bucket),
     ("part", Do::Part),
     ("suppress", Do::Suppress),
+    ("forge", Do::Forge),
+    ("replay", Do::Replay),
     ("queues", Do::Queues),
     ("rings", Do::Rings),
     ("slow", Do::Slow),
@@ -94,6 +98,7 @@ fn takes(action: Do) -> &'static [&'static str] {
         Do::Bucket => &["node", "for", "bucket"],
         Do::Part => &["node", "to", "for", "network", "way"],
         Do::Suppress => &["node", "to", "for", "kinds", "frames"],
+        Do::Forge | Do::Replay => &["node", "for"],
         Do::Queues | Do::Rings => &["node", "for", "entries"],
         Do::Slow => &["node", "for", "worker", "factor"],
         Do::Fill => &["node", "for", "share"],
@@ -271,6 +276,8 @@ fn read_action(
             let to = node_of(table, "to", Need::Required, used, findings).map(|n| n.value);
             link::part(table, node, to, findings)
         }
+        Do::Forge => node.map(|n| Action::Tamper(n, Tampering::Forge)),
+        Do::Replay => node.map(|n| Action::Tamper(n, Tampering::Replay)),
         Do::Queues => node::queues(table, node, findings),
         Do::Rings => node::rings(table, node, findings),
         Do::Slow => node::slow(table, node, findings),
