@@ -280,11 +280,25 @@ NFT
 
 # --- nodes -------------------------------------------------------------------------------------------------------
 
-# trust: by what nodes seal what they say to each other, made when it is asked for first.
+# trust: by what nodes seal what they say to each other, made when it is asked for first. INSECURE=1: they do not.
 trust() {
-    [ -e "$E2E/secret" ] || "$EVENKEEL" secret new "$E2E/secret" >/dev/null || return
+    [ -z "${INSECURE:-}" ] || { say "insecure = true" && return; }
+    [ -e "$E2E/secret" ] || "$EK_BIN" secret new "$E2E/secret" >/dev/null || return
     say "secrets = [\"$E2E/secret\"]"
 }
+
+# sync_watch: what the nodes say to each other, as the switch between them sees it, from now on.
+sync_watch() {
+    start tcpdump switch tcpdump -n -U -i sync -c 500000 -w "$E2E/sync.pcap" port 4790
+    await 60 "frames between the nodes" test -s "$E2E/sync.pcap"
+}
+# sync_digits: all that was seen so far of what can have a session in it, as digits.
+sync_digits() {
+    { tcpdump -n -r "$E2E/sync.pcap" -x 'len > 100' 2>/dev/null || true; } | sed -n 's/^\t0x[0-9a-f]*: *//p' | tr -d ' \n'
+}
+# In every session: the client beside the virtual address; of IPv6 the virtual address.
+# shellcheck disable=SC2034 # for those who call
+IN_CLEAR=(cb007101c0000250 20010db8000000000000000000000080)
 
 # config NODE: the cluster as this node reads it, on standard output. The file is the same on both but for paths.
 config() {

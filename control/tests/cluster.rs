@@ -294,6 +294,13 @@ fn a_cluster_is_fixed_while_a_node_runs() {
         assert!(EXAMPLE.contains(from), "{from}");
         old.restart_needed(&right(&EXAMPLE.replacen(from, to, 1), None).0)
     };
+    let secrets = "secrets = [\"/etc/evenkeel/secret\"]";
+    let both = "secrets = [\"/etc/evenkeel/secret-2\", \"/etc/evenkeel/secret\"]";
+    assert!(
+        change(secrets, both).is_empty(),
+        "secrets change while a node runs"
+    );
+    assert_eq!(change(secrets, "insecure = true"), ["cluster"]);
     assert!(change("198.51.100.12:8080", "198.51.100.12:8081").is_empty());
     assert_eq!(change("priority = 100", "priority = 101"), ["cluster"]);
     assert_eq!(change("4790", "4791"), ["cluster"]);
