@@ -423,6 +423,10 @@ impl Filter for Suppressor {
     fn keep(&mut self, now: Instant, at: Place, frame: &mut Vec<u8>) -> bool {
         let mut rules = self.0.borrow_mut();
         let Owner::Lb(lb) = at.owner else { return true };
+        // What was damaged on the way is to be found by its checksum: nobody mends that.
+        if payload(frame).is_some() && !is_intact(frame) {
+            return true;
+        }
         if !rules.formats.is_empty() {
             reformat(&rules, lb.0, frame);
         }
@@ -495,6 +499,18 @@ impl Filter for Suppressor {
         let sealed = whole.then_some(rest).and_then(|rest| reader.seal(rest, frame));
         sealed.is_some_and(|sealed| replace_payload(frame, &sealed).is_some())
     }
+}
+
+/// Whether the checksums of a datagram are right.
+fn is_intact(frame: &[u8]) -> bool {
+    let Some((udp, datagram)) = udp_at(frame).and_then(|at| Some((at, frame.get(at..)?))) else {
+        return false;
+    };
+    let v4 = frame.get(12..14) == Some(&[0x08, 0x00]);
+    let header = !v4 || frame.get(14..udp).is_some_and(|header| checksum(header, 0) == 0);
+    let addresses = frame.get(if v4 { 26..34 } else { 22..54 });
+    let len = datagram.len() as u64;
+    header && addresses.is_some_and(|addresses| checksum(datagram, words(addresses) + 17 + len) == 0)
 }
 
 /// Puts another payload into the datagram, lengths and checksums included.
@@ -594,6 +610,34 @@ mod tests {
         let decoded = decode(payload(&frame)?).expect("it stays a frame");
         assert_eq!(decoded.items.len(), 1);
         kept.then_some(decoded.header.packet_number)
+    }
+
+    #[test]
+    fn what_was_damaged_on_the_way_stays_so() {
+        let rules = Rules {
+            renumber: true,
+            ..Rules::default()
+        };
+        let mut filter = Suppressor(Rc::new(RefCell::new(rules)));
+        let at = Place {
+            owner: Owner::Lb(LbId(0)),
+            port: 2,
+        };
+        let good = ack(7);
+        assert!(is_intact(&good));
+        let mut keep = |frame: &mut Vec<u8>| filter.keep(Instant::ZERO, at, frame);
+        // A copy gets another number, and right checksums.
+        assert!(keep(&mut good.clone()));
+        let mut copy = good.clone();
+        assert!(keep(&mut copy) && copy != good && is_intact(&copy));
+        for byte in [20, 30, 40, 44, 60, good.len() - 1] {
+            let mut damaged = good.clone();
+            damaged[byte] ^= 4;
+            let before = damaged.clone();
+            assert!(!is_intact(&damaged), "byte {byte}");
+            assert!(keep(&mut damaged));
+            assert_eq!(damaged, before, "byte {byte}");
+        }
     }
 
     #[test]
