@@ -41,7 +41,7 @@ pub use health::{HealthCheck, HealthConfig};
 pub use ids::Ids;
 pub use io::{DEVICE_LEN_MAX, Device, DpdkConfig, Driver, INTERFACE_LEN_MAX, Idle, IoConfig};
 pub use problem::{Code, ConfigErrors, PROBLEM_COUNT_MAX, Problem};
-pub use value::{Bad, address, duration, endpoint, mac, prefix, show_duration};
+pub use value::{Bad, address, duration, endpoint, mac, prefix, replicate, show_duration};
 
 /// Longest config text, in bytes.
 pub const TEXT_LEN_MAX: usize = 16 << 20;

@@ -554,12 +554,7 @@ impl Draft {
         ];
         let scheduler = table.choice("scheduler", Need::Optional, &schedulers, findings);
         let mode = table.choice("mode", Need::Optional, &[("fullnat", FwdMode::FullNat)], findings);
-        let replicates = [
-            ("off", Replicate::Off),
-            ("established", Replicate::Established),
-            ("synack", Replicate::SynAck),
-        ];
-        let replicate = table.choice("replicate", Need::Optional, &replicates, findings);
+        let replicate = table.parsed("replicate", Need::Optional, value::replicate, findings);
         let (locals, locals_read) = table.list("local_addresses", value::address, findings);
         let timeouts = table.table("timeouts", &TIMEOUTS, ALL, findings);
         let timeouts = timeouts.map_or(base, |t| {

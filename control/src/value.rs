@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use evenkeel_core::hash::MICROSOFT_KEY;
+use evenkeel_core::service::{DEFERRAL_LIMIT_MAX, DEFERRAL_NODES_MAX, Deferral, OnLimit, Replicate};
 use evenkeel_core::wire::MacAddr;
 
 use crate::problem::{Code, shown};
+use crate::read::nearest;
 
 /// Why a string is not the value wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,89 @@ pub fn duration(text: &str) -> Result<Duration, Bad> {
         Some((name, _)) => bad(format!("write \"{n}{name}\"")),
         None => bad(FORM.into()),
     })
+}
+
+/// How `replicate` is written.
+const REPLICATE_FORM: &str = "write \"off\", \"established\", \"synack\", or \"deferred(NODES, LIMIT, open)\", as in \"deferred(1, 5ms, open)\"; \"drop\" \
+     instead of \"open\" drops what waited too long";
+
+/// Reads when other nodes are told of a service's sessions: `"off"`, `"established"`, `"synack"`, `"deferred"`, or with all or some of
+/// what it has otherwise by default `"deferred(1, 5ms, open)"`.
+pub fn replicate(text: &str) -> Result<Replicate, Bad> {
+    let bad = |help: String| {
+        let message = format!("`replicate` cannot be \"{}\"", shown(text));
+        Bad::new(Code::BadValue, message, help)
+    };
+    let (name, rest) = match text.split_once('(') {
+        Some((name, rest)) => (name.trim(), Some(rest)),
+        None => (text.trim(), None),
+    };
+    let plain = match name {
+        "off" => Replicate::Off,
+        "established" => Replicate::Established,
+        "synack" => Replicate::SynAck,
+        "deferred" => Replicate::Deferred(Deferral::default()),
+        _ => {
+            let names = ["off", "established", "synack", "deferred"];
+            return Err(bad(match nearest(name, names.into_iter()) {
+                Some(meant) => format!("did you mean \"{meant}\"? {REPLICATE_FORM}"),
+                None => REPLICATE_FORM.into(),
+            }));
+        }
+    };
+    let Some(rest) = rest else { return Ok(plain) };
+    let Some(deferral) = plain.deferral() else {
+        return Err(bad(format!(
+            "only \"deferred\" has more to say: write \"{name}\""
+        )));
+    };
+    let Some(inside) = rest.trim_end().strip_suffix(')') else {
+        return Err(bad(format!("a bracket is not closed: {REPLICATE_FORM}")));
+    };
+    let parts: Vec<&str> = inside.split(',').map(str::trim).collect();
+    let [nodes, more @ ..] = &parts[..] else {
+        return Err(bad(REPLICATE_FORM.into()));
+    };
+    if more.len() > 2 {
+        return Err(bad(REPLICATE_FORM.into()));
+    }
+    let nodes = nodes
+        .parse()
+        .ok()
+        .filter(|n| (1..=DEFERRAL_NODES_MAX).contains(n));
+    let Some(nodes) = nodes else {
+        return Err(bad(format!(
+            "it waits for 1 to {DEFERRAL_NODES_MAX} other nodes: {REPLICATE_FORM}"
+        )));
+    };
+    let limit = match more.first() {
+        Some(limit) => micros(limit),
+        None => Some(deferral.limit()),
+    };
+    let on_limit = match more.get(1) {
+        None => Some(deferral.on_limit()),
+        Some(&"open") => Some(OnLimit::Open),
+        Some(&"drop") => Some(OnLimit::Drop),
+        Some(_) => None,
+    };
+    let (Some(limit), Some(on_limit)) = (limit, on_limit) else {
+        return Err(bad(REPLICATE_FORM.into()));
+    };
+    match Deferral::new(nodes, limit, on_limit) {
+        Some(deferral) => Ok(Replicate::Deferred(deferral)),
+        None => Err(bad(format!(
+            "it waits for \"1us\" at least and \"{}\" at most: {REPLICATE_FORM}",
+            show_duration(DEFERRAL_LIMIT_MAX)
+        ))),
+    }
+}
+
+/// A duration that may be shorter than a millisecond.
+fn micros(text: &str) -> Option<Duration> {
+    match text.strip_suffix("us") {
+        Some(n) => n.parse().ok().map(Duration::from_micros),
+        None => duration(text).ok(),
+    }
 }
 
 /// Writes a duration as [`duration`] reads it, with the largest unit that divides it. Parts of a
@@ -334,6 +419,46 @@ fn not_a_name(text: &str) -> &'static str {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_replicate_says_is_read_as_it_is_shown() {
+        for (text, shown) in [
+            ("off", "off"),
+            ("established", "established"),
+            ("synack", "synack"),
+            ("deferred", "deferred(1, 5ms, open)"),
+            ("deferred(2)", "deferred(2, 5ms, open)"),
+            (" deferred( 15 , 1s ) ", "deferred(15, 1000ms, open)"),
+            ("deferred(1,250us,drop)", "deferred(1, 250us, drop)"),
+        ] {
+            let read = replicate(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+            assert_eq!(read.to_string(), shown);
+            assert_eq!(replicate(shown), Ok(read));
+        }
+        for text in [
+            "",
+            "on",
+            "Deferred",
+            "synack(1)",
+            "deferred(",
+            "deferred()",
+            "deferred(0)",
+            "deferred(16)",
+            "deferred(1",
+            "deferred(1, 5)",
+            "deferred(1, 0ms)",
+            "deferred(1, 1001ms)",
+            "deferred(1, 5ms, close)",
+            "deferred(1, 5ms, open, 1)",
+            "deferred(1, 99999999999999999999us)",
+            "deferred(-1)",
+            "deferred(1))",
+            "deferred(1)x",
+        ] {
+            let bad = replicate(text).expect_err(text);
+            assert!(bad.help.contains("write"), "{text}: {}", bad.help);
+        }
+    }
 
     #[test]
     fn durations_have_a_unit() {

@@ -93,6 +93,10 @@ drop_reasons! {
     TooManyHops => "too-many-hops",
     /// The beginning of a connection, and the node does not create any: it is not ready, or leaves.
     NotReady => "not-ready",
+    /// It would have told a client that it is connected, and too few nodes had the session in time.
+    DeferLimit => "defer-limit",
+    /// It would have told a client that it is connected, and there was no room for it to wait for other nodes.
+    DeferFull => "defer-full",
 }
 
 impl DropReason {
@@ -206,6 +210,20 @@ sync_counts! {
     DigestRepaired => "sync-digest-repaired",
     /// Sessions that were found to differ from what their slot's digest has of them.
     DigestDrift => "sync-digest-drift",
+    /// Frames that wait until other nodes have the session.
+    Deferred => "sync-deferred",
+    /// Of these: enough nodes had it.
+    DeferAcked => "sync-defer-acked",
+    /// Let through although too few nodes had it in time.
+    DeferOpened => "sync-defer-opened",
+    /// Dropped since too few nodes had it in time.
+    DeferDropped => "sync-defer-dropped",
+    /// There was no room for it to wait: let through, or dropped, as the service says.
+    DeferFull => "sync-defer-full",
+    /// Sessions told again since too few nodes said in time that they have them.
+    DeferAgain => "sync-defer-again",
+    /// Fewer nodes are ready than it should have waited for: it waited for these, or for none.
+    DeferShort => "sync-defer-short",
 }
 
 /// What a worker counts. All only grow, but for [`Counters::by_state`].
@@ -229,7 +247,7 @@ pub struct Counters {
     pub answered: u64,
     /// Frames that the engine originated.
     pub originated: u64,
-    /// Frames that were copied to wait for a neighbour.
+    /// Frames that were copied to wait for a neighbour, or for other nodes.
     pub held: u64,
     /// Of these: that wait no longer. Each was sent, or dropped for a reason that counts it too.
     pub released: u64,

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use evenkeel_control::Problem;
+use evenkeel_core::service::OnLimit;
 use evenkeel_core::sync::codec::FORMAT_VERSION;
 use evenkeel_io_sim::WorldBounds;
 
@@ -11,7 +12,7 @@ use crate::language::value::{
 };
 use crate::plan::node_name;
 use crate::scenario::{
-    Action, Arrival, Change, Fault, Link, Network, NodeRef, Scenario, Tampering, Tcp, Way,
+    Action, Arrival, Change, Fault, Link, Network, NodeRef, Replicate, Scenario, Tampering, Tcp, Way,
 };
 
 fn link(link: &Link) -> String {
@@ -306,9 +307,18 @@ pub fn explain(scenario: &Scenario) -> String {
             ", not served at first"
         };
         let replicate = match service.replicate {
-            crate::scenario::Replicate::Off => "not replicated",
-            crate::scenario::Replicate::Established => "replicated when established",
-            crate::scenario::Replicate::SynAck => "replicated with the SYN-ACK",
+            Replicate::Off => "not replicated".to_owned(),
+            Replicate::Established => "replicated when established".to_owned(),
+            Replicate::SynAck => "replicated with the SYN-ACK".to_owned(),
+            Replicate::Deferred(d) => format!(
+                "replicated before the client hears that it is connected: {} other nodes, {} at most, then {}",
+                d.nodes(),
+                show_span(d.limit()),
+                match d.on_limit() {
+                    OnLimit::Open => "all the same",
+                    OnLimit::Drop => "not at all",
+                }
+            ),
         };
         let _ = writeln!(
             out,

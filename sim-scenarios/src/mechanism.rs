@@ -54,6 +54,8 @@ pub enum Switch {
     ReplicateOff,
     /// No service is replicated before its sessions are established.
     ReplicateEstablished,
+    /// Nothing waits for other nodes: sessions are told with their SYN-ACK, which is let through at once.
+    ReplicateSynAck,
     /// A node waits for a peer for ever.
     JoinTimeEndless,
     /// The VIPs are the first node's, whatever happens to it.
@@ -107,6 +109,8 @@ mechanisms! {
     Replication = "replication", Switch::ReplicateOff;
     /// A session is told with its SYN-ACK, not only once it is established.
     SynAck = "synack", Switch::ReplicateEstablished;
+    /// What would tell a client that it is connected waits until other nodes have its session.
+    Deferral = "deferral", Switch::ReplicateSynAck;
     /// A backup answers for the VIPs once their master is silent.
     Takeover = "takeover", Switch::OneHolder;
     /// A node that starts waits until it has what the others have.

@@ -12,7 +12,9 @@ pub(crate) use snapshot::{is_group, is_host_mac, is_unicast, route_table};
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use crate::port::PortId;
 use crate::proto::Timeouts;
@@ -59,16 +61,113 @@ pub enum FwdMode {
 /// Which sessions of a service other nodes are told of, and from when on. UDP's from the first packet on, unless
 /// it is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum Replicate {
     /// None: they end with their node.
-    Off = 0,
+    Off,
     /// TCP's from ESTABLISHED on.
-    Established = 1,
+    Established,
     /// TCP's when the real server's SYN-ACK passes.
     #[default]
-    SynAck = 2,
+    SynAck,
+    /// As `SynAck`, and what would tell the client that it is connected waits until other nodes have the session: the
+    /// SYN-ACK, of UDP the first datagram.
+    Deferred(Deferral),
 }
+
+/// As configs say it.
+impl fmt::Display for Replicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Replicate::Off => f.write_str("off"),
+            Replicate::Established => f.write_str("established"),
+            Replicate::SynAck => f.write_str("synack"),
+            Replicate::Deferred(deferral) => {
+                let on_limit = match deferral.on_limit {
+                    OnLimit::Open => "open",
+                    OnLimit::Drop => "drop",
+                };
+                let (limit, unit) = match deferral.limit.as_micros() {
+                    us if us.is_multiple_of(1000) => (us / 1000, "ms"),
+                    us => (us, "us"),
+                };
+                write!(f, "deferred({}, {limit}{unit}, {on_limit})", deferral.nodes)
+            }
+        }
+    }
+}
+
+impl Replicate {
+    /// How what tells the client waits, if it does.
+    #[inline]
+    pub fn deferral(self) -> Option<Deferral> {
+        match self {
+            Replicate::Deferred(deferral) => Some(deferral),
+            Replicate::Off | Replicate::Established | Replicate::SynAck => None,
+        }
+    }
+}
+
+/// For how many nodes, and how long, what would tell a client that it is connected waits. A connection that was let through by
+/// `k` of them lives on if `k` of those that have it crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deferral {
+    nodes: u8,
+    limit: Duration,
+    on_limit: OnLimit,
+}
+
+impl Deferral {
+    /// For `nodes` other nodes, 1 to [`DEFERRAL_NODES_MAX`], and for `limit`, a microsecond at least and [`DEFERRAL_LIMIT_MAX`] at most.
+    pub fn new(nodes: u8, limit: Duration, on_limit: OnLimit) -> Option<Self> {
+        let limits = Duration::from_micros(1)..=DEFERRAL_LIMIT_MAX;
+        let fits = (1..=DEFERRAL_NODES_MAX).contains(&nodes) && limits.contains(&limit);
+        fits.then_some(Deferral {
+            nodes,
+            limit,
+            on_limit,
+        })
+    }
+
+    /// Other nodes that must have applied the session; all that are ready, if they are fewer.
+    pub fn nodes(self) -> u8 {
+        self.nodes
+    }
+
+    /// How long it waits.
+    pub fn limit(self) -> Duration {
+        self.limit
+    }
+
+    /// What becomes of it then, and where there is no room to wait.
+    pub fn on_limit(self) -> OnLimit {
+        self.on_limit
+    }
+}
+
+impl Default for Deferral {
+    fn default() -> Self {
+        Deferral {
+            nodes: 1,
+            limit: Duration::from_millis(5),
+            on_limit: OnLimit::Open,
+        }
+    }
+}
+
+/// What becomes of what has waited too long for other nodes. Either is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnLimit {
+    /// It is let through: the connection may be lost with its node, as with [`Replicate::SynAck`].
+    #[default]
+    Open,
+    /// It is dropped: client and server try again.
+    Drop,
+}
+
+/// Nodes that a deferral waits for, at most: all others of the largest cluster.
+pub const DEFERRAL_NODES_MAX: u8 = (crate::cluster::NODE_COUNT_MAX - 1) as u8;
+/// How long a deferral waits, at most: clients send their SYN again after a second (RFC 6298, 2.1).
+pub const DEFERRAL_LIMIT_MAX: Duration = Duration::from_secs(1);
 
 /// All that a [`Snapshot`] is made of, as plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use crate::cluster::{GroupId, Role};
 use crate::conn::{ConnId, ConnInit, flag};
 use crate::planted::{self, Bug};
 use crate::proto::{ConnState, TIMEOUT_MAX};
+use crate::service::RealServerId;
 use crate::stats::SyncCount;
 use crate::tuple::{Direction, Tuple};
 
@@ -65,7 +66,8 @@ enum InTheWay {
 }
 
 impl Sync {
-    /// Applies a live record; `false`: there was no room for it, and its slot will be pulled.
+    /// Applies a live record. Whether there was room for it: if not, its slot will be pulled; and whether the session is here and
+    /// can be served.
     pub(super) fn apply_live(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -74,7 +76,7 @@ impl Sync {
         lsn: Lsn,
         record: &LiveRecord,
         in_order: bool,
-    ) -> bool {
+    ) -> (bool, bool) {
         let applied = match record {
             LiveRecord::Open(session) | LiveRecord::Update(session) => {
                 let applied = self.apply(ctx, place, group, packed(index, lsn), session);
@@ -98,12 +100,17 @@ impl Sync {
             let slot = ctx.table.slot_of(&tuple);
             if applied == Applied::Conflict {
                 self.after_conflict(ctx, group, slot);
-                return true;
+                return (true, false);
             }
             self.repair(ctx, group, slot, ctx.now + REFUSED_AGAIN);
-            return false;
+            return (false, false);
         }
-        true
+        let kept = match (record, applied.conn()) {
+            (LiveRecord::Close(..), _) => true,
+            (_, Some(id)) => is_bound(ctx, id),
+            (_, None) => false,
+        };
+        (true, kept)
     }
 
     /// What lost its tuple to a session of another group is here as soon as that one has gone. Until then it is missing, but
@@ -509,6 +516,12 @@ impl SessionRecord {
 /// Whether two sessions have the same ends.
 fn is_same(a: &ConnInit, b: &ConnInit) -> bool {
     a.inbound() == b.inbound() && a.outbound() == b.outbound()
+}
+
+/// Whether a conn's server is in the config.
+fn is_bound(ctx: &Ctx<'_>, id: ConnId) -> bool {
+    let server = ctx.table.meta(id).map(|m| RealServerId(m.server));
+    server.is_some_and(|id| ctx.snapshot.server(id).is_some())
 }
 
 /// Service and server by their ends, where a record does not name them. What is not configured here keeps the

@@ -130,9 +130,12 @@ pub enum SyncBody {
         contiguous: Lsn,
         /// And these; at most [`RANGE_COUNT_MAX`].
         applied: Vec<LsnRange>,
-        /// Of all these some that could not be applied, as there was no room; they are not waited for, and do
-        /// not count as applied. At most [`RANGE_COUNT_MAX`].
+        /// Of all these some that could not be applied, as there was no room; they are not waited for. At most
+        /// [`RANGE_COUNT_MAX`].
         refused: Vec<LsnRange>,
+        /// Of all these those by which the receiver did not come to have a session, for whatever reason, or could not serve it:
+        /// they do not count for who waits for nodes to have it. Others may be among them. At most [`RANGE_COUNT_MAX`].
+        unkept: Vec<LsnRange>,
     },
     /// NACK: what of the receiver's (`of`) records is missing; at most [`RANGE_COUNT_MAX`].
     Nack {

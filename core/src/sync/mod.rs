@@ -2,13 +2,14 @@
 //!
 //! A worker owns one `Sync`, if it was made with a cluster. `worker` is its boundary: messages in, frames out,
 //! timers; `tx` tells what changed, `rx` keeps account of what was heard, `apply` makes conns of it, `bulk` pulls
-//! and sends slots, `digest` compares what a replica has with what its holder told, `adopt` moves a group to another holder,
+//! and sends slots, `defer` has what tells a client that it is connected wait for other nodes, `digest` compares what a replica has with what its holder told, `adopt` moves a group to another holder,
 //! `hints` tells a holder what a replica saw.
 
 mod adopt;
 mod apply;
 mod bulk;
 pub mod codec;
+mod defer;
 mod digest;
 mod epochs;
 mod hints;
@@ -24,6 +25,7 @@ mod tx;
 mod window;
 mod worker;
 
+pub(crate) use defer::Ended;
 pub(crate) use hints::set_state;
 pub use message::{
     CloseReason, CopyState, DIGEST_SLOT_COUNT_MAX, GroupClaim, HintKind, LSN_MAX, LiveRecord, LiveSection,

@@ -24,6 +24,9 @@ const NACK_AFTER: Duration = Duration::from_millis(2);
 const NACK_AFTER_MAX: Duration = Duration::from_millis(128);
 /// Between a record and its ACK, at most.
 const ACK_AFTER: Duration = Duration::from_millis(50);
+/// Ranges of records by which no session is here are told apart for so long: nobody waits longer for any of what is between.
+const UNKEPT_APART: Duration = Duration::from_secs(2);
+const _: () = assert!(UNKEPT_APART.as_nanos() > crate::service::DEFERRAL_LIMIT_MAX.as_nanos());
 /// Records that are acked at once.
 const ACK_COUNT: u32 = 64;
 
@@ -43,6 +46,8 @@ pub(super) struct Rx {
     pub(super) gaps: Vec<(LsnRange, Lsn)>,
     /// Not applied for want of room, since the last ACK.
     refused: Vec<LsnRange>,
+    /// By which a session is not here, or cannot be served, and when it was found; the first may cover others that are long past.
+    unkept: Vec<(LsnRange, Instant)>,
     nack_at: Option<Instant>,
     nack_after: Duration,
     ack_at: Option<Instant>,
@@ -57,6 +62,14 @@ impl Rx {
             self.began = baseline;
             self.mark.contiguous = baseline;
             self.ack_at = Some(now);
+            if baseline > 0 {
+                // What was told before anything was heard may be anywhere.
+                let before = LsnRange {
+                    first: 1,
+                    last: baseline,
+                };
+                self.unkept.push((before, now));
+            }
         }
     }
 
@@ -72,6 +85,40 @@ impl Rx {
         if lsn > self.mark.contiguous {
             self.pulled = Some((lsn, now));
         }
+    }
+
+    /// What was told by an LSN is not here.
+    fn do_without(&mut self, lsn: Lsn, now: Instant) {
+        let range = LsnRange {
+            first: lsn,
+            last: lsn,
+        };
+        if let Some((r, at)) = self.unkept.last_mut().filter(|(r, _)| r.last + 1 == lsn) {
+            (r.last, *at) = (lsn, now);
+            return;
+        }
+        let at = self.unkept.partition_point(|(r, _)| r.first < lsn);
+        self.unkept.insert(at, (range, now));
+        if self.unkept.len() > RANGE_COUNT_MAX {
+            self.join_lowest();
+        }
+    }
+
+    /// Makes one of the two lowest ranges, and of what is between: rather too many LSNs than one too few.
+    fn join_lowest(&mut self) {
+        let (lowest, _) = self.unkept.remove(0);
+        if let Some((next, _)) = self.unkept.first_mut() {
+            next.first = lowest.first;
+        }
+    }
+
+    /// What is told of these. None is ever left out, as any ACK may be the first that is heard; those that are long past become one range.
+    fn unkept(&mut self, now: Instant) -> Vec<LsnRange> {
+        let past = |(_, at): &(LsnRange, Instant)| now - *at >= UNKEPT_APART;
+        while self.unkept.len() > 1 && self.unkept.iter().take(2).all(past) {
+            self.join_lowest();
+        }
+        self.unkept.iter().map(|(r, _)| *r).collect()
     }
 
     fn ack(&mut self, when: Instant) {
@@ -174,9 +221,11 @@ impl Sync {
             SyncBody::Ack {
                 of,
                 contiguous,
+                applied,
                 refused,
-                ..
+                unkept,
             } if *of == self.id => {
+                self.ack_waits(ctx, from, place, *contiguous, [applied, unkept]);
                 self.handle_ack(ctx, from, place, *contiguous);
                 self.handle_refused(ctx, from, place, refused);
                 SyncOutcome::Taken
@@ -365,8 +414,12 @@ impl Sync {
             }
             let Some(rx) = self.rx(from, place) else { break };
             let in_order = lsn == rx.mark.contiguous + 1;
-            let refused = !self.apply_live(ctx, place, (section.group, index), lsn, record, in_order);
+            let (room, kept) = self.apply_live(ctx, place, (section.group, index), lsn, record, in_order);
+            let refused = !room;
             let Some(rx) = self.rx_mut(from, place) else { break };
+            if !kept {
+                rx.do_without(lsn, now);
+            }
             rx.mark.add(range);
             rx.fresh += 1;
             if refused {
@@ -494,6 +547,7 @@ impl Sync {
                         contiguous: rx.mark.contiguous,
                         applied: rx.mark.above.clone(),
                         refused: rx.refused.clone(),
+                        unkept: rx.unkept(now),
                     };
                     if !self.send(ctx, Destination::One(peer), bucket, false, body) {
                         return Some(now);

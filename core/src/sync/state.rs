@@ -9,6 +9,7 @@ use core::time::Duration;
 use super::adopt::{Adoption, Base, Offering};
 use super::bulk::{Flight, Job};
 use super::codec::StreamNumbers;
+use super::defer::Waits;
 use super::digest::{Digests, Sum};
 use super::epochs::{Epochs, LOCAL, index_of, lsn_of};
 use super::rx::Space;
@@ -59,6 +60,8 @@ pub struct ClusterSizes {
     pub outbox: usize,
     /// Slots that peers have asked for and that wait to be sent.
     pub serves: usize,
+    /// Frames that wait until other nodes have their sessions.
+    pub deferred: u16,
 }
 
 impl Default for ClusterSizes {
@@ -68,6 +71,7 @@ impl Default for ClusterSizes {
             hints: 1024,
             outbox: 1024,
             serves: 512,
+            deferred: 1024,
         }
     }
 }
@@ -278,6 +282,8 @@ pub(crate) struct Sync {
     pub(super) beat: Option<(usize, bool)>,
     pub(super) beat_at: Instant,
     pub(super) fast_beat_at: Instant,
+    /// What waits until peers have its session.
+    pub(super) waits: Waits,
     /// Skips that wait in the rings.
     pub(super) skip_count: usize,
     /// Where the search for a tombstone that may go goes on.
@@ -302,6 +308,7 @@ impl Sync {
         for (place, bucket) in (0u16..).zip(&mine) {
             places[usize::from(*bucket)] = place;
         }
+        let places_count = mine.len();
         let ring = config.sizes.ring_per_bucket.next_power_of_two().clamp(16, 65_536);
         let mut sync = Sync {
             id: config.id,
@@ -342,6 +349,7 @@ impl Sync {
             beat: None,
             beat_at: Instant::ZERO,
             fast_beat_at: Instant::ZERO,
+            waits: Waits::new(config.sizes.deferred, places_count),
             skip_count: 0,
             tomb_cursor: 0,
             streams: [(); 2].map(|()| OutStream {
@@ -537,6 +545,7 @@ impl Sync {
     }
 
     fn set_peers(&mut self, ctx: &mut Ctx<'_>, peers: &[Peer]) {
+        let old: Vec<_> = self.peers.iter().map(|p| p.peer.id).collect();
         self.peers.retain(|p| peers.iter().any(|q| q.id == p.peer.id));
         for peer in peers.iter().filter(|p| p.id != self.id) {
             if let Some(known) = self.peers.iter_mut().find(|p| p.peer.id == peer.id) {
@@ -547,6 +556,8 @@ impl Sync {
             }
         }
         self.peers.sort_by_key(|p| p.peer.id);
+        let new: Vec<_> = self.peers.iter().map(|p| p.peer.id).collect();
+        self.waits.move_peers(&old, &new);
         for p in 0..self.peers.len() {
             let id = self.peers[p].peer.id;
             if !self.spaces.iter().any(|s| s.peer == id) {
@@ -860,6 +871,7 @@ impl Sync {
         let skips: usize = self.rings.iter().map(|ring| ring.skips.len()).sum();
         assert_eq!(skips, self.skip_count);
         self.spaces.iter().for_each(Space::audit);
+        self.waits.audit();
         assert!(self.outbox.len() <= self.sizes.outbox);
         assert!(self.hints.len() <= self.sizes.hints);
         assert!(self.serve_slots() <= self.sizes.serves);

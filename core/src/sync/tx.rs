@@ -110,6 +110,12 @@ impl Ring {
         first < self.oldest() || (first..=self.last).any(|lsn| self.entries[self.place(lsn)].slot == slot)
     }
 
+    /// Whether it is remembered that a conn was told by an LSN.
+    pub(super) fn remembers(&self, lsn: Lsn, conn: ConnId, generation: u8) -> bool {
+        let is_it = |e: Entry| (e.conn, e.generation) == (conn.link(), generation);
+        self.entry(lsn).is_some_and(is_it)
+    }
+
     fn entry(&self, lsn: Lsn) -> Option<Entry> {
         (lsn >= self.oldest() && lsn <= self.last).then(|| self.entries[self.place(lsn)])
     }
@@ -125,11 +131,15 @@ pub(super) struct PeerTx {
     dirty: SlotBits,
     /// Of these: those that a SKIP named; it knows once it has acked up to [`Acked::told_until`].
     told: SlotBits,
+    /// All that ever were dirty: what it has acked of them it may have skipped.
+    pub(super) ever_dirty: SlotBits,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Acked {
     up_to: Lsn,
+    /// The highest LSN of which it has said that it does not have its session, or may not.
+    unkept: Lsn,
     told_until: Lsn,
     /// Since when it is behind without a step forward.
     since: Option<Instant>,
@@ -139,6 +149,7 @@ impl PeerTx {
     pub(super) fn new(peer: Peer, last: Vec<Lsn>) -> Self {
         let acked = |up_to| Acked {
             up_to,
+            unkept: 0,
             told_until: 0,
             since: None,
         };
@@ -147,7 +158,29 @@ impl PeerTx {
             acked: last.into_iter().map(acked).collect(),
             dirty: SlotBits::EMPTY,
             told: SlotBits::EMPTY,
+            ever_dirty: SlotBits::EMPTY,
         }
+    }
+
+    /// Whether it has dealt with an LSN, and not without keeping its session. `remembered`: the LSN is in the ring. What is not may have been
+    /// skipped, if its slot was ever dirty.
+    pub(super) fn has_kept(&self, place: usize, lsn: Lsn, slot: u16, remembered: bool) -> bool {
+        let acked = &self.acked[place];
+        lsn <= acked.up_to && lsn > acked.unkept && (remembered || !self.ever_dirty.has(slot))
+    }
+
+    /// It has said of these that it may not have their sessions.
+    pub(super) fn unkept(&mut self, place: usize, unkept: &[LsnRange], last: Lsn) {
+        let highest = unkept.iter().map(|r| r.last).filter(|l| *l <= last).max();
+        let acked = &mut self.acked[place];
+        acked.unkept = acked.unkept.max(highest.unwrap_or(0));
+    }
+
+    /// A slot is dirty for it; whether it was not.
+    fn spoil(&mut self, slot: u16) -> bool {
+        self.ever_dirty.set(slot);
+        self.told.clear(slot);
+        self.dirty.set(slot)
     }
 
     /// Whether it has made no step forward for too long to be waited for.
@@ -280,7 +313,7 @@ impl Sync {
                 return Some(SyncMessage {
                     from: self.id,
                     bucket: self.buckets[place],
-                    ack_now: false,
+                    ack_now: self.is_waited_for(place),
                     body: SyncBody::Live(section),
                 });
             }
@@ -398,12 +431,14 @@ impl Sync {
         }
         let ring = &mut self.rings[place];
         let at = ring.place(lsn);
+        let generation = ctx.table.meta(id).map_or(0, |m| m.generation);
         ring.entries[at] = Entry {
             conn: id.link(),
             slot,
-            generation: ctx.table.meta(id).map_or(0, |m| m.generation),
+            generation,
         };
         ring.last = lsn;
+        self.waits.told(place, (id, generation), lsn);
         lsn
     }
 
@@ -414,6 +449,11 @@ impl Sync {
             return;
         };
         self.make_dirty(ctx, place, lsn, entry.slot);
+        let given_up = LsnRange {
+            first: lsn,
+            last: lsn,
+        };
+        self.waits.missed(place, given_up);
         if let Some(id) = self.tomb_at(ctx, place, lsn).filter(|id| *id != but) {
             self.free(ctx, id);
         }
@@ -422,10 +462,9 @@ impl Sync {
     /// The slot is to be pulled by those who have not acked an LSN.
     fn make_dirty(&mut self, ctx: &mut Ctx<'_>, place: usize, lsn: Lsn, slot: u16) {
         for peer in self.peers.iter_mut().filter(|p| p.acked[place].up_to < lsn) {
-            if peer.dirty.set(slot) {
+            if peer.spoil(slot) {
                 ctx.counters.count(SyncCount::SlotsDirty);
             }
-            peer.told.clear(slot);
         }
     }
 
@@ -534,6 +573,7 @@ impl Sync {
                 ctx.count(SyncCount::Unexpected);
                 continue;
             }
+            self.waits.missed(place, gap);
             let ring = &self.rings[place];
             let waits = ring.skips.iter().any(|s| s.peer == from && s.gap == gap);
             if waits {
@@ -601,8 +641,7 @@ impl Sync {
                 let Some(p) = self.peers.iter_mut().find(|p| p.peer.id == peer) else {
                     return;
                 };
-                p.told.clear(entry.slot);
-                if p.dirty.set(entry.slot) {
+                if p.spoil(entry.slot) {
                     ctx.count(SyncCount::SlotsDirty);
                 }
             }
@@ -620,8 +659,7 @@ impl Sync {
             let Some(peer) = self.peers.iter_mut().find(|p| p.peer.id == skip.peer) else {
                 continue;
             };
-            peer.told.clear(slot);
-            if peer.dirty.set(slot) {
+            if peer.spoil(slot) {
                 ctx.count(SyncCount::SlotsDirty);
             }
         }

@@ -40,6 +40,7 @@ impl Sync {
             self.sweep_pulls(ctx),
             self.sweep_rx(ctx),
             Some(self.sweep_beats(ctx)),
+            self.sweep_waits(ctx),
         ];
         self.sweep_skips(ctx);
         self.sweep_status(ctx.now);
@@ -229,7 +230,10 @@ impl Sync {
         if super::epochs::lsn_of(meta.version) == 0
             && meta.version != 0
             && self.advances(meta.version)
-            && Self::replicate(ctx, meta.service) == Replicate::SynAck
+            && matches!(
+                Self::replicate(ctx, meta.service),
+                Replicate::SynAck | Replicate::Deferred(_)
+            )
         {
             self.mark(ctx, id);
         }

@@ -398,6 +398,12 @@ impl Worker {
                     self.counters.tx_bytes += frame.len() as u64;
                     Some(out)
                 }
+                (Err(Unsent::Held), _) => {
+                    // It waits for other nodes now.
+                    self.counters.released += 1;
+                    self.counters.held += 1;
+                    None
+                }
                 (Err(unsent), _) => {
                     self.release_dropped(match unsent {
                         Unsent::Drop(reason) => reason,

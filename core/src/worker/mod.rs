@@ -3,6 +3,7 @@
 //! Methods come in the groups of sans-IO code: `handle_*` says that something happened, `poll_*` asks what
 //! to do next, the rest reads.
 
+mod defer;
 mod forwarding;
 mod hold;
 mod opening;
@@ -19,6 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use self::defer::Deferred;
 use self::hold::Hold;
 use self::opening::{Bases, Cursor};
 use self::relay::{Ahead, Order};
@@ -53,7 +55,13 @@ enum Unsent {
     Drop(DropReason),
     Punt,
     Answered,
-    Handoff { to: WorkerId, bucket: u16, hops: u8 },
+    /// It was copied, and waits for other nodes.
+    Held,
+    Handoff {
+        to: WorkerId,
+        bucket: u16,
+        hops: u8,
+    },
 }
 
 impl From<DropReason> for Unsent {
@@ -69,6 +77,7 @@ impl Unsent {
             Unsent::Drop(reason) => Verdict::Drop(reason),
             Unsent::Punt => Verdict::Punt,
             Unsent::Answered => Verdict::Answered,
+            Unsent::Held => Verdict::Held,
             Unsent::Handoff { to, bucket, hops } => {
                 let reason = HandoffReason::Bucket;
                 let tag = HandoffTag {
@@ -126,6 +135,8 @@ pub struct Worker {
     originator: Originator,
     /// What waits for neighbours; `None`: such packets are dropped.
     hold: Option<Box<Hold>>,
+    /// What waits for other nodes; `None`: there are none.
+    deferred: Option<Box<Deferred>>,
     /// For what it answers; `None`: for all that the snapshot owns.
     answering: Option<Arc<Answering>>,
     events: VecDeque<Event>,
@@ -143,6 +154,7 @@ impl Worker {
     /// A worker that serves nothing yet, over memory from `source`.
     pub fn new(config: WorkerConfig, source: &mut impl MemorySource) -> Result<Self, OutOfMemory> {
         let memory = TableMemory::new(config.sizes, source)?;
+        let frames = config.cluster.as_ref().map(|cluster| cluster.sizes.deferred);
         let sync = config.cluster.map(|cluster| {
             let steering = config.steering.clone();
             Box::new(Sync::new(cluster, config.id, &config.buckets, steering))
@@ -163,6 +175,7 @@ impl Worker {
             counters: Counters::default(),
             originator: Originator::new(),
             hold: config.hold.map(|hold| Box::new(Hold::new(hold))),
+            deferred: frames.map(|frames| Box::new(Deferred::new(frames))),
             answering: None,
             events: VecDeque::with_capacity(EVENT_COUNT_MAX),
             now: Instant::ZERO,
@@ -192,9 +205,9 @@ impl Worker {
         self.sync.as_ref().is_none_or(|sync| sync.creates(replicate, now))
     }
 
-    /// Frames that wait for a neighbour, or have got one and are to be sent.
+    /// Frames that wait for a neighbour or for other nodes, or need not any more and are to be sent.
     pub fn held_count(&self) -> usize {
-        self.hold.as_ref().map_or(0, |hold| hold.len())
+        self.hold.as_ref().map_or(0, |hold| hold.len()) + self.deferred.as_ref().map_or(0, |d| d.len())
     }
 
     /// What it serves.
@@ -351,7 +364,9 @@ impl Worker {
             Some(conn) if parsed.kind == Kind::Tcp && self.is_unopened(conn, parsed.flags) => {
                 Err(DropReason::NoConn.into())
             }
-            Some(conn) if !plain && self.sync.is_some() => self.forward_watched(frame, parsed, conn),
+            Some(conn) if self.sync.is_some() && (!plain || parsed.kind == Kind::Udp) => {
+                self.forward_watched(frame, parsed, conn)
+            }
             Some(conn) => self.forward(frame, parsed, conn),
             None => self.open(frame, parsed, at),
         }
@@ -423,6 +438,7 @@ impl Worker {
             Unsent::Punt => self.counters.punted += 1,
             Unsent::Handoff { .. } => self.counters.handed_off += 1,
             Unsent::Answered => self.counters.answered += 1,
+            Unsent::Held => self.counters.held += 1,
         }
         unsent.verdict()
     }
@@ -462,6 +478,7 @@ impl Worker {
             }
         }
         self.with_sync(|sync, ctx| sync.sweep(ctx));
+        self.release_deferred();
     }
 
     /// When [`Worker::handle_timeout`] has something to do.
@@ -469,15 +486,20 @@ impl Worker {
         let conns = self.table.next_tick().and_then(Instant::from_tick);
         let held = self.hold.as_ref().and_then(|hold| hold.poll_timeout());
         let sync = self.sync.as_ref().map(|sync| sync.poll_timeout());
-        [conns, held, sync].into_iter().flatten().min()
+        // What need not wait any more is sent with the next turn.
+        let ready = self.deferred.as_ref().and_then(|d| d.peek()).map(|_| self.now);
+        [conns, held, sync, ready].into_iter().flatten().min()
     }
 
     /// Checks that index, slabs, wheel, slots, queues and counts agree; for tests. Panics with what does not hold.
     #[doc(hidden)]
     pub fn audit(&self) {
         self.table.audit();
-        if let Some(hold) = &self.hold {
-            hold.audit(self.counters.held - self.counters.released);
+        let deferred = self.deferred.as_ref().map_or(0, |d| d.waiting() as u64);
+        let waiting = self.counters.held - self.counters.released;
+        match &self.hold {
+            Some(hold) => hold.audit(waiting - deferred),
+            None => assert_eq!(waiting, deferred, "frames that wait"),
         }
         if let Some(sync) = &self.sync {
             sync.audit(&self.table);
@@ -540,10 +562,12 @@ impl Worker {
     /// A frame that the engine originates, or one that was held and goes on. `alloc` gives a frame of the length asked
     /// for; if it has none, the engine keeps what it has to send.
     pub fn poll_transmit<F: Frame>(&mut self, alloc: impl FnOnce(usize) -> Option<F>) -> Option<(PortId, F)> {
+        let deferred = self.deferred.as_ref().and_then(|d| d.peek());
         let held = || self.hold.as_ref().and_then(|hold| hold.peek());
-        let (originated, (port, data)) = match self.originator.peek() {
-            Some(frame) => (true, frame),
-            None => (false, held()?),
+        let (originated, (port, data)) = match (self.originator.peek(), deferred) {
+            (Some(frame), _) => (true, frame),
+            (None, Some(frame)) => (false, frame),
+            (None, None) => (false, held()?),
         };
         let mut frame = alloc(data.len())?;
         let room = frame.data_mut();
@@ -554,6 +578,8 @@ impl Worker {
         if originated {
             self.originator.pop();
             self.counters.originated += 1;
+        } else if let Some(deferred) = self.deferred.as_mut().filter(|d| d.peek().is_some()) {
+            deferred.pop();
         } else if let Some(hold) = &mut self.hold {
             hold.pop();
         }

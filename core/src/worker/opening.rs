@@ -136,17 +136,28 @@ impl Worker {
         }
         // A NIC's hash is enough to send a packet on. The slot of a conn is for good, and must not hang on it.
         let slot = slot_of_hash(if frame.rss().is_some() { canonical() } else { hash });
+        let deferral = service.replicate.deferral();
         let id = self.create(service.id, &tuple, bucket, (at, slot))?;
         let forwarded = self.forward(frame, parsed, id.with(Direction::Inbound));
-        match forwarded {
-            Ok(_) => {
-                self.counters.opened += 1;
-                self.with_sync(|sync, ctx| sync.opened(ctx, id));
+        let port = match forwarded {
+            Ok(port) => port,
+            Err(unsent) => {
+                // Its first packet went nowhere: nobody will answer, and a client's next try schedules anew.
+                self.remove(id, Removal::Undone);
+                return Err(unsent);
             }
-            // Its first packet went nowhere: nobody will answer, and a client's next try schedules anew.
-            Err(_) => self.remove(id, Removal::Undone),
+        };
+        self.counters.opened += 1;
+        self.with_sync(|sync, ctx| sync.opened(ctx, id));
+        let Some(deferral) = deferral.filter(|_| parsed.kind == Kind::Udp) else {
+            return Ok(port);
+        };
+        let turn = self.defer(frame, id.with(Direction::Inbound), port, deferral);
+        if let Err(Unsent::Drop(_)) = turn {
+            self.counters.opened -= 1;
+            self.remove(id, Removal::Undone);
         }
-        forwarded
+        turn
     }
 
     /// Makes a conn for `tuple`, a client's, which stands at these places in the index and in a slot.

@@ -325,6 +325,9 @@ impl Worker {
         if flags.is_some_and(|flags| self.is_unopened(conn, flags)) {
             return None;
         }
+        if self.defers(conn, proto, flags.unwrap_or(0)).is_some() {
+            return None;
+        }
         if flags.is_some_and(|flags| is_pure_syn(flags) || check_tcp_flags(flags).is_err()) {
             return None;
         }

@@ -5,19 +5,20 @@ use alloc::vec::Vec;
 use super::{Removal, Turn, Worker, main_flags, tcp_flag};
 use crate::cluster::GroupId;
 use crate::conn::{ConnId, ConnRef};
-use crate::parse::Parsed;
+use crate::parse::{Kind, Parsed};
 use crate::port::Frame;
 use crate::service::{Replicate, ServiceId};
 use crate::stats::DropReason;
 use crate::sync::{CloseReason, Ctx, Destination, SlotDigest, Sync, SyncMessage, SyncOutcome, Version};
 use crate::time::Instant;
-use crate::tuple::Direction;
+use crate::tuple::{Direction, L4Proto};
 
 impl Worker {
     /// Takes in what another node says about sessions.
     pub fn handle_sync(&mut self, now: Instant, message: &SyncMessage) -> SyncOutcome {
         self.set_now(now);
         let outcome = self.with_sync(|sync, ctx| sync.handle(ctx, message));
+        self.release_deferred();
         outcome.unwrap_or(SyncOutcome::NoCluster)
     }
 
@@ -105,8 +106,15 @@ impl Worker {
         parsed: &Parsed,
         conn: ConnRef,
     ) -> Turn {
+        let proto = match parsed.kind {
+            Kind::Udp => L4Proto::Udp,
+            _ => L4Proto::Tcp,
+        };
+        if let Some(deferral) = self.defers(conn, proto, parsed.flags) {
+            return self.forward_deferred(frame, parsed, conn, deferral);
+        }
         let turn = self.forward(frame, parsed, conn)?;
-        if main_flags(parsed.flags) == tcp_flag::SYN | tcp_flag::ACK {
+        if proto == L4Proto::Tcp && main_flags(parsed.flags) == tcp_flag::SYN | tcp_flag::ACK {
             self.syn_acked(conn);
         }
         Ok(turn)

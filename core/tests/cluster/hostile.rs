@@ -175,8 +175,8 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
             group, epoch, first, records
         })),
         1 => any_lsn().prop_map(|last| SyncBody::Heartbeat { last }),
-        1 => (any_peer(), any_lsn(), any_ranges(), any_ranges()).prop_map(
-            |(of, contiguous, applied, refused)| SyncBody::Ack { of, contiguous, applied, refused }
+        1 => (any_peer(), any_lsn(), any_ranges(), any_ranges(), any_ranges()).prop_map(
+            |(of, contiguous, applied, refused, unkept)| SyncBody::Ack { of, contiguous, applied, refused, unkept }
         ),
         1 => (any_peer(), any_ranges()).prop_map(|(of, missing)| SyncBody::Nack { of, missing }),
         4 => skip.prop_map(|(first, last, until, slots)| SyncBody::Skip {
@@ -511,7 +511,7 @@ fn hostile_messages_do_get_in() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let steps = prop::collection::vec(any_step(), 3600);
+    let steps = prop::collection::vec(any_step(), 5400);
     let steps = steps.new_tree(&mut runner).expect("steps").current();
     let mut sum = [0u64; SyncCount::COUNT];
     for part in steps.chunks(150) {

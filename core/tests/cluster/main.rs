@@ -11,6 +11,7 @@ mod story;
 mod adoption;
 mod bounds;
 mod conflicts;
+mod deferred;
 mod digests;
 mod hostile;
 mod live;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evenkeel_core::cluster::{Authority, Epoch, GroupId, Incarnation, NodeId, PeerId, Role};
 use evenkeel_core::conn::{HeapMemory, TableSizes};
 use evenkeel_core::lport::Steering;
-use evenkeel_core::port::{HeapFrame, PortId, WorkerId};
+use evenkeel_core::port::{Frame, HeapFrame, PortId, WorkerId};
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::service::SnapshotSpec;
 use evenkeel_core::stats::{Counters, SyncCount};
@@ -91,6 +91,8 @@ pub(crate) struct Net {
     /// What is let through; for tests that lose one thing.
     pub(crate) filter: fn(&SyncMessage) -> bool,
     verdicts: Verdicts,
+    /// What nodes sent that waited: when, who, and the frame.
+    pub(crate) let_go: Vec<(Instant, usize, Vec<u8>)>,
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
@@ -273,6 +275,7 @@ impl Net {
             bytes: 0,
             filter: |_| true,
             verdicts: Verdicts::default(),
+            let_go: Vec::new(),
         }
     }
 
@@ -526,6 +529,10 @@ impl Net {
                 }
                 if !self.nodes[n].alive {
                     continue;
+                }
+                let frame = |len| Some(HeapFrame::zeroed(PortId(0), len));
+                while let Some((_, frame)) = self.nodes[n].workers[w].poll_transmit(frame) {
+                    self.let_go.push((self.now, n, frame.data().to_vec()));
                 }
                 loop {
                     let worker = &mut self.nodes[n].workers[w];

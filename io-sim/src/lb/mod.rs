@@ -22,6 +22,7 @@ use evenkeel_core::cluster::{Incarnation, NodeCommand, PeerId};
 use evenkeel_core::conn::HeapMemory;
 use evenkeel_core::port::{Frame, HeapFrame, PortId, RxChecksum, WorkerId};
 use evenkeel_core::service::{Snapshot, SnapshotSpec};
+use evenkeel_core::stats::SyncCount;
 use evenkeel_core::step::{StepBuffers, step};
 use evenkeel_core::sync::codec::is_bulk;
 use evenkeel_core::sync::{ClusterWorkerConfig, SyncCommand};
@@ -756,6 +757,13 @@ impl Lb {
                 [
                     ("dropped", counters().map(|c| c.dropped()).sum()),
                     ("answered", counters().map(|c| c.answered).sum()),
+                    ("waiting", counters().map(|c| c.held - c.released).sum()),
+                    (
+                        "let-through",
+                        counters()
+                            .map(|c| c.sync(SyncCount::DeferAcked) + c.sync(SyncCount::DeferOpened))
+                            .sum(),
+                    ),
                 ],
             )
         });

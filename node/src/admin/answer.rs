@@ -154,7 +154,7 @@ pub struct Service {
     pub vip: String,
     /// `rr` or `wrr`.
     pub scheduler: String,
-    /// `off`, `established` or `synack`.
+    /// `off`, `established`, `synack` or `deferred(1, 5ms, open)`, as in the config.
     pub replicate: String,
     /// Its conns, if they were counted.
     pub conns: Option<u64>,

@@ -11,7 +11,7 @@ use evenkeel_core::conn::{TableSizes, TableUse};
 use evenkeel_core::port::PortId;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::sched::SchedulerKind;
-use evenkeel_core::service::{Replicate, ServiceId, Snapshot};
+use evenkeel_core::service::{ServiceId, Snapshot};
 use evenkeel_core::stats::{Counters, DropReason, SyncCount};
 use evenkeel_core::sync::{Readiness, ReceiverCounters};
 use tokio::sync::mpsc;
@@ -282,12 +282,7 @@ impl Known {
                     SchedulerKind::WeightedRoundRobin => "wrr",
                 }
                 .to_string(),
-                replicate: match service.replicate {
-                    Replicate::Off => "off",
-                    Replicate::Established => "established",
-                    Replicate::SynAck => "synack",
-                }
-                .to_string(),
+                replicate: service.replicate.to_string(),
                 conns: conns(&|tally| tally.services.get(&service.id.0).copied().unwrap_or(0)),
                 servers: service
                     .servers

@@ -11,8 +11,8 @@ use super::value::{
 use crate::expect::Metric;
 use crate::mechanism::Kind;
 use crate::scenario::{
-    Action, Arrival, Change, Fault, Hosts, Link, Load, LoadEnd, Network, NodeRef, Replicate, Router,
-    Scenario, Service, Tampering, Tcp, Way,
+    Action, Arrival, Change, Fault, Hosts, Link, Load, LoadEnd, Network, NodeRef, Router, Scenario, Service,
+    Tampering, Tcp, Way,
 };
 
 /// Writes a scenario. Whatever [`parse`](super::parse) has read is written so that it reads an equal one; a plan has a line
@@ -300,12 +300,7 @@ fn service(out: &mut Text, service: &Service) {
     if !service.served {
         out.string("served", switch(service.served));
     }
-    let replicate = match service.replicate {
-        Replicate::Off => "off",
-        Replicate::Established => "established",
-        Replicate::SynAck => "synack",
-    };
-    out.string("replicate", replicate);
+    out.string("replicate", &service.replicate.to_string());
     if let Some(established) = service.established {
         out.span("established_timeout", established);
     }

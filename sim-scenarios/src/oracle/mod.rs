@@ -5,8 +5,10 @@
 
 mod bounds;
 mod checksum;
+mod closed;
 mod conserved;
 mod keeps;
+mod promised;
 mod ready;
 mod reuse;
 mod streams;
@@ -24,8 +26,10 @@ use serde::Serialize;
 
 pub(crate) use bounds::{Bounds, Level};
 pub(crate) use checksum::Checksums;
+pub(crate) use closed::{ClosedStays, Said};
 pub(crate) use conserved::Conserved;
 pub(crate) use keeps::{Closes, HolderCloses, ReplicaKeeps, Tables};
+pub(crate) use promised::{DeferredSurvives, Promised};
 pub(crate) use ready::ReadyKnows;
 pub(crate) use reuse::{By, RST, Reuse, SYN, segment};
 pub(crate) use streams::ByteStreams;
@@ -74,6 +78,10 @@ oracles! {
         "no replica loses a session that its holder has, while it hears that one";
     HolderCloses = "holder-closes",
         "only the holder of a group tells that sessions of it are closed";
+    ClosedStays = "closed-stays",
+        "what a node has applied the close of does not come back to it";
+    DeferredSurvives = "deferred-survives",
+        "a connection that waited until other nodes had it is not lost with its node";
     TablesEqual = "tables-equal",
         "after the quiet at the end all nodes that are ready have the same sessions";
 }

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use evenkeel_core::tuple::L4Proto;
 use evenkeel_io_sim::{FlowState, LbId, Owner, World};
 
 use super::*;
-use crate::run::tests::{ONE_NODE, TWO_NODES, closes_in, frames_of, judged, levels, live, sample, world_at};
+use crate::run::tests::{
+    ONE_NODE, TWO_NODES, closes_in, frames_of, judged, levels, live, said_in, sample, world_at,
+};
 
 /// Flows are open and busy.
 const MIDST: Duration = Duration::from_secs(3);
@@ -202,6 +205,56 @@ fn control_and_doctored(oracle: Oracle, busy: &World, world: &World) -> (Found, 
                 oracle.found
             };
             (look(false), look(true))
+        }
+        Oracle::ClosedStays => {
+            let said = said_in(&frames_of(&until_sessions_expire(), 4, EXPIRED));
+            let of = |said: &Said| match said {
+                Said::Closed {
+                    by,
+                    group,
+                    epoch,
+                    lsn,
+                    inbound,
+                    ..
+                } => Some((by.node.0, *group, *epoch, *lsn, *inbound)),
+                _ => None,
+            };
+            let (node, group, epoch, lsn, inbound) = said.iter().find_map(of).expect("sessions expire");
+            let look = |again: bool| {
+                let mut oracle = ClosedStays::default();
+                said.iter().for_each(|said| oracle.hear(MIDST, said));
+                let mut seen = sample(busy, MIDST);
+                if again {
+                    let mut row = seen.nodes[0].rows[0];
+                    row.inbound = Tuple {
+                        proto: if inbound.0 { L4Proto::Udp } else { L4Proto::Tcp },
+                        src: inbound.1,
+                        dst: inbound.2,
+                    };
+                    row.version = Some((group, epoch, lsn - 1));
+                    // The other one of the two has heard it.
+                    seen.nodes[2 - usize::from(node)].rows.push(row);
+                } else {
+                    seen.nodes.iter_mut().for_each(|n| n.rows.clear());
+                }
+                oracle.sample(&seen, |_| false);
+                oracle.found
+            };
+            (look(false), look(true))
+        }
+        Oracle::DeferredSurvives => {
+            let seen = sample(busy, MIDST);
+            let look = |lost: usize| {
+                let mut oracle = DeferredSurvives::default();
+                let rows = seen.nodes[0].rows.iter().enumerate();
+                let promised = rows.map(|(n, row)| Promised {
+                    inbound: key(&row.inbound),
+                    known: n >= lost,
+                });
+                oracle.crash(MIDST, &promised.collect::<Vec<_>>());
+                oracle.found
+            };
+            (look(0), look(1))
         }
         Oracle::Bounds => {
             let levels = levels(world);

@@ -26,8 +26,8 @@ use super::RunError;
 use crate::mechanism::Switch;
 use crate::plan::{self, CLIENT_COUNT, net};
 use crate::scenario::{
-    Action, Arrival, Change, Link, Load, LoadEnd, Network, Node, PlannedFlow, Replicate as Mode, Scenario,
-    ServerRef, Service, Tcp,
+    Action, Arrival, Change, Link, Load, LoadEnd, Network, Node, PlannedFlow, Scenario, ServerRef, Service,
+    Tcp,
 };
 
 /// The ports of every node.
@@ -215,12 +215,13 @@ pub(crate) fn local_addrs(scenario: &Scenario, node: u16) -> Vec<IpAddr> {
 fn replicate(scenario: &Scenario, service: &Service) -> Replicate {
     match service.replicate {
         _ if plan::switch(scenario) == Some(Switch::ReplicateOff) => Replicate::Off,
-        Mode::Off => Replicate::Off,
-        Mode::SynAck if plan::switch(scenario) == Some(Switch::ReplicateEstablished) => {
+        Replicate::SynAck if plan::switch(scenario) == Some(Switch::ReplicateEstablished) => {
             Replicate::Established
         }
-        Mode::Established => Replicate::Established,
-        Mode::SynAck => Replicate::SynAck,
+        Replicate::Deferred(_) if plan::switch(scenario) == Some(Switch::ReplicateSynAck) => {
+            Replicate::SynAck
+        }
+        mode => mode,
     }
 }
 

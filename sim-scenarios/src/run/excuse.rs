@@ -224,7 +224,9 @@ impl Excuses {
             }),
             // Told with its SYN-ACK: who takes over before that gives the client's next SYN to a server of its own choice, which
             // connects it too.
-            Some(Replicate::SynAck) => flow.established.map_or(opened, |t| t.as_nanos()),
+            Some(Replicate::SynAck | Replicate::Deferred(_)) => {
+                flow.established.map_or(opened, |t| t.as_nanos())
+            }
         };
         // Until a client has heard who answers now, its first packets go to who did.
         let heard_within = nanos(heard_within(scenario));
@@ -237,6 +239,12 @@ impl Excuses {
     /// The run ends, with these sessions.
     pub(crate) fn end(&mut self, nodes: &[NodeSample]) {
         self.opening = oracle::opening(nodes);
+    }
+
+    /// Whether a fault divided the nodes, or does, since a flow opened.
+    pub(crate) fn divided_until(&self, flow: &FlowRecord, now: Duration) -> bool {
+        let opened = flow.opened.map(|t| t.as_nanos());
+        opened.is_none_or(|opened| self.divided(flow, opened, nanos(now)).is_some())
     }
 
     /// Whether a fault divided the nodes while a flow opened.

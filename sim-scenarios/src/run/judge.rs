@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_core::proto::ConnState;
-use evenkeel_core::stats::{Counters, DropReason};
+use evenkeel_core::stats::{Counters, DropReason, SyncCount};
 use evenkeel_core::tuple::{L4Proto, Tuple};
-use evenkeel_io_sim::{FlowEnd, FlowRecord, FlowState, LbRef, LbState, LinkId, RouterId, SwitchId, World};
+use evenkeel_io_sim::{
+    FlowEnd, FlowRecord, FlowState, LbId, LbRef, LbState, LinkId, RouterId, SwitchId, World,
+};
 
 use self::named::{FAMILIES, Wrong, masters, not_ready};
 use super::bites::Bites;
@@ -26,8 +28,8 @@ use super::{cluster, nanos, sync_frame};
 use crate::expect::{self, Failure, FlowFacts, Measures, Metric};
 use crate::mechanism::Switch;
 use crate::oracle::{
-    self, Bounds, ByteStreams, Conserved, Found, LiveFlow, NodeSample, Oracle, OutboundUnique, ReadyKnows,
-    ReplicaKeeps, Row, Sample, ServerStays, TablesEqual, VersionsGrow,
+    self, Bounds, ByteStreams, Conserved, DeferredSurvives, Found, LiveFlow, NodeSample, Oracle,
+    OutboundUnique, Promised, ReadyKnows, ReplicaKeeps, Row, Sample, ServerStays, TablesEqual, VersionsGrow,
 };
 use crate::plan::{self, Plan};
 use crate::report::{BROKEN_FLOWS_MAX, BrokenFlow, Outcome, Report};
@@ -45,6 +47,9 @@ pub(crate) fn told_within(scenario: &Scenario) -> Duration {
         _ => TOLD_WITHIN + HEARTBEATS_TO_REPAIR * scenario.cluster.heartbeat,
     }
 }
+
+/// After a crash sessions are on as many nodes as before within this time.
+const REPLICATED_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a health check found has reached all workers after so long.
 const VERDICT_WITHIN: Duration = Duration::from_millis(50);
@@ -64,6 +69,9 @@ pub(crate) struct Judge<'s> {
     versions_grow: VersionsGrow,
     ready_knows: ReadyKnows,
     replica_keeps: ReplicaKeeps,
+    deferred_survives: DeferredSurvives,
+    /// When a node crashed last.
+    last_crash: Option<Duration>,
     bites: Bites,
     pub(crate) excuses: Excuses,
     tables_equal: TablesEqual,
@@ -171,6 +179,8 @@ impl<'s> Judge<'s> {
             versions_grow: VersionsGrow::default(),
             ready_knows: ReadyKnows::default(),
             replica_keeps: ReplicaKeeps::default(),
+            deferred_survives: DeferredSurvives::default(),
+            last_crash: None,
             bites: Bites::default(),
             excuses: Excuses::new(scenario),
             tables_equal: TablesEqual::default(),
@@ -196,6 +206,62 @@ impl<'s> Judge<'s> {
     /// A node crashes, for the first time.
     pub(crate) fn crashed(&mut self, now: Duration) {
         self.crash_at = Some(now);
+    }
+
+    /// Right before a node crashes: what was let through by other nodes is known to those that are left. It is not asked where
+    /// something was let through without them, nor of what more nodes than one were lost of at a time.
+    pub(crate) fn before_crash(&mut self, world: &World, now: Duration, met: Option<LbId>) {
+        let last = self.last_crash.replace(now);
+        let is_well = |lb: &LbRef<'_>| lb.state() == LbState::Running && cluster::is_ready(*lb);
+        let mut others = world.lbs().filter(|lb| Some(lb.id()) != met);
+        let alone = last.is_none_or(|last| now > last + REPLICATED_AGAIN) && others.all(|lb| is_well(&lb));
+        let deferred = |flow: &FlowRecord| {
+            let mut services = self.scenario.services.iter();
+            flow.spec.proto == L4Proto::Tcp
+                && services.any(|s| s.vip == flow.spec.target && s.replicate.deferral().is_some())
+        };
+        if !alone || world.lbs().count() < 2 || plan::switch(self.scenario).is_some() {
+            return;
+        }
+        let let_through = [
+            SyncCount::DeferOpened,
+            SyncCount::DeferShort,
+            SyncCount::DeferFull,
+        ];
+        let mut counters: Vec<Counters> = self.ended.values().cloned().collect();
+        for lb in world.lbs() {
+            counters.extend(lb.worker_counters().into_iter().map(|w| w.engine));
+        }
+        if counters
+            .iter()
+            .any(|c| let_through.iter().any(|what| c.sync(*what) > 0))
+        {
+            return;
+        }
+        let (mut dies, mut known) = (BTreeSet::new(), BTreeSet::new());
+        for lb in world.lbs() {
+            let keys = rows(lb).into_iter().map(|row| oracle::key(&row.inbound));
+            if Some(lb.id()) == met {
+                dies.extend(keys);
+            } else {
+                known.extend(keys);
+            }
+        }
+        let flows = world.flows().iter().filter(|f| deferred(f));
+        let open =
+            flows.filter(|f| f.established.is_some() && f.ended.is_none() && f.state == FlowState::Open);
+        let together = open.filter(|f| !self.excuses.divided_until(f, now));
+        let promised: Vec<_> = together
+            .map(|flow| oracle::key(&tuple(flow)))
+            .filter(|key| dies.contains(key))
+            .map(|inbound| Promised {
+                inbound,
+                known: known.contains(&inbound),
+            })
+            .collect();
+        self.panics.ask(Oracle::DeferredSurvives.says().0, now, || {
+            self.deferred_survives.crash(now, &promised);
+        });
     }
 
     /// Right before the fault begins from which on is measured: the first one, and the first crash if that is another.
@@ -286,8 +352,11 @@ impl<'s> Judge<'s> {
     }
 
     /// Looks at all tables.
-    pub(crate) fn sample(&mut self, world: &World, now: Duration, watch: &Watch) {
+    pub(crate) fn sample(&mut self, world: &World, now: Duration, watch: &mut Watch) {
         self.ledger.look(world);
+        for inbound in watch.closed_stays.touched() {
+            self.ledger.touch(inbound);
+        }
         self.follow_flows(world, now, &watch.moved);
         let (sample, touched) = self.ledger.sample(world, now);
         for row in sample.nodes.iter().flat_map(|n| &n.rows) {
@@ -316,6 +385,16 @@ impl<'s> Judge<'s> {
                 self.ready_knows
                     .sample(&self::sample(world, now), &|key| established.get(key).copied());
             }
+        });
+        self.panics.ask(name(Oracle::ClosedStays), now, || {
+            let gave_up = |node: u16| {
+                let mut lbs = world.lbs().filter(|lb| lb.id().0 + 1 == node);
+                lbs.any(|lb| {
+                    let workers = lb.worker_counters();
+                    workers.iter().any(|w| w.engine.sync(SyncCount::TombsEvicted) > 0)
+                })
+            };
+            watch.closed_stays.sample(&sample, gave_up);
         });
         let gone = self.ledger.gone();
         self.panics.ask(name(Oracle::ReplicaKeeps), now, || {
@@ -563,7 +642,11 @@ impl<'s> Judge<'s> {
             // Who runs alone at the end is compared with nobody.
             Oracle::TablesEqual => replicates && self.last.nodes.len() > 1,
             // Not every run has a node that joins others, or a session that ends.
-            Oracle::ReadyKnows | Oracle::ReplicaKeeps | Oracle::HolderCloses => false,
+            Oracle::ReadyKnows
+            | Oracle::ReplicaKeeps
+            | Oracle::HolderCloses
+            | Oracle::ClosedStays
+            | Oracle::DeferredSurvives => false,
             _ => true,
         }
     }
@@ -579,6 +662,8 @@ impl<'s> Judge<'s> {
             Oracle::ReadyKnows => &self.ready_knows.found,
             Oracle::ReplicaKeeps => &self.replica_keeps.found,
             Oracle::HolderCloses => &watch.holder_closes.found,
+            Oracle::ClosedStays => &watch.closed_stays.found,
+            Oracle::DeferredSurvives => &self.deferred_survives.found,
             Oracle::Bounds => &self.bounds.found,
             Oracle::TablesEqual => &self.tables_equal.found,
         }
@@ -921,6 +1006,8 @@ impl Judge<'_> {
             Oracle::ReadyKnows => &mut self.ready_knows.found,
             Oracle::ReplicaKeeps => &mut self.replica_keeps.found,
             Oracle::HolderCloses => &mut watch.holder_closes.found,
+            Oracle::ClosedStays => &mut watch.closed_stays.found,
+            Oracle::DeferredSurvives => &mut self.deferred_survives.found,
             Oracle::Bounds => &mut self.bounds.found,
             Oracle::TablesEqual => &mut self.tables_equal.found,
         };

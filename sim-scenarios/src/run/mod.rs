@@ -359,6 +359,9 @@ fn play<T>(
             if let Some((fault, undo, met)) = timeline.coming(&built.world)
                 && let Some(of) = scenario.faults.get(fault)
             {
+                if matches!((&of.action, undo), (Action::Crash(..), false)) {
+                    judge.before_crash(&built.world, now, met);
+                }
                 let crash = judge
                     .excuses
                     .step(&built.world, now, (fault, &of.action, undo), met);
@@ -409,7 +412,7 @@ fn play<T>(
         }
         let last_fault = timeline.last_fault();
         judge.faults_over(last_fault);
-        judge.sample(&built.world, now, &watch.borrow());
+        judge.sample(&built.world, now, &mut watch.borrow_mut());
         if now >= end {
             break;
         }
@@ -620,6 +623,16 @@ that = "broken == 0"
         told.collect()
     }
 
+    /// What frames say of closes.
+    pub(crate) fn said_in(frames: &[Vec<u8>]) -> Vec<crate::oracle::Said> {
+        let mut last = sync_frame::LastFrame::default();
+        let told = frames.iter().flat_map(|frame| {
+            sync_frame::count(frame, &mut last, &mut [0; sync_frame::COUNTER_COUNT]);
+            last.said()
+        });
+        told.collect()
+    }
+
     /// Frames that its nodes and hosts have sent by then.
     pub(crate) fn frames_of(text: &str, seed: u64, at: Duration) -> Vec<Vec<u8>> {
         struct Sent(Rc<RefCell<Vec<Vec<u8>>>>);
@@ -669,16 +682,17 @@ that = "broken == 0"
         for n in 1.. {
             let now = (SAMPLE_EVERY * n).min(scenario.duration);
             built.world.run_until(build::at(now));
-            judge.sample(&built.world, now, &watch.borrow());
+            judge.sample(&built.world, now, &mut watch.borrow_mut());
             if now == scenario.duration {
                 break;
             }
         }
+        judge.before_crash(&built.world, scenario.duration, Some(build::lb(1)));
         for &oracle in doctored {
             let looked = judge.doctor(&mut watch.borrow_mut(), oracle);
             let at_the_end = matches!(oracle, Oracle::ByteStreams | Oracle::TablesEqual);
-            // Nobody joins anybody in a world without faults.
-            let joins = oracle == Oracle::ReadyKnows;
+            // Nobody joins anybody in a world without faults, and no service is deferred.
+            let joins = matches!(oracle, Oracle::ReadyKnows | Oracle::DeferredSurvives);
             assert!(at_the_end || joins || looked > 0, "{oracle:?} was not asked");
         }
         let watch = watch.borrow();

@@ -19,7 +19,7 @@ use evenkeel_seal::Ring;
 
 use super::cluster;
 use crate::mechanism::Kind;
-use crate::oracle::Closes;
+use crate::oracle::{self, Closes};
 use crate::plan::net;
 use crate::scenario::{Action, Fault, NODE_COUNT_MAX, Scenario, Tampering};
 
@@ -182,6 +182,8 @@ pub(crate) struct LastFrame {
     slots: bool,
     /// What it says is closed, until that is asked for.
     closes: Vec<Closes>,
+    /// What it says of closes, of whatever kind, until that is asked for.
+    said: Vec<oracle::Said>,
 }
 
 impl LastFrame {
@@ -195,6 +197,11 @@ impl LastFrame {
     /// What the last frame says is closed; nothing if it is the same as the one before.
     pub(crate) fn closes(&mut self) -> Vec<Closes> {
         std::mem::take(&mut self.closes)
+    }
+
+    /// What the last frame says of closes; nothing if it is the same as the one before.
+    pub(crate) fn said(&mut self) -> Vec<oracle::Said> {
+        std::mem::take(&mut self.said)
     }
 }
 
@@ -210,8 +217,12 @@ pub(crate) fn count(frame: &[u8], last: &mut LastFrame, counts: &mut [u64; COUNT
         last.payload.extend_from_slice(payload);
         last.counts = [0; COUNTER_COUNT];
         last.closes.clear();
+        last.said.clear();
         let said = last.reader.read(frame);
-        last.slots = said.is_some_and(|said| look(&said, &mut last.counts, &mut last.closes));
+        last.slots = said.is_some_and(|said| {
+            hear_closes(&said, receiver(frame), &mut last.said);
+            look(&said, &mut last.counts, &mut last.closes)
+        });
     }
     for (count, said) in counts.iter_mut().zip(last.counts) {
         *count += said;
@@ -263,6 +274,56 @@ fn look(decoded: &Frame, counts: &mut [u64; COUNTER_COUNT], closes: &mut Vec<Clo
         }
     }
     slots
+}
+
+/// What a frame for a node says of sessions that are closed, and of who has heard it.
+fn hear_closes(decoded: &Frame, to: Option<u16>, all: &mut Vec<oracle::Said>) {
+    let by = decoded.header.from;
+    for item in &decoded.items {
+        let FrameItem::Sync(message) = item else { continue };
+        let bucket = message.bucket;
+        match &message.body {
+            SyncBody::Live(section) => {
+                for (lsn, record) in (section.first..).zip(&section.records) {
+                    if let LiveRecord::Close(tuple, _) = record {
+                        all.push(oracle::Said::Closed {
+                            by,
+                            group: section.group,
+                            epoch: section.epoch,
+                            bucket,
+                            lsn,
+                            inbound: oracle::key(tuple),
+                        });
+                    }
+                }
+            }
+            SyncBody::Ack {
+                of,
+                contiguous,
+                applied,
+                refused,
+                unkept,
+            } => all.push(oracle::Said::Acked {
+                by,
+                of: *of,
+                bucket,
+                contiguous: *contiguous,
+                applied: applied.clone(),
+                but: [&refused[..], unkept].concat(),
+            }),
+            SyncBody::Skip { gap, .. } => {
+                if let Some(to) = to {
+                    all.push(oracle::Said::Skipped {
+                        by,
+                        to,
+                        bucket,
+                        gap: *gap,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Counts an advertisement of a virtual router.
@@ -591,6 +652,7 @@ mod tests {
             contiguous: 9,
             applied: Vec::new(),
             refused: vec![LsnRange { first: 3, last: 5 }, LsnRange { first: 8, last: 8 }],
+            unkept: Vec::new(),
         };
         let mut payload = Vec::new();
         let mut writer = FrameWriter::new(&mut payload, &header, 1400);

@@ -16,7 +16,7 @@ use super::build::{self, SERVERS};
 use super::guard::Panics;
 use super::occasion::Occasions;
 use super::sync_frame;
-use crate::oracle::{self, By, Checksums, HolderCloses, Oracle, Reuse};
+use crate::oracle::{self, By, Checksums, ClosedStays, HolderCloses, Oracle, Reuse};
 
 /// Shared between the world, whose tap it is, and the runner.
 pub(crate) type Shared = Rc<RefCell<Watch>>;
@@ -27,6 +27,7 @@ pub(crate) struct Watch {
     pub(crate) checksums: Checksums,
     pub(crate) reuse: Reuse,
     pub(crate) holder_closes: HolderCloses,
+    pub(crate) closed_stays: ClosedStays,
     /// Links may flip bits.
     pub(crate) corrupts: bool,
     /// Judges of frames that panicked.
@@ -230,6 +231,7 @@ impl Tap for WatchTap {
             Trace::Member(.., alive) => watch.rehashed(now.as_nanos(), alive, measured),
             Trace::LbStarted(lb, _) => {
                 watch.said.forget(lb);
+                watch.closed_stays.forget(lb.0 + 1);
                 watch.said.joining.insert(lb);
             }
             Trace::LbCrashed(lb) => {
@@ -349,6 +351,10 @@ impl Watch {
                 let (closes, told) = (&mut self.holder_closes, self.last_frame.closes());
                 self.panics.ask(name_of(Oracle::HolderCloses), time, || {
                     told.iter().for_each(|told| closes.told(time, told));
+                });
+                let (closed, said) = (&mut self.closed_stays, self.last_frame.said());
+                self.panics.ask(name_of(Oracle::ClosedStays), time, || {
+                    said.iter().for_each(|said| closed.hear(time, said));
                 });
                 if let Some(node) = sync_frame::receiver(data).filter(|_| slots) {
                     self.occasions.slot_to(build::lb(node));

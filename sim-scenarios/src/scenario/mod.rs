@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use evenkeel_core::service::Replicate;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_io_sim::WorldBounds;
 
@@ -219,17 +220,6 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Questions without an answer.
     pub probes: u8,
-}
-
-/// When a session of a service is told to the other nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replicate {
-    /// Never.
-    Off,
-    /// Once it is established.
-    Established,
-    /// When its SYN-ACK passes.
-    SynAck,
 }
 
 /// A virtual service.

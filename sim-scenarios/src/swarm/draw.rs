@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use evenkeel_core::service::{Deferral, OnLimit};
 use evenkeel_core::sync::codec::FORMAT_VERSION;
 use evenkeel_core::tuple::L4Proto;
 use evenkeel_io_sim::{Purpose, Streams, WorldBounds};
@@ -264,6 +265,18 @@ fn hosts(dice: &Dice) -> Hosts {
     }
 }
 
+/// What tells clients that they are connected waits for one other node or two, until it is let through or dropped.
+fn deferred(dice: &Dice, name: &str) -> Replicate {
+    let nodes = 1 + dice.below(&format!("deferral of {name}"), 2) as u8;
+    let limit = Duration::from_millis(2 + dice.below(&format!("limit of {name}"), 19));
+    let on_limit = if dice.happens(&format!("drop of {name}"), 50) {
+        OnLimit::Drop
+    } else {
+        OnLimit::Open
+    };
+    Deferral::new(nodes, limit, on_limit).map_or_else(Replicate::default, Replicate::Deferred)
+}
+
 fn services(dice: &Dice) -> Vec<Service> {
     let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
     let v6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10));
@@ -276,6 +289,7 @@ fn services(dice: &Dice) -> Vec<Service> {
         replicate: match dice.below(&format!("replicate of {name}"), 10) {
             0 if name == "other" => Replicate::Off,
             1 | 2 => Replicate::Established,
+            3 | 4 => deferred(dice, name),
             _ => Replicate::SynAck,
         },
         established: None,

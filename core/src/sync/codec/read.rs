@@ -349,11 +349,13 @@ fn take_sync(kind: u8, bytes: &mut Bytes<'_>) -> Got<SyncBody> {
         kind::ACK => {
             let (of, contiguous) = (take_peer(bytes)?, take_lsn(bytes)?);
             let (applied, refused) = (take_range_count(bytes)?, take_range_count(bytes)?);
+            let unkept = take_range_count(bytes)?;
             SyncBody::Ack {
                 of,
                 contiguous,
                 applied: take_ranges(bytes, applied)?,
                 refused: take_ranges(bytes, refused)?,
+                unkept: take_ranges(bytes, unkept)?,
             }
         }
         kind::NACK => {

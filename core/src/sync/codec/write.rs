@@ -432,13 +432,16 @@ fn put_sync(buf: &mut Vec<u8>, body: &SyncBody) -> Put {
             contiguous,
             applied,
             refused,
+            unkept,
         } => {
             put_peer(buf, *of);
             put_lsn(buf, *contiguous)?;
             put_range_count(buf, applied)?;
             put_range_count(buf, refused)?;
+            put_range_count(buf, unkept)?;
             put_ranges(buf, applied)?;
-            put_ranges(buf, refused)
+            put_ranges(buf, refused)?;
+            put_ranges(buf, unkept)
         }
         SyncBody::Nack { of, missing } => {
             put_peer(buf, *of);

@@ -1,14 +1,17 @@
 //! What is not forwarded: every reason, and what the kernel gets instead.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use evenkeel_core::cluster::{Incarnation, NodeId, PeerId};
+use evenkeel_core::cluster::{GroupId, Incarnation, NodeId, PeerId};
 use evenkeel_core::conn::TableSizes;
 use evenkeel_core::port::{HEAD_LEN, HandoffReason, HandoffTag, HeapFrame, PortId, RxChecksum};
+use evenkeel_core::service::{Deferral, OnLimit, Replicate};
 use evenkeel_core::stats::DropReason;
-use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig};
+use evenkeel_core::sync::{ClusterSizes, ClusterWorkerConfig, Peer, SyncCommand};
 use evenkeel_core::tuple::L4Proto;
-use evenkeel_core::worker::{BucketMap, HoldConfig, Verdict};
+use evenkeel_core::worker::{BucketMap, Command, HoldConfig, Verdict};
 
 use crate::packet::{ACK, Body, FIN, Packet, RST, SYN};
 use crate::story::{
@@ -415,6 +418,20 @@ fn produce(reason: DropReason) -> (Lab, Verdict) {
             });
             v4.bytes()
         }
+        DropReason::DeferLimit | DropReason::DeferFull => {
+            let full = reason == DropReason::DeferFull;
+            lab = deferring(if full { 0 } else { 1 });
+            let flow = lab.open(Kind::V4, L4Proto::Tcp, 0);
+            let answer = flow.outbound().flags(SYN | ACK);
+            if full {
+                answer.bytes()
+            } else {
+                lab.check(&answer, Want::Held, "");
+                lab.pass(Duration::from_millis(10));
+                lab.expire();
+                return (lab, Verdict::Drop(reason));
+            }
+        }
         DropReason::TooManyHops => {
             let mut two = Lab::with(|c| c.workers = 2);
             two.buckets = BucketMap::dealt(2);
@@ -437,6 +454,48 @@ fn produce(reason: DropReason) -> (Lab, Verdict) {
     }
     let seen = lab.check_bytes(port, &bytes, Want::Drop(reason), "");
     (lab, seen.verdict)
+}
+
+/// A worker of a cluster with a ready peer that says nothing; what it defers is dropped, and so many frames can wait.
+fn deferring(frames: u16) -> Lab {
+    let id = |n| PeerId {
+        node: NodeId(n),
+        incarnation: Incarnation(1),
+    };
+    let mut lab = Lab::with(|c| {
+        let deferral = Deferral::new(1, Duration::from_millis(5), OnLimit::Drop).expect("it can be");
+        for service in &mut c.spec.services {
+            service.replicate = Replicate::Deferred(deferral);
+        }
+        c.cluster = Some(ClusterWorkerConfig {
+            id: id(1),
+            cluster: 1,
+            sizes: ClusterSizes {
+                deferred: frames,
+                ..ClusterSizes::default()
+            },
+            sealing: None,
+        });
+    });
+    let own = GroupId {
+        node: NodeId(1),
+        generation: 1,
+    };
+    let peer = Peer {
+        id: id(2),
+        in_sync: true,
+        ready: true,
+    };
+    let now = lab.now;
+    for command in [
+        SyncCommand::LeaseUntil(now + Duration::from_secs(60)),
+        SyncCommand::Create(Some(own)),
+        SyncCommand::Peers(Arc::new(vec![peer])),
+    ] {
+        let done = lab.workers[0].handle_command(now, Command::Sync(command));
+        done.expect("it has a cluster");
+    }
+    lab
 }
 
 /// A reason that is added to the engine without a story does not compile here.

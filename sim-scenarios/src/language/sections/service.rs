@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_control::reading::{Finding, Findings, Need, Table, shown};
-use evenkeel_control::{Bad, Code, endpoint};
+use evenkeel_control::{Bad, Code, endpoint, replicate};
 use evenkeel_core::proto::TIMEOUT_MAX;
 use evenkeel_core::tuple::L4Proto;
 
@@ -13,11 +13,6 @@ use crate::language::{limits, schema, value};
 use crate::scenario::{Replicate, Service};
 
 const PROTOCOLS: [(&str, L4Proto); 2] = [("tcp", L4Proto::Tcp), ("udp", L4Proto::Udp)];
-const REPLICATE: [(&str, Replicate); 3] = [
-    ("off", Replicate::Off),
-    ("established", Replicate::Established),
-    ("synack", Replicate::SynAck),
-];
 
 pub(super) fn services(
     root: &Table<'_, '_>,
@@ -41,7 +36,7 @@ pub(super) fn services(
         let proto = table.choice("protocol", Need::Optional, &PROTOCOLS, findings);
         let servers = count(table, limits::SERVERS, findings).unwrap_or(1);
         let served = table.choice("served", Need::Optional, &SWITCH, findings);
-        let replicate = table.choice("replicate", Need::Optional, &REPLICATE, findings);
+        let replicate = table.parsed("replicate", Need::Optional, replicate, findings);
         let established = established_timeout(table, proto.as_ref().map(|p| p.value), findings);
         let (name, vip) = match (name, vip) {
             (Some(name), Some(vip)) => (name, vip),

@@ -156,15 +156,15 @@ fn any_body() -> impl Strategy<Value = SyncBody> {
                 records,
             })
         });
-    let ack =
-        (any_peer(), any_lsn(), any_ranges(), any_ranges()).prop_map(|(of, contiguous, applied, refused)| {
-            SyncBody::Ack {
-                of,
-                contiguous,
-                applied,
-                refused,
-            }
-        });
+    let ack = (any_peer(), any_lsn(), any_ranges(), any_ranges(), any_ranges()).prop_map(
+        |(of, contiguous, applied, refused, unkept)| SyncBody::Ack {
+            of,
+            contiguous,
+            applied,
+            refused,
+            unkept,
+        },
+    );
     let skip = (
         any_range(),
         any_lsn(),

@@ -168,6 +168,7 @@ fn examples() -> Vec<FrameItem> {
             contiguous: 4,
             applied: vec![range(6, 7), range(9, 9)],
             refused: vec![range(7, 7)],
+            unkept: vec![range(2, 3), range(7, 7)],
         },
         SyncBody::Nack {
             of: HEADER.from,
