@@ -31,6 +31,8 @@ struct Wait {
     generation: u8,
     /// Peers that must have the session.
     nodes: u8,
+    /// It is counted that there are fewer.
+    short: bool,
     on_limit: OnLimit,
     until: Instant,
     /// When it is told again, and how long after the last time.
@@ -49,6 +51,7 @@ impl Wait {
         conn: ConnId::v4(0),
         generation: 0,
         nodes: 0,
+        short: false,
         on_limit: OnLimit::Open,
         until: Instant::ZERO,
         again_at: Instant::ZERO,
@@ -89,7 +92,7 @@ impl Wait {
 pub(crate) enum Ended {
     /// Enough nodes have the session.
     Acked,
-    /// Its time was up, and what waited is let through.
+    /// Its time was up, or nobody is left to be waited for, and what waited is let through.
     Opened,
     /// Its time was up, and what waited is dropped.
     Dropped,
@@ -251,12 +254,20 @@ impl Sync {
         ready.fold(0, |all, (_, n)| all | 1 << n)
     }
 
+    /// Whether a frame of a conn waits.
+    fn waits_for(&self, place: usize, id: ConnId, generation: u8) -> bool {
+        let mut frames = self.waits.frames(place);
+        frames.any(|frame| self.waits.all[usize::from(frame)].is_of(id, generation))
+    }
+
     /// What would tell the client of a conn that it is connected is to wait. `Err`: it does not, and whether it is let through.
+    /// `behind`: frames of it that waited are not sent yet, and none is to overtake them.
     pub(crate) fn defer(
         &mut self,
         ctx: &mut Ctx<'_>,
         id: ConnId,
         deferral: Deferral,
+        behind: bool,
         frame: impl FnOnce() -> Option<u16>,
     ) -> Result<(), OnLimit> {
         let Some(meta) = ctx.table.meta(id).copied() else {
@@ -274,16 +285,14 @@ impl Sync {
             }
             return Err(OnLimit::Open);
         }
-        if ready < u32::from(deferral.nodes()) {
+        let short = ready < u32::from(deferral.nodes());
+        if short {
             ctx.count(SyncCount::DeferShort);
         }
-        if ready == 0 {
-            return Err(OnLimit::Open);
-        }
         let place = ctx.table.inbound(id).and_then(|t| self.place(self.bucket_of(&t)));
-        if place
-            .is_some_and(|place| self.kept_by(ctx, place, id, &meta) >= ready.min(deferral.nodes().into()))
-        {
+        let is_behind = |place| behind || self.waits_for(place, id, meta.generation);
+        let has_enough = |place| self.kept_by(ctx, place, id, &meta) >= ready.min(deferral.nodes().into());
+        if place.is_some_and(|place| !is_behind(place) && has_enough(place)) {
             return Err(OnLimit::Open);
         }
         let Some((place, frame)) = place.and_then(|place| Some((place, frame()?))) else {
@@ -295,6 +304,7 @@ impl Sync {
             conn: id,
             generation: meta.generation,
             nodes: deferral.nodes(),
+            short,
             on_limit: deferral.on_limit(),
             until: ctx.now + deferral.limit(),
             again_at: ctx.now + TOLD_AGAIN,
@@ -358,24 +368,55 @@ impl Sync {
             lsn != 0 && lsn <= last && (lsn <= contiguous || is_in(applied, lsn)) && !is_in(unkept, lsn)
         };
         self.waits.each(place, |wait| {
-            if wait.told.into_iter().any(has) {
+            if wait.acked >> peer & 1 == 0 && wait.told.into_iter().any(has) {
                 wait.acked |= 1 << peer;
             }
         });
         self.end_acked(ctx, place);
     }
 
-    /// Ends the waits of a bucket for which enough peers have acked.
+    /// Ends the waits of a bucket for which enough peers have acked, or nobody is left.
     fn end_acked(&mut self, ctx: &mut Ctx<'_>, place: usize) {
         let ready = self.ready_mask();
-        let mut count = 0;
+        let Ctx { table, counters, .. } = ctx;
         self.waits.sift(place, |wait| {
+            if !wait.is_there(table) {
+                return Some(Ended::Gone);
+            }
             let wanted = u32::from(wait.nodes).min(ready.count_ones());
-            let enough = wanted > 0 && (wait.acked & ready).count_ones() >= wanted;
-            count += u64::from(enough);
-            enough.then_some(Ended::Acked)
+            if (wait.acked & ready).count_ones() < wanted {
+                return None;
+            }
+            if wanted < wait.nodes.into() && !wait.short {
+                counters.count(SyncCount::DeferShort);
+            }
+            if wanted == 0 {
+                counters.count(SyncCount::DeferOpened);
+                return Some(Ended::Opened);
+            }
+            counters.count(SyncCount::DeferAcked);
+            Some(Ended::Acked)
         });
-        ctx.counters.sync[SyncCount::DeferAcked as usize] += count;
+    }
+
+    /// Peers are ready that were not, or are no longer.
+    pub(super) fn end_all_acked(&mut self, ctx: &mut Ctx<'_>) {
+        for place in 0..self.rings.len() {
+            if self.is_waited_for(place) {
+                self.end_acked(ctx, place);
+            }
+        }
+    }
+
+    /// A conn goes: nothing of it waits any more.
+    pub(super) fn end_waits_of(&mut self, ctx: &Ctx<'_>, id: ConnId) {
+        if self.waits.len == 0 {
+            return;
+        }
+        if let Some(place) = ctx.table.inbound(id).and_then(|t| self.place(self.bucket_of(&t))) {
+            let is_it = |wait: &mut Wait| (wait.conn == id).then_some(Ended::Gone);
+            self.waits.sift(place, is_it);
+        }
     }
 
     /// Waits whose time is up end; what is late is told again. Returns when there is something to do again.
@@ -389,30 +430,18 @@ impl Sync {
             if !self.is_waited_for(place) {
                 continue;
             }
-            // Peers may have become ready, or gone.
             self.end_acked(ctx, place);
-            let (mut opened, mut dropped) = (0, 0);
-            let table = &*ctx.table;
             self.waits.sift(place, |wait| {
                 if wait.until > now {
                     return None;
                 }
-                if !wait.is_there(table) {
-                    return Some(Ended::Gone);
-                }
-                Some(match wait.on_limit {
-                    OnLimit::Open => {
-                        opened += 1;
-                        Ended::Opened
-                    }
-                    OnLimit::Drop => {
-                        dropped += 1;
-                        Ended::Dropped
-                    }
-                })
+                let (count, ended) = match wait.on_limit {
+                    OnLimit::Open => (SyncCount::DeferOpened, Ended::Opened),
+                    OnLimit::Drop => (SyncCount::DeferDropped, Ended::Dropped),
+                };
+                ctx.counters.count(count);
+                Some(ended)
             });
-            ctx.counters.sync[SyncCount::DeferOpened as usize] += opened;
-            ctx.counters.sync[SyncCount::DeferDropped as usize] += dropped;
             let mut at = self.waits.first(place);
             while let Some(frame) = at {
                 at = self.waits.after(frame);
@@ -421,11 +450,13 @@ impl Sync {
                 if wait.again_at <= now {
                     wait.again_after *= 2;
                     wait.again_at = now + wait.again_after;
-                    again = wait.is_there(ctx.table).then_some(wait.conn);
+                    again = Some(wait.conn);
                 }
                 let due = wait.until.min(wait.again_at);
                 next = Some(next.map_or(due, |n| n.min(due)));
-                if let Some(id) = again {
+                // Who does not hold it any more tells it no more.
+                let version = again.and_then(|id| Some(ctx.table.meta(id)?.version));
+                if let Some(id) = again.filter(|_| version.is_some_and(|v| self.advances(v))) {
                     let waits = |m: &ConnMeta| m.flags & flag::DIRTY != 0 || lsn_of(m.version) == 0;
                     if !ctx.table.meta(id).is_some_and(waits) {
                         ctx.count(SyncCount::DeferAgain);
@@ -436,6 +467,11 @@ impl Sync {
         }
         self.waits.next_at = next;
         next
+    }
+
+    /// Whether waits have ended that were not asked for.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.waits.ended.is_empty()
     }
 
     /// A wait that has ended, by its frame.

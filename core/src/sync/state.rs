@@ -566,6 +566,7 @@ impl Sync {
         }
         self.serves.retain(|s| peers.iter().any(|p| p.id == s.to));
         self.hints.retain(|(to, _)| peers.iter().any(|p| p.id == *to));
+        self.end_all_acked(ctx);
         self.drop_spaces();
         self.retarget(ctx);
         self.repair_lacking(ctx);

@@ -149,7 +149,8 @@ impl PeerTx {
     pub(super) fn new(peer: Peer, last: Vec<Lsn>) -> Self {
         let acked = |up_to| Acked {
             up_to,
-            unkept: 0,
+            // It was not sent any of these, or in a time of which nobody here knows.
+            unkept: up_to,
             told_until: 0,
             since: None,
         };
@@ -253,6 +254,7 @@ impl Sync {
             return false;
         };
         let (version, flags) = (meta.version, meta.flags);
+        self.end_waits_of(ctx, id);
         self.undigest(ctx.table, id);
         let close = close.filter(|_| lsn_of(version) != 0 && self.tells(version));
         if close.is_none() && flags & flag::DIRTY == 0 {
@@ -449,11 +451,6 @@ impl Sync {
             return;
         };
         self.make_dirty(ctx, place, lsn, entry.slot);
-        let given_up = LsnRange {
-            first: lsn,
-            last: lsn,
-        };
-        self.waits.missed(place, given_up);
         if let Some(id) = self.tomb_at(ctx, place, lsn).filter(|id| *id != but) {
             self.free(ctx, id);
         }

@@ -6,7 +6,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::{HELD_LEN_MAX, Turn, Unsent, Worker};
-use crate::conn::{ConnRef, flag};
+use crate::conn::{ConnId, ConnRef, flag};
 use crate::parse::{Kind, Parsed, main_flags, tcp_flag};
 use crate::port::{Frame, PortId};
 use crate::proto::ConnState;
@@ -20,7 +20,7 @@ use crate::tuple::{Direction, L4Proto};
 struct Place {
     len: u16,
     out: PortId,
-    direction: Direction,
+    conn: ConnRef,
 }
 
 /// See the module. All its memory is taken at the beginning; of what was never used the system keeps no page.
@@ -38,7 +38,7 @@ impl Deferred {
         let none = Place {
             len: 0,
             out: PortId(0),
-            direction: Direction::Inbound,
+            conn: ConnId::v4(0).with(Direction::Inbound),
         };
         let count = usize::from(frames);
         Deferred {
@@ -49,7 +49,7 @@ impl Deferred {
         }
     }
 
-    fn keep<F: Frame>(&mut self, frame: &F, out: PortId, direction: Direction) -> Option<u16> {
+    fn keep<F: Frame>(&mut self, frame: &F, out: PortId, conn: ConnRef) -> Option<u16> {
         let data = frame.data();
         if data.len() != frame.len() || data.len() > HELD_LEN_MAX {
             return None;
@@ -59,9 +59,15 @@ impl Deferred {
         self.places[usize::from(at)] = Place {
             len: data.len() as u16,
             out,
-            direction,
+            conn,
         };
         Some(at)
+    }
+
+    /// Whether a frame of a conn is to be sent.
+    fn is_to_be_sent(&self, conn: ConnRef) -> bool {
+        let mut ready = self.ready.iter();
+        ready.any(|at| self.places[usize::from(*at)].conn == conn)
     }
 
     /// Frames in the pool.
@@ -143,8 +149,9 @@ impl Worker {
             return Ok(port);
         };
         let kept = self.with_sync(|sync, ctx| {
-            let keep = || deferred.keep(frame, port, conn.direction());
-            sync.defer(ctx, conn.id(), deferral, keep)
+            let behind = deferred.is_to_be_sent(conn);
+            let keep = || deferred.keep(frame, port, conn);
+            sync.defer(ctx, conn.id(), deferral, behind, keep)
         });
         self.deferred = Some(deferred);
         let unsent = match kept {
@@ -178,7 +185,7 @@ impl Worker {
                 Ended::Acked | Ended::Opened => {
                     self.counters.tx_packets += 1;
                     self.counters.tx_bytes += u64::from(place.len);
-                    let direction = place.direction;
+                    let direction = place.conn.direction();
                     deferred.ready.push_back(at);
                     *self.forwarded_of(direction) += 1;
                     continue;

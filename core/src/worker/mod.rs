@@ -487,7 +487,9 @@ impl Worker {
         let held = self.hold.as_ref().and_then(|hold| hold.poll_timeout());
         let sync = self.sync.as_ref().map(|sync| sync.poll_timeout());
         // What need not wait any more is sent with the next turn.
-        let ready = self.deferred.as_ref().and_then(|d| d.peek()).map(|_| self.now);
+        let ready = self.deferred.as_ref().is_some_and(|d| d.peek().is_some());
+        let ended = self.sync.as_ref().is_some_and(|sync| sync.has_ended());
+        let ready = (ready || ended).then_some(self.now);
         [conns, held, sync, ready].into_iter().flatten().min()
     }
 
@@ -546,9 +548,11 @@ impl Worker {
                 self.answering = Some(answering);
                 Ok(())
             }
-            Command::Sync(command) => self
-                .with_sync(|sync, ctx| sync.handle_command(ctx, command))
-                .ok_or(CommandError::NoCluster),
+            Command::Sync(command) => {
+                let done = self.with_sync(|sync, ctx| sync.handle_command(ctx, command));
+                self.release_deferred();
+                done.ok_or(CommandError::NoCluster)
+            }
         }
     }
 

@@ -26,7 +26,9 @@ impl Worker {
     /// send now, see [`Worker::poll_timeout`].
     pub fn poll_sync(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Destination> {
         self.set_now(now);
-        self.with_sync(|sync, ctx| sync.poll_frame(ctx, out)).flatten()
+        let to = self.with_sync(|sync, ctx| sync.poll_frame(ctx, out)).flatten();
+        self.release_deferred();
+        to
     }
 
     /// As [`Worker::poll_sync`], one message instead of a frame: for tests. Messages of both are taken from one
@@ -34,7 +36,9 @@ impl Worker {
     #[doc(hidden)]
     pub fn poll_sync_message(&mut self, now: Instant) -> Option<(Destination, SyncMessage)> {
         self.set_now(now);
-        self.with_sync(|sync, ctx| sync.poll_message(ctx)).flatten()
+        let message = self.with_sync(|sync, ctx| sync.poll_message(ctx)).flatten();
+        self.release_deferred();
+        message
     }
 
     /// The group and the version of a conn, if it is replicated; LSN 0: no other node was told of it yet.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evenkeel_core::cluster::{Epoch, Role};
 use evenkeel_core::conn::TableSizes;
 use evenkeel_core::proto::ConnState;
 use evenkeel_core::service::{Deferral, OnLimit, Replicate};
@@ -255,10 +256,141 @@ fn peers_that_go_leave_those_that_have_said_it() {
     net.meet();
     net.run(5 * MS);
     assert_eq!(let_go(&net, 0).len(), 0, "two are left, one of which has it");
+    assert_eq!(net.nodes[0].sync(SyncCount::DeferShort), 0);
     net.crash(2);
     net.meet();
     net.run(10 * MS);
     assert_eq!(let_go(&net, 0).len(), 1);
+    assert_eq!(net.nodes[0].sync(SyncCount::DeferShort), 1, "by one of the two");
+}
+
+/// Who is gone and heard again was sent nothing of what was told meanwhile, whatever it said of itself before.
+#[test]
+fn who_comes_back_has_nothing_of_what_was_told_meanwhile() {
+    let mut net = nodes(1, 2, (1, 5 * MS, OnLimit::Drop));
+    net.cut.insert((0, 1));
+    net.meet_but(0, &[1]);
+    let flow = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
+    // Nobody is there to be waited for; the client loses it.
+    net.forwarded(0, &answer(&flow));
+    net.run(3 * MS);
+    assert!(
+        net.conn(0, &flow.inbound().tuple()).expect("open").2.lsn > 0,
+        "it was told"
+    );
+    net.meet();
+    assert_eq!(net.packet(0, &answer(&flow)), Verdict::Held);
+    net.run(8 * MS);
+    assert_eq!(let_go(&net, 0).len(), 0);
+    assert_eq!(net.nodes[0].sync(SyncCount::DeferDropped), 1);
+    net.cut.clear();
+    assert_eq!(net.packet(0, &answer(&flow)), Verdict::Held);
+    net.run(5 * MS);
+    assert_eq!(let_go(&net, 0).len(), 1);
+    assert!(net.state(1, &flow).is_some());
+}
+
+/// All that were waited for are gone: what waits is let through, as what comes then.
+#[test]
+fn nothing_waits_for_nobody_and_what_comes_then_stays_behind_it() {
+    let mut net = nodes(1, 2, (1, 500 * MS, OnLimit::Drop));
+    net.cut.insert((0, 1));
+    let [client, vip] = [Kind::V4.client(3), Kind::V4.vip(L4Proto::Udp)];
+    let datagram = |n: u8| first(L4Proto::Udp, client, vip).with(|p| p.payload = vec![n; 100]);
+    assert_eq!(net.packet(0, &datagram(0)), Verdict::Held);
+    net.run(5 * MS);
+    net.meet_but(0, &[1]);
+    assert_eq!(
+        net.packet(0, &datagram(1)),
+        Verdict::Held,
+        "it does not overtake the first one"
+    );
+    net.run(5 * MS);
+    let sent: Vec<u8> = net
+        .let_go
+        .iter()
+        .map(|(_, _, frame)| frame[frame.len() - 1])
+        .collect();
+    assert_eq!(sent, [0, 1]);
+    assert_eq!(net.nodes[0].sync(SyncCount::DeferShort), 2);
+    net.forwarded(0, &datagram(2));
+}
+
+/// A peer has all that was told of a connection, its end among it: nobody is answered by that.
+#[test]
+fn the_ack_of_a_close_lets_nothing_through() {
+    let mut net = nodes(1, 2, (1, 30 * MS, OnLimit::Open));
+    net.weather.delay_us = 5_000;
+    let flow = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
+    assert_eq!(net.packet(0, &answer(&flow)), Verdict::Held);
+    net.run(2 * MS);
+    net.forwarded(0, &flow.outbound().flags(RST | ACK));
+    let again = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
+    net.run(20 * MS);
+    assert_eq!(let_go(&net, 0).len(), 0);
+    let c = net.nodes[0].counters();
+    assert_eq!((c.held, c.released), (1, 1), "it does not wait on");
+    assert_eq!(c.drops[DropReason::NoConn as usize], 1);
+    assert_eq!(net.packet(0, &answer(&again)), Verdict::Held);
+    net.run(20 * MS);
+    assert_eq!(let_go(&net, 0).len(), 1);
+}
+
+/// More sessions come within a round trip than a bucket remembers records of: their ACKs count all the same.
+#[test]
+fn records_that_are_no_longer_remembered_are_acked_all_the_same() {
+    let config = NodeConfig {
+        workers: 1,
+        sizes: ClusterSizes {
+            ring_per_bucket: 16,
+            ..ClusterSizes::default()
+        },
+        ..NodeConfig::default()
+    };
+    let mut net = nodes_of(1, &[config; 2], (1, 40 * MS, OnLimit::Drop));
+    net.weather.delay_us = 5_000;
+    let flows: Vec<_> = (0..900)
+        .map(|n| net.begin(0, Kind::V4, L4Proto::Tcp, n))
+        .collect();
+    let at = net.now;
+    for flow in &flows {
+        assert_eq!(net.packet(0, &answer(flow)), Verdict::Held);
+    }
+    net.run(39 * MS);
+    let sent = let_go(&net, 0);
+    assert_eq!(sent.len(), flows.len());
+    assert!(sent.iter().all(|t| *t < at + 13 * MS), "by the first ACK of each");
+    assert!(flows.iter().all(|f| net.state(1, f).is_some()));
+}
+
+/// Who has given a group away tells nothing of it any more, whatever waits.
+#[test]
+fn what_waits_when_its_group_goes_is_told_no_more() {
+    let mut net = nodes(1, 2, (1, 200 * MS, OnLimit::Open));
+    net.cut.insert((0, 1));
+    let flow = net.begin(0, Kind::V4, L4Proto::Tcp, 1);
+    assert_eq!(net.packet(0, &answer(&flow)), Verdict::Held);
+    net.run(2 * MS);
+    let (group, heir) = (net.group(0), net.nodes[1].id);
+    net.authority(
+        0,
+        group,
+        Epoch {
+            term: 2,
+            holder: heir,
+        },
+        Role::Replica,
+    );
+    let told = net.nodes[0].sync(SyncCount::Encoded);
+    net.run(150 * MS);
+    assert_eq!(net.nodes[0].sync(SyncCount::Encoded), told);
+    assert_eq!(
+        net.nodes[0].outstanding(),
+        0,
+        "nothing of it is doubted and pulled"
+    );
+    net.run(100 * MS);
+    assert_eq!(net.nodes[0].sync(SyncCount::DeferOpened), 1);
 }
 
 /// A table that is full: who has no room does not count, even if what says so is lost.
