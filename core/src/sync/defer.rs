@@ -274,7 +274,8 @@ impl Sync {
             return Err(OnLimit::Drop);
         };
         if meta.version == 0 {
-            // It was opened before the service was deferred, or belongs to nobody.
+            // It was opened when the service was not replicated: no other node will ever have it.
+            ctx.count(SyncCount::DeferShort);
             return Err(OnLimit::Open);
         }
         let ready = self.ready_mask().count_ones();
